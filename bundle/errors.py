@@ -1,0 +1,131 @@
+"""Everything that can be wrong with a picture or a bundle, as one tree; each leaf is a sentence.
+
+AntherError
+├── ImageRefused                  a picture that no prediction will be made for
+│   ├── ImageTooManyBytes
+│   ├── ImageTooManyPixels
+│   ├── ImageFormatRefused
+│   ├── ImageModeRefused
+│   └── ImageUndecodable
+├── BundleRefused                 a version that must not serve
+│   ├── ManifestInvalid
+│   ├── BundleCorrupt
+│   ├── ExternalDataRefused
+│   └── GoldenMismatch
+├── ModelNotFound
+└── VersionNotFound
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class AntherError(Exception):
+    """Root of every error that Anther raises on purpose."""
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.facts = {name: str(value) for name, value in facts.items()}
+
+
+class ImageRefused(AntherError):
+    """A picture that the policy in `bundle.preprocessing` does not accept."""
+
+
+class ImageTooManyBytes(ImageRefused):
+    def __init__(self, found: int, limit: int) -> None:
+        super().__init__(f"the image has {found:,} bytes; at most {limit:,} are allowed", found=found, limit=limit)
+
+
+class ImageTooManyPixels(ImageRefused):
+    def __init__(self, width: int, height: int, limit: int) -> None:
+        super().__init__(
+            f"the image has {width}×{height} = {width * height:,} pixels; at most {limit:,} are allowed",
+            width=width,
+            height=height,
+            limit=limit,
+        )
+
+
+class ImageFormatRefused(ImageRefused):
+    def __init__(self, found: str, allowed: Sequence[str]) -> None:
+        super().__init__(
+            f"the data is {found}; allowed formats are {', '.join(allowed)}", found=found, allowed=",".join(allowed)
+        )
+
+
+class ImageModeRefused(ImageRefused):
+    def __init__(self, mode: str) -> None:
+        super().__init__(
+            f"the image has pixels of type {mode}; allowed are 1 to 16 bits of grey, palette, RGB and CMYK, "
+            "with or without alpha",
+            mode=mode,
+        )
+
+
+class ImageUndecodable(ImageRefused):
+    def __init__(self, format_name: str, reason: str) -> None:
+        super().__init__(
+            f"the {format_name} data cannot be decoded ({reason}); send a whole, undamaged file",
+            format=format_name,
+            reason=reason,
+        )
+
+
+class BundleRefused(AntherError):
+    """A bundle that must not serve; the last good version stays."""
+
+
+class ManifestInvalid(BundleRefused):
+    """The manifest does not follow the schema; names the field, its value and what was expected."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(
+            f"manifest field '{field}' is {shown}; expected {expected}", field=field, value=shown, expected=expected
+        )
+
+
+class BundleCorrupt(BundleRefused):
+    """A file of the bundle is missing, unexpected or not the one that was published."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(f"{path}: {found}; expected {expected}", file=path.name, found=found, expected=expected)
+
+
+class ExternalDataRefused(BundleRefused):
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} keeps tensors in external files; a bundle holds one self-contained model.onnx", file=path.name
+        )
+
+
+class GoldenMismatch(BundleRefused):
+    """The runtime does not reproduce what was recorded at export."""
+
+    def __init__(self, picture: str, what: str, found: str, expected: str) -> None:
+        super().__init__(
+            f"golden picture '{picture}': {what} {found}; expected {expected}",
+            picture=picture,
+            what=what,
+            found=found,
+            expected=expected,
+        )
+
+
+class ModelNotFound(AntherError):
+    def __init__(self, model: str, available: Sequence[str]) -> None:
+        known = ", ".join(available) or "none"
+        super().__init__(f"no model '{model}'; available: {known}", model=model, available=",".join(available))
+
+
+class VersionNotFound(AntherError):
+    def __init__(self, model: str, version: int, available: Sequence[int]) -> None:
+        known = ", ".join(map(str, available)) or "none"
+        super().__init__(
+            f"model '{model}' has no version {version}; available: {known}",
+            model=model,
+            version=version,
+            available=",".join(map(str, available)),
+        )

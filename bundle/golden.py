@@ -1,0 +1,189 @@
+"""Synthetic pictures, one for each thing that makes services answer differently from training.
+
+They are drawn once at export, stored as encoded bytes with the pixels and logits that training saw, and replayed by
+every runtime before it may answer: the pixels must be equal, the logits within the manifest's tolerance.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from bundle.errors import AntherError, BundleCorrupt, GoldenMismatch
+from bundle.preprocessing import Preprocessing
+from bundle.repository import GOLDEN, Bundle
+
+Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""uint8 [N, H, W, 3] pixels to float32 [N, C] logits."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Encoded pictures with what training made of them: pixels uint8 [K, H, W, 3], logits float32 [K, C]."""
+
+    names: tuple[str, ...]
+    encoded: tuple[bytes, ...]
+    pixels: npt.NDArray[np.uint8]
+    logits: npt.NDArray[np.float32]
+
+    def to_bytes(self) -> bytes:
+        """A NumPy `.npz` archive without pickled objects."""
+        buffer = io.BytesIO()
+        lengths = np.array([len(data) for data in self.encoded], np.int64)
+        content = np.frombuffer(b"".join(self.encoded), np.uint8)
+        np.savez_compressed(
+            buffer,
+            names=np.array(self.names),
+            lengths=lengths,
+            encoded=content,
+            pixels=self.pixels,
+            logits=self.logits,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Golden":
+        """Read what `to_bytes` wrote. Raises `ValueError` or `KeyError` on anything else."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            ends = np.cumsum(archive["lengths"])
+            content = archive["encoded"].tobytes()
+            starts = [0, *ends[:-1].tolist()]
+            encoded = tuple(content[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
+            return cls(tuple(archive["names"].tolist()), encoded, archive["pixels"], archive["logits"])
+
+
+def record(preprocessing: Preprocessing, infer: Infer) -> Golden:
+    """Draw the pictures and note what this code and this model make of them."""
+    pictures = draw()
+    pixels = np.stack([preprocessing(data) for data in pictures.values()])
+    return Golden(tuple(pictures), tuple(pictures.values()), pixels, infer(pixels))
+
+
+def replay(golden: Golden, preprocessing: Preprocessing, infer: Infer, tolerance: float) -> float:
+    """Put every picture through the caller's own decoder and engine, one at a time as requests arrive.
+
+    Returns the largest absolute difference of a logit. Raises `GoldenMismatch` where a pixel differs at all or a
+    logit by more than `tolerance`.
+    """
+    largest = 0.0
+    for name, data, pixels, logits in zip(golden.names, golden.encoded, golden.pixels, golden.logits, strict=True):
+        largest = max(
+            largest, _replay_one(name, _preprocess(name, data, preprocessing), pixels, logits, infer, tolerance)
+        )
+    return largest
+
+
+def _preprocess(name: str, data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    try:
+        return preprocessing(data)
+    except AntherError as exc:
+        raise GoldenMismatch(name, "was refused:", str(exc), "the pixels recorded at export") from exc
+
+
+def _replay_one(
+    name: str,
+    found: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8],
+    logits: npt.NDArray[np.float32],
+    infer: Infer,
+    tolerance: float,
+) -> float:
+    if found.shape != pixels.shape:
+        raise GoldenMismatch(name, "has pixels of shape", str(found.shape), str(pixels.shape))
+    if not np.array_equal(found, pixels):
+        worst = int(np.abs(found.astype(int) - pixels.astype(int)).max())
+        share = float((found != pixels).mean())
+        raise GoldenMismatch(name, "differs in", f"{share:.2%} of its pixel values, by up to {worst}/255", "none")
+    answer = infer(found[np.newaxis])[0]
+    if answer.shape != logits.shape:
+        raise GoldenMismatch(name, "has logits of shape", str(answer.shape), str(logits.shape))
+    difference = float(np.abs(answer - logits).max())
+    if not difference <= tolerance:  # a NaN is over every tolerance
+        raise GoldenMismatch(name, "has a logit off by", f"{difference:.2e}", f"at most {tolerance:.2e}")
+    return difference
+
+
+def load(bundle: Bundle) -> Golden:
+    """The golden pictures of an opened bundle. Raises `BundleCorrupt`."""
+    data = bundle.read(GOLDEN)
+    try:
+        return Golden.from_bytes(data)
+    except (ValueError, KeyError, OSError, BadZipFile) as exc:
+        raise BundleCorrupt(bundle.path / GOLDEN, f"unreadable ({exc})", "golden pictures written by Anther") from exc
+
+
+def draw() -> dict[str, bytes]:
+    """Name → encoded picture. The same pictures for the same Pillow and NumPy; no photo is involved."""
+    scene = _scene(500, 375)
+    palette = scene.resize((320, 240)).quantize(64)
+    return {
+        "jpeg-420": _encode(scene, "JPEG", quality=85, subsampling="4:2:0"),
+        "jpeg-444-progressive": _encode(scene, "JPEG", quality=95, subsampling="4:4:4", progressive=True),
+        "jpeg-grey": _encode(scene.convert("L"), "JPEG", quality=90),
+        "jpeg-cmyk-adobe": _encode(scene.convert("CMYK"), "JPEG", quality=90),
+        "jpeg-cmyk-plain": _without_adobe_marker(_encode(scene.convert("CMYK"), "JPEG", quality=90)),
+        "jpeg-exif-rotated": _encode(scene, "JPEG", quality=85, exif=_orientation(6)),
+        "png-alpha": _encode(_with_alpha(scene), "PNG"),
+        "png-palette-transparent": _encode(palette, "PNG", transparency=3),
+        "png-grey16": _encode(_grey16(), "PNG"),
+        "webp": _encode(scene, "WEBP", quality=80),
+        "gif-animated": _animation(scene),
+        "tiff-lzw": _encode(scene.resize((150, 200)), "TIFF", compression="tiff_lzw"),
+        "very-wide": _encode(_scene(1600, 60), "JPEG", quality=85),
+        "tiny": _encode(_scene(64, 64).resize((3, 2)), "PNG"),
+        "large": _encode(_scene(2600, 1950), "JPEG", quality=60),
+    }
+
+
+def _scene(width: int, height: int) -> Image.Image:
+    """Gradients, discs and fine grain: smooth areas, hard edges and detail, all of which codecs treat differently."""
+    y, x = np.mgrid[0:height, 0:width]
+    wave = [np.sin(x / width * 7 + phase) + np.cos(y / height * 5 - phase) for phase in (0.0, 2.1, 4.2)]
+    grain = np.random.default_rng(20).integers(-12, 13, (height, width, 1))
+    base = np.clip(np.stack(wave, axis=-1) * 60 + 128 + grain, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(base)
+    pen = ImageDraw.Draw(picture)
+    for index, colour in enumerate([(250, 210, 20), (200, 20, 60), (245, 245, 240), (40, 120, 40)]):
+        radius = min(width, height) / 5
+        cx, cy = width * (index + 0.7) / 4.4, height * (0.35 + 0.1 * (index % 3))
+        pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=colour, outline=(0, 0, 0))
+    return picture
+
+
+def _encode(picture: Image.Image, format_name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def _orientation(value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif.tobytes()
+
+
+def _without_adobe_marker(data: bytes) -> bytes:
+    start = data.index(b"\xff\xee")
+    length = int.from_bytes(data[start + 2 : start + 4], "big")
+    return data[:start] + data[start + 2 + length :]
+
+
+def _with_alpha(scene: Image.Image) -> Image.Image:
+    fade = Image.linear_gradient("L").resize(scene.size)
+    picture = scene.copy()
+    picture.putalpha(fade)
+    return picture.resize((400, 300))
+
+
+def _grey16() -> Image.Image:
+    y, x = np.mgrid[0:300, 0:260]
+    return Image.fromarray(((x * 65535 // 259 + y * 37) % 65536).astype(np.uint16))
+
+
+def _animation(scene: Image.Image) -> bytes:
+    first = scene.resize((240, 180)).quantize(128)
+    return _encode(first, "GIF", save_all=True, append_images=[Image.new("P", first.size, 0)], duration=100)

@@ -1,0 +1,178 @@
+"""What a prediction depends on and where it came from, as one typed record: `manifest.json`.
+
+The file carries its own SHA-256, taken over its text with the digest left blank, so that no byte of it can change
+unnoticed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bundle import schema
+from bundle.errors import ManifestInvalid
+from bundle.preprocessing import Preprocessing
+
+SCHEMA_VERSION = 1
+
+Scalar = str | int | float | bool | None
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DIGEST_LINE = '"manifest_sha256": "{}"'
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def valid_name(name: str) -> bool:
+    """Lower-case letters, digits, dot, dash and underscore; safe as a folder name and as a metric label."""
+    return _NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The graph's own facts: `pixels` uint8 [N, crop, crop, 3] in, `probabilities` and `logits` float32 [N, C] out."""
+
+    file: str
+    architecture: str
+    precision: Literal["fp32"]
+    opset: int
+    ir_version: int
+    parameters: int
+    evidence: bool  # whether the graph also gives `evidence` float32 [N, C, h, w]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """probabilities = softmax(logits / temperature), after Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    An answer whose top probability reaches `threshold` is called confident; on the validation split such answers were
+    right in `precision_at_threshold` of cases, and made up `coverage_at_threshold` of all.
+    """
+
+    temperature: float
+    threshold: float
+    precision_at_threshold: float
+    coverage_at_threshold: float
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"a temperature over 0, got {self.temperature}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"a threshold from 0 to 1, got {self.threshold}")
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Measured once, on photos that neither training nor calibration saw. Intervals are 95 % Wilson intervals."""
+
+    n: int
+    top1: float
+    top1_interval: tuple[float, float]
+    macro_f1: float
+    negative_log_likelihood: float
+    expected_calibration_error: float
+    per_class: tuple[ClassMetrics, ...]
+    confusion: tuple[tuple[int, ...], ...]  # rows are true classes, columns predicted ones
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Enough to repeat the training, or to say why it cannot be repeated."""
+
+    created: str  # ISO 8601, UTC
+    data_fingerprint: str  # SHA-256 over the sorted (content digest, label) pairs
+    photos: dict[str, int]  # split name → count
+    split_seed: int
+    seed: int
+    strategy: str
+    recipe: dict[str, Scalar]
+    weights: str  # 'imagenet', 'none', or the SHA-256 of the file
+    versions: dict[str, str]  # libraries and image codecs
+    git_commit: str | None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """`counts[i]` values lay in [edges[i], edges[i + 1]); the last bin includes its right edge."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.edges) != len(self.counts) + 1:
+            raise ValueError(f"one more edge than counts, got {len(self.edges)} and {len(self.counts)}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How inputs and answers were distributed on the validation split: what drift is measured against."""
+
+    predicted: dict[str, int]  # label → count
+    confidence: Histogram  # top probability
+    brightness: Histogram  # mean of the preprocessed pixels, 0 to 255
+
+
+@dataclass(frozen=True)
+class Manifest:
+    schema_version: int
+    name: str
+    labels: tuple[str, ...]  # in output order
+    model: Model
+    preprocessing: Preprocessing
+    calibration: Calibration
+    tolerances: dict[str, dict[str, float]]  # execution provider → precision → largest logit difference
+    metrics: Metrics
+    provenance: Provenance
+    reference: Reference
+    files: dict[str, str]  # every other file of the bundle → SHA-256
+
+    def __post_init__(self) -> None:
+        if not valid_name(self.name):
+            raise ValueError(f"a name like 'flowers' (a-z, 0-9, '.', '_', '-'; at most 64), got {self.name!r}")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or not all(self.labels):
+            raise ValueError(f"two or more different labels, got {list(self.labels)}")
+        if self.model.file not in self.files:
+            raise ValueError(f"the model file '{self.model.file}' among files, got {sorted(self.files)}")
+        for file, digest in self.files.items():
+            if "/" in file or file in {".", "..", "", "manifest.json"} or not _SHA256.fullmatch(digest):
+                raise ValueError(f"plain file names with SHA-256 digests, got {file!r}: {digest!r}")
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`, its own digest filled in."""
+        record = {**dataclasses.asdict(self), "manifest_sha256": ""}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.replace(_DIGEST_LINE.format(""), _DIGEST_LINE.format(_sha256(text)))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Read and check `manifest.json`. Raises `ManifestInvalid`."""
+        record: Any = schema.parse(text)
+        if not isinstance(record, dict):
+            raise ManifestInvalid("manifest.json", record, "an object")
+        _check_digest(text, record.pop("manifest_sha256", None))
+        version = record.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ManifestInvalid("schema_version", version, f"{SCHEMA_VERSION}, the one that this Anther reads")
+        return schema.read(cls, record)
+
+
+def _check_digest(text: str, digest: Any) -> None:
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise ManifestInvalid("manifest_sha256", digest, "a SHA-256 digest of 64 hexadecimal digits")
+    blank = text.replace(_DIGEST_LINE.format(digest), _DIGEST_LINE.format(""))
+    if _sha256(blank) != digest:
+        raise ManifestInvalid("manifest_sha256", digest, f"{_sha256(blank)}: the file was changed after publishing")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
