@@ -195,7 +195,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey16_to_rgb(image: Image.Image) -> Image.Image:
-    """Divide by 257 and round: 65535 becomes 255 and 0 stays 0. Pillow's own conversion has changed between releases."""
+    """Scale by 1/257, rounded: 65535 becomes 255. Pillow's own conversion has changed between releases."""
     values = np.asarray(image).astype(np.uint32)
     grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     transparent = image.info.get("transparency")
