@@ -38,12 +38,10 @@ class ImageTooManyBytes(ImageRefused):
 
 
 class ImageTooManyPixels(ImageRefused):
-    def __init__(self, width: int, height: int, limit: int) -> None:
+    def __init__(self, found: int, limit: int, size: tuple[int, int] | None = None) -> None:
+        product = f"{size[0]}×{size[1]} = " if size else ""
         super().__init__(
-            f"the image has {width}×{height} = {width * height:,} pixels; at most {limit:,} are allowed",
-            width=width,
-            height=height,
-            limit=limit,
+            f"the image has {product}{found:,} pixels; at most {limit:,} are allowed", found=found, limit=limit
         )
 
 

@@ -7,7 +7,7 @@ every runtime before it may answer: the pixels must be equal, the logits within 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,14 @@ from bundle.repository import GOLDEN, Bundle
 
 Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 [N, H, W, 3] pixels to float32 [N, C] logits."""
+
+_ARRAYS = {  # name in the archive → type and number of dimensions
+    "names": (np.str_, 1),
+    "lengths": (np.int64, 1),
+    "encoded": (np.uint8, 1),
+    "pixels": (np.uint8, 4),
+    "logits": (np.float32, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,28 @@ class Golden:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Golden":
-        """Read what `to_bytes` wrote. Raises `ValueError` or `KeyError` on anything else."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            ends = np.cumsum(archive["lengths"])
-            content = archive["encoded"].tobytes()
-            starts = [0, *ends[:-1].tolist()]
-            encoded = tuple(content[start:end] for start, end in zip(starts, ends.tolist(), strict=True))
-            return cls(tuple(archive["names"].tolist()), encoded, archive["pixels"], archive["logits"])
+        """Read what `to_bytes` wrote. Raises `ValueError` on anything else."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                names, lengths, content, pixels, logits = (archive[key] for key in _ARRAYS)
+        except Exception as exc:  # NumPy, zipfile and zlib have a dozen ways of saying it
+            raise ValueError(str(exc) or type(exc).__name__) from exc
+        _check(names, lengths, content, pixels, logits)
+        ends = np.cumsum(lengths).tolist()
+        encoded = tuple(content[start:end].tobytes() for start, end in zip([0, *ends], ends, strict=False))
+        return cls(tuple(names.tolist()), encoded, pixels, logits)
+
+
+def _check(*arrays: npt.NDArray[Any]) -> None:
+    """Raises `ValueError` where an array is of another kind than `to_bytes` writes, or they do not fit together."""
+    for array, (name, (kind, dimensions)) in zip(arrays, _ARRAYS.items(), strict=True):
+        if not np.issubdtype(array.dtype, kind) or array.ndim != dimensions:
+            raise ValueError(f"'{name}' is {array.dtype} of shape {array.shape}")
+    names, lengths, content, pixels, logits = arrays
+    if not 0 < len(names) == len(lengths) == len(pixels) == len(logits) or logits.size == 0:
+        raise ValueError(f"{len(names)} names, {len(lengths)} lengths, pixels {pixels.shape}, logits {logits.shape}")
+    if lengths.min() < 0 or lengths.sum() != len(content):
+        raise ValueError(f"lengths {lengths.tolist()} of {len(content)} bytes")
 
 
 def record(preprocessing: Preprocessing, infer: Infer) -> Golden:
@@ -98,9 +121,9 @@ def _replay_one(
         worst = int(np.abs(found.astype(int) - pixels.astype(int)).max())
         share = float((found != pixels).mean())
         raise GoldenMismatch(name, "differs in", f"{share:.2%} of its pixel values, by up to {worst}/255", "none")
-    answer = infer(found[np.newaxis])[0]
-    if answer.shape != logits.shape:
-        raise GoldenMismatch(name, "has logits of shape", str(answer.shape), str(logits.shape))
+    answer = infer(found[np.newaxis])
+    if answer.shape != (1, *logits.shape):
+        raise GoldenMismatch(name, "has logits of shape", str(answer.shape), str((1, *logits.shape)))
     difference = float(np.abs(answer - logits).max())
     if not difference <= tolerance:  # a NaN is over every tolerance
         raise GoldenMismatch(name, "has a logit off by", f"{difference:.2e}", f"at most {tolerance:.2e}")
@@ -112,7 +135,7 @@ def load(bundle: Bundle) -> Golden:
     data = bundle.read(GOLDEN)
     try:
         return Golden.from_bytes(data)
-    except (ValueError, KeyError, OSError, BadZipFile) as exc:
+    except ValueError as exc:
         raise BundleCorrupt(bundle.path / GOLDEN, f"unreadable ({exc})", "golden pictures written by Anther") from exc
 
 

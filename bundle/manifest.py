@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 
 Scalar = str | int | float | bool | None
 
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DIGEST_LINE = '"manifest_sha256": "{}"'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -144,7 +145,7 @@ class Manifest:
         if self.model.file not in self.files:
             raise ValueError(f"the model file '{self.model.file}' among files, got {sorted(self.files)}")
         for file, digest in self.files.items():
-            if "/" in file or file in {".", "..", "", "manifest.json"} or not _SHA256.fullmatch(digest):
+            if not _FILE.fullmatch(file) or file == "manifest.json" or not _SHA256.fullmatch(digest):
                 raise ValueError(f"plain file names with SHA-256 digests, got {file!r}: {digest!r}")
 
     def to_json(self) -> str:

@@ -1,18 +1,19 @@
 """From encoded bytes to the uint8 pixels that the model sees: one implementation, for training and service alike.
 
 On a plain RGB picture the result equals torchvision's `Resize(resize)` → `CenterCrop(crop)` on a PIL image, bit for
-bit. What Pillow alone gets wrong or leaves open (orientation, transparency, 16-bit grey, CMYK) has one policy here.
+bit. What Pillow alone gets wrong or leaves open has one policy: what is refused here, what is corrected in `rgb`.
 """
 
 import io
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from bundle import resample
+from bundle import resample, rgb, tiff
 from bundle.errors import (
     ImageFormatRefused,
     ImageModeRefused,
@@ -25,8 +26,6 @@ Pixels = npt.NDArray[np.uint8]
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-_GREY16_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 _SIGNATURES = (  # the first bytes by which a refusal can say what was found
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -43,22 +42,17 @@ _SIGNATURES = (  # the first bytes by which a refusal can say what was found
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"<", "text or markup"),
 )
-_ORIENTATIONS = {  # EXIF tag 0x0112 (CIPA DC-008, 4.6.4 A): how to turn the stored picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_EXIF_ORIENTATION = 0x0112
 # A long thin picture grows by its aspect ratio squared when its short side is scaled up; past this area only the
 # crop is computed. 2**24 pixels are 64 MiB in Pillow and an aspect ratio of 1:256 at the default size.
 _LARGEST_WHOLE_RESIZE = 2**24
+# Every scan of a JPEG runs over the whole picture, and a hundred bytes are a scan: 20 MB of them take hours. Ordinary
+# progressive files have about ten.
+_MOST_SCANS = 500
 
-# Pillow's own guard warns at one number of pixels and raises at another; `Limits.max_pixels` is the only one here.
-Image.MAX_IMAGE_PIXELS = None
+# The second line behind `Limits.max_pixels`, which is checked when Pillow has opened the file: while opening, Pillow
+# already takes memory for a GIF's disposal and a WebP's canvas, and does so only below twice this number.
+_PILLOW_GUARD = 2**27
+Image.MAX_IMAGE_PIXELS = _PILLOW_GUARD
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,10 @@ class Limits:
 
     max_bytes: int = 20 * 10**6
     max_pixels: int = 50 * 10**6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_pixels <= _PILLOW_GUARD:
+            raise ValueError(f"expected 0 < max_pixels <= {_PILLOW_GUARD:,}, got {self.max_pixels:,}")
 
 
 DEFAULT_LIMITS = Limits()
@@ -90,7 +88,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= self.resize <= 4096:
-            raise ValueError(f"expected 0 < crop <= resize <= 4096, got crop {self.crop} and resize {self.resize}")
+            raise ValueError(f"0 < crop <= resize <= 4096, got crop {self.crop} and resize {self.resize}")
 
     def __call__(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> Pixels:
         """Decode, turn, flatten, resize and crop one encoded picture.
@@ -122,22 +120,24 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """
     if len(data) > limits.max_bytes:
         raise ImageTooManyBytes(len(data), limits.max_bytes)
-    image = _open(data)
-    if image.width * image.height > limits.max_pixels:
-        raise ImageTooManyPixels(image.width, image.height, limits.max_pixels)
-    if image.mode not in _PLAIN_MODES | _GREY16_MODES:
+    image = _open(data, limits)
+    _refuse_too_many_pixels(image.size, limits)
+    if image.mode not in rgb.MODES:
         raise ImageModeRefused(image.mode)
     _refuse_missing_end(data, image.format)
+    _refuse_hidden_work(data, image.format, limits)
     try:
         image.load()
-        return _to_rgb(_upright(_true_ink(image)))
+        return rgb.upright_rgb(image, data)
     except Exception as exc:  # decoders raise almost anything on damaged data
         raise ImageUndecodable(image.format or "image", _reason(exc)) from exc
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, limits: Limits) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise ImageTooManyPixels(_first_number(str(exc)), limits.max_pixels) from exc
     except Exception as exc:
         found = _found(data)
         if found in ALLOWED_FORMATS:
@@ -160,51 +160,32 @@ def _reason(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 
 
+def _first_number(text: str) -> int:
+    """Pillow's guard gives the number of pixels in its message alone: "Image size (400000000 pixels) exceeds …"."""
+    number = re.search(r"\d+", text)
+    return int(number[0]) if number else 2 * _PILLOW_GUARD
+
+
+def _refuse_too_many_pixels(size: tuple[int, int], limits: Limits) -> None:
+    if size[0] * size[1] > limits.max_pixels:
+        raise ImageTooManyPixels(size[0] * size[1], limits.max_pixels, size)
+
+
+def _refuse_hidden_work(data: bytes, format_name: str | None, limits: Limits) -> None:
+    """A TIFF's tiles are decoded whole however small the picture, and every scan of a JPEG is."""
+    if format_name == "TIFF":
+        try:
+            tile = tiff.tile_size(data)
+        except ValueError as exc:
+            raise ImageUndecodable("TIFF", str(exc)) from exc
+        _refuse_too_many_pixels(tile, limits)
+    if format_name in {"JPEG", "MPO"} and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise ImageUndecodable("JPEG", f"more than {_MOST_SCANS} scans")
+
+
 def _refuse_missing_end(data: bytes, format_name: str | None) -> None:
     """Pillow is content with PNG and GIF files that break off between the last pixel and the end mark."""
     if format_name == "PNG" and data.rfind(b"IEND\xae\x42\x60\x82") < 0:
         raise ImageUndecodable("PNG", "truncated: no IEND chunk")
     if format_name == "GIF" and not data.rstrip(b"\x00").endswith(b";"):
         raise ImageUndecodable("GIF", "truncated: no trailer")
-
-
-def _true_ink(image: Image.Image) -> Image.Image:
-    """Pillow inverts every CMYK JPEG, but only files with Adobe's APP14 marker store their ink inverted."""
-    if image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info:
-        return ImageChops.invert(image)
-    return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block names no orientation; the picture itself is whole
-        return image
-    turn = _ORIENTATIONS.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in _GREY16_MODES:
-        return _grey16_to_rgb(image)
-    if image.has_transparency_data:
-        return _on_white(image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _grey16_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale by 1/257, rounded: 65535 becomes 255. Pillow's own conversion has changed between releases."""
-    values = np.asarray(image).astype(np.uint32)
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return grey.convert("RGB")
-    grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return _on_white(grey.convert("RGBA"))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ class Bundle:
 
     def read(self, file: str) -> bytes:
         """A file's bytes, checked again, so that what is used is what was published. Raises `BundleCorrupt`."""
+        if file not in self.manifest.files:
+            raise BundleCorrupt(
+                self.path / file, "not named in the manifest", f"one of {', '.join(self.manifest.files)}"
+            )
         return _read_checked(self.path / file, self.manifest.files[file])
 
 
@@ -122,16 +127,23 @@ def sha256_of(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as exc:
+        return _read_regular(path, "UTF-8 JSON").decode()
+    except UnicodeDecodeError as exc:
         raise BundleCorrupt(path, f"unreadable ({exc})", "UTF-8 JSON") from exc
 
 
-def _read_checked(path: Path, expected: str) -> bytes:
+def _read_regular(path: Path, expected: str) -> bytes:
+    """A link would tie the bundle to a place outside it, and reading a pipe would never end."""
     try:
-        data = path.read_bytes()
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise BundleCorrupt(path, "no regular file", expected)
+        return path.read_bytes()
     except OSError as exc:
-        raise BundleCorrupt(path, f"unreadable ({exc.strerror})", f"a file with SHA-256 {expected}") from exc
+        raise BundleCorrupt(path, f"unreadable ({exc.strerror})", expected) from exc
+
+
+def _read_checked(path: Path, expected: str) -> bytes:
+    data = _read_regular(path, f"a file with SHA-256 {expected}")
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise BundleCorrupt(path, f"SHA-256 {found} of {len(data):,} bytes", f"SHA-256 {expected}")

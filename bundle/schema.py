@@ -33,7 +33,7 @@ def _read(kind: Any, value: Any, field: str) -> Any:
         return _read_tuple(arguments, value, field)
     if origin is dict:
         items = _expect(dict, value, field, "an object").items()
-        return {key: _read(arguments[1], item, f"{field}.{key}") for key, item in items}
+        return {_read(str, key, field): _read(arguments[1], item, f"{field}.{key}") for key, item in items}
     if origin is Literal:
         return _read_literal(arguments, value, field)
     if origin in (typing.Union, types.UnionType):
@@ -86,12 +86,14 @@ def _read_union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
 
 
 def _read_scalar(kind: Any, value: Any, field: str) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1e300:  # a larger one would overflow
         value = float(value)
     if type(value) is not kind:  # `isinstance` would take True for 1
         raise ManifestInvalid(field, value, _name(kind))
     if kind is float and not math.isfinite(value):
         raise ManifestInvalid(field, value, "a finite number")
+    if kind is str and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ManifestInvalid(field, value, "a text of whole characters, without lone surrogates")
     return value
 
 

@@ -1,0 +1,83 @@
+"""Anther's command line and public face: fine-tune an image classifier on your photos, and serve it.
+
+Each command's module is imported when it is asked for, so that serving never imports torch and training never
+imports a server.
+"""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundle.errors import AntherError
+
+if TYPE_CHECKING:
+    from service.client import CallFailed, Classification, Client, Prediction
+
+__all__ = ["AntherError", "CallFailed", "Classification", "Client", "Prediction", "main"]
+
+_COMMANDS = {  # in the order of the help
+    "serve": "service.cli",
+    "classify": "service.cli",
+    "retrain": "training.cli",
+    "train": "training.cli",
+    "evaluate": "training.cli",
+    "export": "training.cli",
+}
+_EXTRAS = {  # top-level module → the extra that brings it
+    "onnxruntime": "cpu] or anther[gpu",
+    "torch": "training",
+    "torchvision": "training",
+    "onnx": "training",
+    "onnxscript": "training",
+    "jinja2": "training",
+    "matplotlib": "training",
+}
+_CLIENT_NAMES = {"CallFailed", "Classification", "Client", "Prediction"}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="anther")
+def cli() -> None:
+    """Fine-tune an image classifier on your own photos and serve it over gRPC."""
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 failed, 2 wrong usage; errors in one line."""
+    try:
+        cli(prog_name="anther")
+    except AntherError as exc:
+        sys.exit(_say(str(exc)))
+    except ModuleNotFoundError as exc:
+        extra = _EXTRAS.get((exc.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        sys.exit(_say(f"this command needs the package '{exc.name}'; run `pip install 'anther[{extra}]'`"))
+
+
+def _say(message: str) -> int:
+    click.echo(f"anther: {' '.join(message.split())}", err=True)
+    return 1
+
+
+def __getattr__(name: str) -> Any:
+    """`anther.Client` and its records, without importing gRPC for everyone."""
+    if name in _CLIENT_NAMES:
+        return getattr(importlib.import_module("service.client"), name)
+    raise AttributeError(f"module 'anther' has no attribute '{name}'")
+
+
+if __name__ == "__main__":
+    main()

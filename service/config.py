@@ -1,0 +1,27 @@
+"""The service's settings: one frozen object, built once by the command line and passed down."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Flags beat `ANTHER_*` environment variables, which beat these defaults."""
+
+    models: Path = Path("models")  # the folder of models/<name>/<version>/
+    default_model: str = ""  # answers requests that name none; needed only where several models serve
+    device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
+    host: str = "127.0.0.1"  # the address to listen on; 0.0.0.0 opens the service to the network
+    grpc_port: int = 8001  # 0 picks a free one
+    ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one
+    lanes: int = 0  # pictures worked on at once; 0 is one per usable core, more only adds waiting
+    queue_limit: int = 128  # requests that may wait; more hides overload longer, fewer refuses bursts sooner
+    queue_bytes: int = 256 * 2**20  # memory that waiting pictures may hold, in bytes
+    max_image_bytes: int = 20 * 10**6  # larger files are refused unread
+    max_image_pixels: int = 50 * 10**6  # larger pictures are refused undecoded; a pixel costs up to 8 bytes
+    grace_s: float = 20.0  # how long accepted requests may take to finish after SIGTERM
+    log_format: LogFormat = "text"  # 'json' for machines

@@ -1,0 +1,85 @@
+"""What can go wrong in the service, beside what `bundle.errors` knows; no wire format here.
+
+AntherError
+└── ServiceError
+    ├── InvalidArgument       a request that makes no sense
+    ├── QueueFull             refused at once; try again after `retry_after_s`
+    ├── DeadlineExpired       the caller's time was up before the work began
+    ├── Draining              the server is going away
+    ├── NoModelReady          no model passed its checks
+    ├── DeviceUnavailable     the asked-for device cannot be used
+    ├── RuntimeMissing        no ONNX Runtime is installed
+    ├── RuntimeConflict       two ONNX Runtime distributions are installed
+    └── PortUnavailable       an address that cannot be listened on
+"""
+
+from bundle.errors import AntherError
+
+
+class ServiceError(AntherError):
+    """Root of the service's own errors."""
+
+
+class InvalidArgument(ServiceError):
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"'{field}' is {value!r}; expected {expected}", field=field, value=value, expected=expected)
+
+
+class QueueFull(ServiceError):
+    def __init__(self, found: int, limit: int, unit: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"the queue is full ({found:,} of {limit:,} {unit}); try again in {retry_after_s:.2f} s",
+            found=found,
+            limit=limit,
+            unit=unit,
+        )
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExpired(ServiceError):
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(f"the deadline passed after {waited_s:.3f} s in the queue", waited_s=f"{waited_s:.3f}")
+
+
+class Draining(ServiceError):
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; ask another one")
+
+
+class NoModelReady(ServiceError):
+    def __init__(self, folder: object, reasons: str) -> None:
+        super().__init__(
+            f"no model in {folder} can serve ({reasons}); train one with `anther retrain` or name another folder "
+            "with --models",
+            folder=folder,
+            reasons=reasons,
+        )
+
+
+class DeviceUnavailable(ServiceError):
+    def __init__(self, device: str, found: str) -> None:
+        super().__init__(
+            f"--device {device} was asked for, but the session runs on {found}; install the GPU runtime and driver, "
+            "or use --device auto or cpu",
+            device=device,
+            found=found,
+        )
+
+
+class RuntimeMissing(ServiceError):
+    def __init__(self) -> None:
+        super().__init__("ONNX Runtime is not installed; run `pip install 'anther[cpu]'` or `... 'anther[gpu]'`")
+
+
+class RuntimeConflict(ServiceError):
+    def __init__(self, installed: str) -> None:
+        super().__init__(
+            f"{installed} are installed together and overwrite each other; run "
+            "`pip uninstall onnxruntime onnxruntime-gpu` and then install one of anther[cpu] and anther[gpu]",
+            installed=installed,
+        )
+
+
+class PortUnavailable(ServiceError):
+    def __init__(self, address: str, option: str) -> None:
+        super().__init__(f"cannot listen on {address}; choose another port with {option}", address=address)

@@ -1,0 +1,78 @@
+"""How `anther classify` shows its answers: a table for people, lines of JSON for programs."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.client import CallFailed, Classification
+
+Outcomes = Iterable[tuple[Path, Classification | CallFailed]]
+
+
+def write_json(outcomes: Outcomes) -> int:
+    """One object a photo, one a line, as answers arrive. Returns how many photos failed."""
+    failed = 0
+    for photo, outcome in outcomes:
+        failed += isinstance(outcome, CallFailed)
+        click.echo(json.dumps({"photo": str(photo), **_fields(outcome)}, ensure_ascii=False))
+    return failed
+
+
+def write_table(outcomes: Outcomes, total: int) -> int:
+    """A row a photo, with a progress bar on a terminal. Returns how many photos failed."""
+    table = Table("photo", "class", "probability", "then", box=None, pad_edge=False, header_style="bold")
+    models, failed = set(), 0
+    errors = Console(stderr=True)
+    with _progress(errors) as progress:
+        task = progress.add_task("classifying", total=total)
+        for photo, outcome in outcomes:
+            progress.advance(task)
+            if isinstance(outcome, CallFailed):
+                failed += 1
+                table.add_row(str(photo), f"[red]{outcome.reason}[/red]", "", outcome.message)
+            else:
+                table.add_row(str(photo), *_cells(outcome))
+                models.add(f"{outcome.model}/{outcome.version} on {outcome.provider}")
+    console = Console()
+    console.print(table)
+    console.print(f"\n{total - failed} of {total} answered" + (f" by {', '.join(sorted(models))}" if models else ""))
+    return failed
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _cells(outcome: Classification) -> tuple[str, str, str]:
+    best, *others = outcome.predictions
+    label = f"[green]{best.label}[/green]" if outcome.confident else f"[yellow]{best.label} (unsure)[/yellow]"
+    return label, f"{best.probability:.3f}", "  ".join(f"{found.label} {found.probability:.3f}" for found in others)
+
+
+def _fields(outcome: Classification | CallFailed) -> dict[str, Any]:
+    if isinstance(outcome, CallFailed):
+        error = {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}
+        nothing: dict[str, Any] = {
+            "model": None,
+            "version": None,
+            "provider": None,
+            "confident": None,
+            "predictions": [],
+        }
+        return {**nothing, "error": error}
+    return {
+        "model": outcome.model,
+        "version": outcome.version,
+        "provider": outcome.provider,
+        "confident": outcome.confident,
+        "predictions": [asdict(found) for found in outcome.predictions],
+        "error": None,
+    }

@@ -1,0 +1,57 @@
+"""The gRPC server: our service, health and reflection on one port."""
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.classifier import Classifier
+from service.config import Settings
+from service.errors import PortUnavailable
+from service.metrics import Metrics
+from service.rpc.interceptor import Interceptor
+from service.rpc.pb.anther.v1 import classifier_pb2
+from service.rpc.pb.anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
+from service.rpc.servicer import Servicer
+
+SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
+_ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
+
+
+class RpcServer:
+    """Not listening until `start`; NOT_SERVING from `announce_stop`; `stop` waits for calls in progress."""
+
+    def __init__(self, classifier: Classifier, metrics: Metrics, settings: Settings) -> None:
+        self._classifier = classifier
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[Interceptor(metrics, classifier.registry)],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share the traffic
+            ],
+        )
+        add_ImageClassifierServicer_to_server(Servicer(classifier, metrics), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self.port = self._bind(settings.host, settings.grpc_port)
+
+    async def start(self) -> None:
+        """Listen, and say SERVING for the server, the service and each model ('model:<name>')."""
+        await self._server.start()
+        models = [f"model:{model.name}" for model in self._classifier.registry.live()]
+        for name in ("", SERVICE, *models):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def announce_stop(self) -> None:
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more; cancel what is still running after `grace_s` seconds."""
+        await self._server.stop(grace_s)
+
+    def _bind(self, host: str, port: int) -> int:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            return int(self._server.add_insecure_port(address))
+        except RuntimeError as exc:
+            raise PortUnavailable(address, "--grpc-port") from exc

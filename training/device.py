@@ -1,0 +1,32 @@
+"""What the machine can do: device, arithmetic and cores. Nothing falls back in silence."""
+
+import os
+
+import torch
+
+from training.config import Machine, Recipe
+from training.errors import DeviceUnavailable
+
+
+def choose(machine: Machine) -> torch.device:
+    """The device asked for; `auto` takes CUDA where there is one. Raises `DeviceUnavailable`."""
+    available = torch.cuda.is_available()
+    if machine.device == "cuda" and not available:
+        raise DeviceUnavailable("cuda", "torch finds no CUDA device")
+    return torch.device("cuda" if available and machine.device != "cpu" else "cpu")
+
+
+def arithmetic(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """Type of the products inside convolutions while training; weights stay float32."""
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if recipe.precision != "auto":
+        return named[recipe.precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    abilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else torch.float32
+
+
+def workers(machine: Machine) -> int:
+    """Processes that feed the device; more than 16 only contend."""
+    return min(len(os.sched_getaffinity(0)), 16) if machine.workers is None else machine.workers

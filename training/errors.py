@@ -1,0 +1,178 @@
+"""Everything that can be wrong between a folder of photos and a bundle, as one tree; each leaf is a sentence.
+
+AntherError
+└── TrainingError
+    ├── DataRefused
+    │   ├── NoPhotos
+    │   ├── FlatFolder
+    │   ├── OneClass
+    │   ├── EmptyClass
+    │   ├── TooFewPhotos
+    │   ├── LabelConflict
+    │   ├── UnknownLabels
+    │   └── PhotoChanged
+    ├── RecipeInvalid
+    ├── WeightsUnusable
+    ├── DeviceUnavailable
+    ├── LibraryMissing
+    ├── RunUnusable
+    ├── NothingToEvaluate
+    ├── TrainingDiverged
+    └── VerificationFailed
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.errors import AntherError
+
+
+class TrainingError(AntherError):
+    """Root of what training raises on purpose."""
+
+
+class DataRefused(TrainingError):
+    """A folder that cannot be trained on or measured against."""
+
+
+class NoPhotos(DataRefused):
+    def __init__(self, folder: Path, undecodable: int = 0) -> None:
+        found = f"only {undecodable} files that cannot be decoded" if undecodable else "no photos"
+        super().__init__(
+            f"{folder} holds {found}; give a folder with one subfolder of photos per class",
+            folder=folder,
+            undecodable=undecodable,
+        )
+
+
+class FlatFolder(DataRefused):
+    def __init__(self, folder: Path, files: int) -> None:
+        super().__init__(
+            f"{folder} is flat: {files} files and no subfolder; move the photos into one subfolder per class",
+            folder=folder,
+            files=files,
+        )
+
+
+class OneClass(DataRefused):
+    def __init__(self, folder: Path, label: str, inner: Sequence[str]) -> None:
+        hint = f"did you mean {folder / label}?" if len(inner) > 1 else "at least two classes are needed"
+        super().__init__(f"{folder} has photos of one class only, '{label}'; {hint}", folder=folder, label=label)
+
+
+class EmptyClass(DataRefused):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} holds no usable photo; add some, or remove the folder", folder=folder)
+
+
+class TooFewPhotos(DataRefused):
+    """Some class would have no photo in some part of the split."""
+
+    def __init__(self, label: str, photos: int, missing: str, seed: int, usable_seed: int | None) -> None:
+        hint = (
+            "add photos of this class"
+            if usable_seed is None
+            else f"add photos of this class, or use --split-seed {usable_seed}, with which every part has some"
+        )
+        super().__init__(
+            f"class '{label}' has {photos} usable photos, of which split seed {seed} puts none into '{missing}'; {hint}",
+            label=label,
+            photos=photos,
+            missing=missing,
+            seed=seed,
+        )
+
+
+class LabelConflict(DataRefused):
+    """The same content stands under two labels; only a person can say which one is right."""
+
+    def __init__(self, conflicts: Sequence[Sequence[str]], listed_in: Path) -> None:
+        first = " = ".join(conflicts[0])
+        super().__init__(
+            f"{len(conflicts)} photos stand under more than one label, the first {first}; delete each from the wrong "
+            f"folder (all are listed in {listed_in})",
+            conflicts=len(conflicts),
+            listed_in=listed_in,
+        )
+
+
+class UnknownLabels(DataRefused):
+    def __init__(self, folder: Path, unknown: Sequence[str], labels: Sequence[str]) -> None:
+        super().__init__(
+            f"{folder} has the classes {', '.join(unknown)}, which the model does not know; rename or remove them "
+            f"(it knows {', '.join(labels)})",
+            folder=folder,
+            unknown=",".join(unknown),
+        )
+
+
+class PhotoChanged(DataRefused):
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(
+            f"{path} is {found} since the photos were checked; start a new run so that the split is true",
+            path=path,
+            found=found,
+        )
+
+
+class RecipeInvalid(TrainingError):
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(
+            f"recipe field '{field}' is {value!r}; expected {expected}", field=field, value=value, expected=expected
+        )
+
+
+class WeightsUnusable(TrainingError):
+    def __init__(self, weights: str, reason: str, advice: str) -> None:
+        super().__init__(f"weights '{weights}' cannot be used: {reason}; {advice}", weights=weights, reason=reason)
+
+
+class DeviceUnavailable(TrainingError):
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(
+            f"device '{device}' cannot be used: {reason}; use --device auto or --device cpu",
+            device=device,
+            reason=reason,
+        )
+
+
+class LibraryMissing(TrainingError):
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed; install it with: pip install 'anther[{extra}]'", library=library, extra=extra
+        )
+
+
+class RunUnusable(TrainingError):
+    def __init__(self, path: Path, found: str, advice: str) -> None:
+        super().__init__(f"run {path}: {found}; {advice}", path=path, found=found)
+
+
+class NothingToEvaluate(TrainingError):
+    def __init__(self, path: Path, found: str, advice: str) -> None:
+        super().__init__(f"{path} {found}; {advice}", path=path, found=found)
+
+
+class TrainingDiverged(TrainingError):
+    def __init__(self, step: int, lr: float) -> None:
+        super().__init__(
+            f"the loss is no longer a number at step {step}; start again with a peak rate under --lr {lr}",
+            step=step,
+            lr=lr,
+        )
+
+
+class VerificationFailed(TrainingError):
+    """The exported graph does not answer as the trained model does; nothing is published."""
+
+    def __init__(self, photo: str, expected: str, found: str, difference: float, limit: float) -> None:
+        super().__init__(
+            f"the exported graph is not the trained model: {photo} is '{expected}' for torch and '{found}' for ONNX "
+            f"Runtime, the largest logit difference is {difference:.2e} and at most {limit:.0e} is allowed; nothing was "
+            "published, please report this with the run's folder",
+            photo=photo,
+            expected=expected,
+            found=found,
+            difference=difference,
+            limit=limit,
+        )

@@ -1,0 +1,32 @@
+"""Files that are whole or absent: written beside their place, flushed to disk, then renamed."""
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` at `path` in one step, for readers as for a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with staging.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """One indented JSON document; NaN is refused, as JSON has none."""
+    write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_json_lines(path: Path, records: Sequence[Any]) -> None:
+    """One JSON document a line."""
+    write_atomic(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode())

@@ -1,0 +1,90 @@
+"""A linear head on fixed features: multinomial logistic regression, its L2 strength chosen on validation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+_STRENGTHS = tuple(10 ** (power / 2) for power in range(2, -11, -1))  # from 10 to 1e-5, strongest first
+_MAX_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features float32 [N, D] and class indices int64 [N]."""
+
+    features: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strength of regularisation and what came of it; losses in nats."""
+
+    l2: float
+    train_loss: float
+    val_loss: float
+    val_top1: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """weight float32 [C, D] and bias float32 [C] of the best trial, and all trials in order."""
+
+    weight: Tensor
+    bias: Tensor
+    best: Trial
+    trials: tuple[Trial, ...]
+
+
+def fit(train: Examples, val: Examples, classes: int, label_smoothing: float) -> Head:
+    """Weaken L2 step by step while that lowers the validation loss, and keep the best head.
+
+    Deterministic: the loss is convex and the whole set is one batch.
+    """
+    mean, deviation = train.features.mean(0), train.features.std(0) + 1e-6
+    scaled = Examples((train.features - mean) / deviation, train.targets)
+    layer = nn.Linear(train.features.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    trials: list[Trial] = []
+    weight, bias = layer.weight, layer.bias
+    for l2 in _STRENGTHS:  # each starts from its stronger neighbour's solution
+        train_loss = _minimize(layer, scaled, l2, label_smoothing)
+        found = _unscaled(layer, mean, deviation)
+        trials.append(Trial(l2, train_loss, *_validate(*found, val)))
+        if min(trials, key=lambda trial: trial.val_loss) is not trials[-1]:
+            break
+        weight, bias = found
+    return Head(weight, bias, min(trials, key=lambda trial: trial.val_loss), tuple(trials))
+
+
+def _minimize(layer: nn.Linear, examples: Examples, l2: float, label_smoothing: float) -> float:
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=_MAX_STEPS, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def error() -> Tensor:
+        return cross_entropy(layer(examples.features), examples.targets, label_smoothing=label_smoothing)
+
+    def objective() -> float:
+        optimizer.zero_grad()
+        total = error() + l2 * layer.weight.square().sum() / 2
+        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        return float(total.detach())
+
+    optimizer.step(objective)
+    return float(error().detach())
+
+
+@torch.no_grad()
+def _unscaled(layer: nn.Linear, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """The same head for features as they come."""
+    weight = layer.weight / deviation
+    return weight, layer.bias - weight @ mean
+
+
+def _validate(weight: Tensor, bias: Tensor, val: Examples) -> tuple[float, float]:
+    logits = val.features @ weight.T + bias
+    return float(cross_entropy(logits, val.targets)), float((logits.argmax(1) == val.targets).float().mean())

@@ -1,0 +1,93 @@
+"""Answers for many photos: one lane a core, each of which reads, preprocesses and infers a few photos at a time.
+
+Small batches stay in the processor's cache and out of the page allocator: 4 photos on one thread cost 13 ms a photo, 32
+cost 17 (MobileNetV2 in float32).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from bundle.preprocessing import Preprocessing
+from training import device as device_module
+from training.augment import normalized
+from training.config import Machine
+from training.data import Photo, read_photo
+from training.progress import Reporter
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Infer = Callable[[Pixels], Floats]
+"""uint8 [N, H, W, 3] to float32 [N, D]."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Row i belongs to photo i: `outputs` float32 [N, D] and the mean of the preprocessed pixels, 0 to 255, [N]."""
+
+    outputs: Floats
+    brightness: Floats
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How many work at once, and how many photos each takes at a time."""
+
+    count: int
+    batch: int
+
+
+def lanes_for(machine: Machine, device: torch.device) -> Lanes:
+    return Lanes(max(device_module.workers(machine), 1), 4 if device.type == "cpu" else 64)
+
+
+def answer(
+    root: Path, photos: Sequence[Photo], preprocessing: Preprocessing, infer: Infer, lanes: Lanes
+) -> Iterator[Answers]:
+    """Answers of consecutive batches, in order. Raises `PhotoChanged`."""
+
+    def one(chunk: Sequence[Photo]) -> Answers:
+        pixels = np.stack([preprocessing(read_photo(root, photo)) for photo in chunk])
+        return Answers(infer(pixels), pixels.mean((1, 2, 3), dtype=np.float64).astype(np.float32))
+
+    chunks = [photos[start : start + lanes.batch] for start in range(0, len(photos), lanes.batch)]
+    with ThreadPoolExecutor(lanes.count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(one, chunks)
+
+
+def answer_all(
+    root: Path,
+    photos: Sequence[Photo],
+    preprocessing: Preprocessing,
+    infer: Infer,
+    lanes: Lanes,
+    reporter: Reporter,
+    what: str,
+) -> Answers:
+    """All answers together, with a progress bar that says `what` is done."""
+    batches = answer(root, photos, preprocessing, infer, lanes)
+    found = list(reporter.track(batches, what, math.ceil(len(photos) / lanes.batch)))
+    return Answers(
+        np.concatenate([part.outputs for part in found]), np.concatenate([part.brightness for part in found])
+    )
+
+
+def torch_infer(function: Callable[[torch.Tensor], torch.Tensor], module: nn.Module) -> Infer:
+    """Run `function` of a module in eval mode, in float32 on the module's device."""
+    module.eval()
+    device = next(module.parameters()).device
+
+    def infer(pixels: Pixels) -> Floats:
+        with torch.inference_mode():
+            pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+            outputs: Floats = function(normalized(pictures)).float().cpu().numpy()
+        return outputs
+
+    return infer

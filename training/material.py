@@ -1,0 +1,36 @@
+"""What every stage of a run works on, put together once: photos, split, preprocessing and machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bundle.preprocessing import Preprocessing
+from training.backbones import Classifier
+from training.data import Photo
+from training.lanes import Answers, Lanes, answer_all, torch_infer
+from training.progress import Reporter
+from training.split import Part, Split
+
+
+@dataclass(frozen=True)
+class Material:
+    root: Path
+    split: Split
+    preprocessing: Preprocessing
+    device: torch.device
+    lanes: Lanes
+
+    def photos(self, part: Part) -> tuple[Photo, ...]:
+        return self.split.part(part)
+
+    def targets(self, part: Part) -> torch.Tensor:
+        """Class indices int64 [N]."""
+        return torch.tensor(self.split.targets(self.split.part(part)), dtype=torch.int64)
+
+    def logits(self, model: Classifier, part: Part, reporter: Reporter) -> Answers:
+        """What the model says of a part in float32, exactly as the service would preprocess it."""
+        infer = torch_infer(model, model)
+        return answer_all(
+            self.root, self.photos(part), self.preprocessing, infer, self.lanes, reporter, f"Answering {part} photos"
+        )
