@@ -66,22 +66,24 @@ class Registry:
 
         Raises `ModelNotFound`, `VersionNotFound` or `InvalidArgument`.
         """
-        chosen = name or self.default or self._only()
-        model = self._live.get(chosen)
+        model = self.named(name)
+        if model is None and name:
+            raise ModelNotFound(name, sorted(self._live))
         if model is None:
-            raise ModelNotFound(chosen, sorted(self._live))
+            raise InvalidArgument("model", "", f"one of {', '.join(sorted(self._live))}: several models serve")
         if version not in (0, model.version):
-            raise VersionNotFound(chosen, version, [model.version])
+            raise VersionNotFound(model.name, version, [model.version])
         return model
+
+    def named(self, name: str) -> LiveModel | None:
+        """The live model that a request means by `name`; None where there is no such one."""
+        if not name and not self.default and len(self._live) == 1:
+            return next(iter(self._live.values()))
+        return self._live.get(name or self.default)
 
     def close(self) -> None:
         for model in self._live.values():
             model.engine.close()
-
-    def _only(self) -> str:
-        if len(self._live) != 1:
-            raise InvalidArgument("model", "", f"one of {', '.join(sorted(self._live))}: several models serve")
-        return next(iter(self._live))
 
     def _load_newest_good(self, name: str) -> None:
         for version in reversed(self.repository.versions(name)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,24 +27,31 @@ def write_json(outcomes: Outcomes) -> int:
 
 
 def write_table(outcomes: Outcomes, total: int) -> int:
-    """A row a photo, with a progress bar on a terminal. Returns how many photos failed."""
+    """A row a photo, then what was refused and why. Returns how many photos failed."""
     table = Table("photo", "class", "probability", "then", box=None, pad_edge=False, header_style="bold")
-    models, failed = set(), 0
+    table.columns[0].overflow = "fold"
+    models, failed = set(), []
     errors = Console(stderr=True)
     with _progress(errors) as progress:
         task = progress.add_task("classifying", total=total)
         for photo, outcome in outcomes:
             progress.advance(task)
             if isinstance(outcome, CallFailed):
-                failed += 1
-                table.add_row(str(photo), f"[red]{outcome.reason}[/red]", "", outcome.message)
+                failed.append((photo, outcome))
             else:
-                table.add_row(str(photo), *_cells(outcome))
+                table.add_row(escape(str(photo)), *_cells(outcome))
                 models.add(f"{outcome.model}/{outcome.version} on {outcome.provider}")
+    _print(table, models, failed, total)
+    return len(failed)
+
+
+def _print(table: Table, models: set[str], failed: list[tuple[Path, CallFailed]], total: int) -> None:
     console = Console()
-    console.print(table)
-    console.print(f"\n{total - failed} of {total} answered" + (f" by {', '.join(sorted(models))}" if models else ""))
-    return failed
+    if table.row_count:
+        console.print(table, end="\n\n")
+    for photo, failure in failed:
+        console.print(f"[red]{failure.reason}[/red] {escape(str(photo))}: {escape(failure.message)}", highlight=False)
+    console.print(f"{total - len(failed)} of {total} answered" + (f" by {', '.join(sorted(models))}" if models else ""))
 
 
 def _progress(console: Console) -> Progress:

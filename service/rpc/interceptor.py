@@ -41,7 +41,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, handler: Any, name: str) -> Any:
         async def observed(request: Any, context: Any) -> Any:
             started = time.perf_counter()
-            response, code = None, "CANCELLED"
+            code = "CANCELLED"
             try:
                 response = await handler.unary_unary(request, context)
                 code = "OK"
@@ -55,7 +55,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 self._note(exc, status)
                 await context.abort(status.code, status.message, status.trailing_metadata)
             finally:
-                model, version = self._labels(request, response)
+                model, version = self._labels(request)
                 self._metrics.finished(model, version, name, code, time.perf_counter() - started)
 
         return grpc.unary_unary_rpc_method_handler(observed, handler.request_deserializer, handler.response_serializer)
@@ -65,10 +65,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if not isinstance(error, AntherError):
             log.error("a call failed", exc_info=error)
 
-    def _labels(self, request: Any, response: Any) -> tuple[str, str]:
-        """Model and version as loaded; empty for what the client made up."""
-        name = getattr(response, "model", "") or getattr(request, "model", "")
-        for model in self._registry.live():
-            if name == model.name:
-                return model.name, str(model.version)
-        return "", ""
+    def _labels(self, request: Any) -> tuple[str, str]:
+        """Model and version as loaded; empty for a name that the client made up."""
+        model = self._registry.named(getattr(request, "model", ""))
+        return (model.name, str(model.version)) if model else ("", "")
