@@ -157,6 +157,7 @@ def draw() -> dict[str, bytes]:
         "gif-animated": _animation(scene),
         "tiff-lzw": _encode(scene.resize((150, 200)), "TIFF", compression="tiff_lzw"),
         "very-wide": _encode(_scene(1600, 60), "JPEG", quality=85),
+        "very-tall": _encode(_scene(300, 900), "JPEG", quality=85),
         "tiny": _encode(_scene(64, 64).resize((3, 2)), "PNG"),
         "large": _encode(_scene(2600, 1950), "JPEG", quality=60),
     }

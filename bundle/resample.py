@@ -1,7 +1,8 @@
 """A box out of Pillow's bilinear resize, bit for bit, without computing the rest of the resized picture.
 
 Pillow's own `box=` rounds its coordinates differently; this follows the fixed-point arithmetic of the whole resize
-(Pillow, `src/libImaging/Resample.c`: 8 bits a channel, 22 fractional bits, horizontal pass first).
+(Pillow 13, `src/libImaging/Resample.c`: 8 bits a channel, 22 fractional bits, and rounding between the two passes, so
+that their order shows).
 """
 
 import math
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 _FRACTION_BITS = 22
+
+_Taps = list[tuple[int, npt.NDArray[np.int64]]]
+"""First source index and fixed-point weights of each output pixel."""
 
 
 def resize_box(
@@ -20,16 +24,22 @@ def resize_box(
     Takes uint8 [H, W, C], gives uint8 [bottom - top, right - left, C].
     """
     left, top, right, bottom = box
-    rows = _taps(pixels.shape[0], size[1], top, bottom)
-    first, last = rows[0][0], max(start + len(weights) for start, weights in rows)
-    columns = _taps(pixels.shape[1], size[0], left, right)
-    narrow = _apply(pixels[first:last].swapaxes(0, 1), columns, 0).swapaxes(0, 1)
-    return np.ascontiguousarray(_apply(narrow, rows, first))
+    (height, width), (new_width, new_height) = pixels.shape[:2], size
+    columns, rows = _taps(width, new_width, left, right), _taps(height, new_height, top, bottom)
+    # Before version 13 Pillow always took the horizontal pass first.
+    if height - new_height > max(2 * (width - new_width), 0):
+        return np.ascontiguousarray(_passes(pixels.swapaxes(0, 1), rows, columns).swapaxes(0, 1))
+    return np.ascontiguousarray(_passes(pixels, columns, rows))
 
 
-def _apply(
-    pixels: npt.NDArray[np.uint8], taps: list[tuple[int, npt.NDArray[np.int64]]], offset: int
-) -> npt.NDArray[np.uint8]:
+def _passes(pixels: npt.NDArray[np.uint8], first: _Taps, second: _Taps) -> npt.NDArray[np.uint8]:
+    """Along the second axis, then along the first, of which only the part that the second pass reads is computed."""
+    start, stop = second[0][0], max(start + len(weights) for start, weights in second)
+    between = _apply(pixels[start:stop].swapaxes(0, 1), first, 0).swapaxes(0, 1)
+    return _apply(between, second, start)
+
+
+def _apply(pixels: npt.NDArray[np.uint8], taps: _Taps, offset: int) -> npt.NDArray[np.uint8]:
     """One pass along the first axis; `offset` is the source index of the first row given."""
     out = np.empty((len(taps), *pixels.shape[1:]), np.uint8)
     for index, (start, weights) in enumerate(taps):
@@ -39,8 +49,8 @@ def _apply(
     return out
 
 
-def _taps(length: int, resized: int, start: int, stop: int) -> list[tuple[int, npt.NDArray[np.int64]]]:
-    """First source index and fixed-point weights of each output in [start, stop)."""
+def _taps(length: int, resized: int, start: int, stop: int) -> _Taps:
+    """Of the outputs in [start, stop)."""
     if length == resized:
         return [(index, np.array([1 << _FRACTION_BITS], np.int64)) for index in range(start, stop)]
     scale = length / resized

@@ -52,5 +52,5 @@ class Classifier(nn.Module):
 
 def _sequential(network: nn.Module, name: str) -> nn.Sequential:
     features = network.get_submodule(name)
-    assert isinstance(features, nn.Sequential)  # noqa: S101 - a fact of torchvision's class, stated for the type checker
+    assert isinstance(features, nn.Sequential)
     return features

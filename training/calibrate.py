@@ -26,7 +26,7 @@ def calibrate(logits: Floats, targets: Ints) -> Calibration:
 
 
 def softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
-    """softmax(logits / temperature) over the last axis, in float64."""
+    """Probabilities in float64: the softmax of logits / temperature over the last axis."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(-1, keepdims=True))
     result: npt.NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)

@@ -42,13 +42,15 @@ def restore(path: Path, parts: dict[str, Stateful], device: torch.device) -> dic
         _set_random(record["random"])
     except Exception as exc:  # torch raises almost anything on a damaged file
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise RunUnusable(path, f"the checkpoint cannot be read ({reason})", "delete it to train from the start") from exc
+        raise RunUnusable(
+            path, f"the checkpoint cannot be read ({reason})", "delete it to train from the start"
+        ) from exc
     facts: dict[str, Any] = record["facts"]
     return facts
 
 
 def _random() -> dict[str, Any]:
-    numpy_state = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]  # a dict when legacy is False
+    numpy_state = dict(np.random.get_state(legacy=False))
     numpy_state["state"] = {"key": numpy_state["state"]["key"].tolist(), "pos": numpy_state["state"]["pos"]}
     return {
         "python": random.getstate(),

@@ -83,9 +83,9 @@ def check(scanned: Scan) -> tuple[tuple[Photo, ...], Check]:
     return kept, Check(counts, scanned.undecodable, duplicates, _paths(conflicts))
 
 
-def require_trainable(scanned: Scan, found: Check, listed_in: Path) -> None:
-    """Raises `LabelConflict`, `EmptyClass` or `OneClass`."""
-    if found.conflicts:
+def require_trainable(scanned: Scan, found: Check, listed_in: Path, *, strict: bool) -> None:
+    """Raises `EmptyClass` or `OneClass`, and `LabelConflict` where `strict`."""
+    if strict and found.conflicts:
         raise LabelConflict(found.conflicts, listed_in)
     for label, photos in found.usable.items():
         if photos == 0:
@@ -94,6 +94,17 @@ def require_trainable(scanned: Scan, found: Check, listed_in: Path) -> None:
         (label,) = found.usable
         inner = [path.name for path in (scanned.root / label).iterdir() if path.is_dir()]
         raise OneClass(scanned.root, label, inner)
+
+
+def left_out(found: Check) -> str:
+    """What of the folder is not used, in words; empty where everything is."""
+    copies = sum(len(group) - 1 for group in found.duplicates)
+    counts = [
+        (len(found.undecodable), "that cannot be decoded"),
+        (copies, "that copy another"),
+        (sum(len(group) for group in found.conflicts), "whose content stands under two labels"),
+    ]
+    return ", ".join(f"{count} files {what}" for count, what in counts if count)
 
 
 def fingerprint(photos: Sequence[Photo]) -> str:

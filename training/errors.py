@@ -17,6 +17,7 @@ AntherError
     ├── LibraryMissing
     ├── RunUnusable
     ├── NothingToEvaluate
+    ├── OutputTaken
     ├── TrainingDiverged
     └── VerificationFailed
 """
@@ -75,7 +76,7 @@ class TooFewPhotos(DataRefused):
             else f"add photos of this class, or use --split-seed {usable_seed}, with which every part has some"
         )
         super().__init__(
-            f"class '{label}' has {photos} usable photos, of which split seed {seed} puts none into '{missing}'; {hint}",
+            f"class '{label}' has {photos} usable photos, and split seed {seed} puts none into '{missing}'; {hint}",
             label=label,
             photos=photos,
             missing=missing,
@@ -153,6 +154,11 @@ class NothingToEvaluate(TrainingError):
         super().__init__(f"{path} {found}; {advice}", path=path, found=found)
 
 
+class OutputTaken(TrainingError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} already exists; give a folder with --output that does not exist yet", path=path)
+
+
 class TrainingDiverged(TrainingError):
     def __init__(self, step: int, lr: float) -> None:
         super().__init__(
@@ -168,8 +174,8 @@ class VerificationFailed(TrainingError):
     def __init__(self, photo: str, expected: str, found: str, difference: float, limit: float) -> None:
         super().__init__(
             f"the exported graph is not the trained model: {photo} is '{expected}' for torch and '{found}' for ONNX "
-            f"Runtime, the largest logit difference is {difference:.2e} and at most {limit:.0e} is allowed; nothing was "
-            "published, please report this with the run's folder",
+            f"Runtime, the logits differ by {difference:.2e} where {limit:.0e} is allowed; nothing was published, "
+            "please report this with the run's folder",
             photo=photo,
             expected=expected,
             found=found,

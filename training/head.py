@@ -49,7 +49,7 @@ def fit(train: Examples, val: Examples, classes: int, label_smoothing: float) ->
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     trials: list[Trial] = []
-    weight, bias = layer.weight, layer.bias
+    weight, bias = layer.weight.detach(), layer.bias.detach()
     for l2 in _STRENGTHS:  # each starts from its stronger neighbour's solution
         train_loss = _minimize(layer, scaled, l2, label_smoothing)
         found = _unscaled(layer, mean, deviation)
@@ -74,7 +74,7 @@ def _minimize(layer: nn.Linear, examples: Examples, l2: float, label_smoothing: 
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         return float(total.detach())
 
-    optimizer.step(objective)
+    optimizer.step(objective)  # type: ignore[no-untyped-call]  # as above
     return float(error().detach())
 
 

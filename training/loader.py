@@ -57,7 +57,7 @@ def loader(views: Views, order: Order, workers: int, device: torch.device) -> Da
     several = workers > 0
     return DataLoader(
         views,
-        batch_sampler=order,  # type: ignore[arg-type]  # torch asks for lists of int, any key works
+        batch_sampler=order,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         multiprocessing_context=_processes() if several else None,

@@ -68,20 +68,22 @@ def finetune(
 ) -> list[Epoch]:
     """Train all weights of `model`, leave the best averaged ones in it, and return the history.
 
-    `start` is the row of the model as given; a checkpoint `folder/checkpoint.pt` goes before both. Raises `TrainingDiverged`, `PhotoChanged`, `RunUnusable`.
+    `start` is the row of the model as given; a checkpoint `folder/checkpoint.pt` goes before both. Raises
+    `TrainingDiverged`, `PhotoChanged` or `RunUnusable`.
     """
-    model.to(material.device, memory_format=torch.channels_last)
+    model.to(material.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
     photos = material.photos("train")
     order = loader.Order(len(photos), recipe)
     dtype = device.arithmetic(recipe, material.device)
     ema = Ema(model, recipe.ema_decay)
     optimizer = optim.optimizer(model, recipe)
     schedule = optim.schedule(optimizer, recipe, order.steps_per_epoch)
-    scaler = torch.amp.GradScaler(material.device.type, enabled=dtype == torch.float16)
+    scaler = torch.amp.grad_scaler.GradScaler(material.device.type, enabled=dtype == torch.float16)
     parts: dict[str, checkpoint.Stateful] = {
         "model": model, "ema": ema.module, "optimizer": optimizer, "schedule": schedule, "scaler": scaler,
     }  # fmt: skip
     state = _resume(folder, parts, material.device) or State([start], copy.deepcopy(model.state_dict()))
+    write_curves(folder, state.history)
     saved = time.monotonic()
 
     views = loader.Views(material.root, photos, material.split.targets(photos), recipe)
@@ -95,7 +97,7 @@ def finetune(
             logits = model(normalized(pictures.to(material.device, non_blocking=True)))
         loss = cross_entropy(logits.float(), targets.to(material.device), label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         scaler.step(optimizer)
         scaler.update()
         schedule.step()
@@ -105,7 +107,7 @@ def finetune(
 
         epoch_ended = state.step % order.steps_per_epoch == 0
         if epoch_ended:
-            _end_epoch(state, ema, schedule.get_last_lr()[0], order.steps_per_epoch, material, reporter)
+            _end_epoch(state, ema, float(schedule.get_last_lr()[0]), order.steps_per_epoch, material, reporter)
             write_curves(folder, state.history)
         if epoch_ended or time.monotonic() - saved >= machine.checkpoint_seconds:
             checkpoint.save(folder / "checkpoint.pt", parts, _facts(state))

@@ -52,7 +52,9 @@ def class_metrics(table: Ints, labels: tuple[str, ...]) -> tuple[ClassMetrics, .
     """Precision, recall and their harmonic mean for each class; 0 where the denominator is 0."""
     rows = []
     for index, label in enumerate(labels):
-        hits, answered, support = (int(count) for count in (table[index, index], table[:, index].sum(), table[index].sum()))
+        hits, answered, support = (
+            int(count) for count in (table[index, index], table[:, index].sum(), table[index].sum())
+        )
         rows.append(
             ClassMetrics(
                 label=label,
@@ -72,8 +74,10 @@ def negative_log_likelihood(probabilities: Floats, targets: Ints) -> float:
 
 
 def calibration_error(probabilities: Floats, targets: Ints, bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - confidence| over bins of equal width, weighted by count (Guo et al. 2017)."""
-    return sum(abs(accuracy - confidence) * share for confidence, accuracy, share in reliability(probabilities, targets, bins))
+    """Expected calibration error: |accuracy - confidence| of equally wide bins, averaged by count (Guo et al. 2017)."""
+    return sum(
+        abs(accuracy - confidence) * share for confidence, accuracy, share in reliability(probabilities, targets, bins)
+    )
 
 
 def reliability(probabilities: Floats, targets: Ints, bins: int = 15) -> list[tuple[float, float, float]]:

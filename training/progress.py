@@ -35,17 +35,15 @@ class Terminal:
     """Rich bars and lines on stderr; without a terminal the lines alone, so that logs stay readable."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - the command line must start in milliseconds
+        from rich.console import Console
 
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._watched = sys.stderr.isatty()
 
     def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
-        from rich.progress import track  # noqa: PLC0415 - as above
+        from rich.progress import track
 
-        return iter(
-            track(items, what, total, console=self._console, transient=True, disable=not self._watched)
-        )
+        return iter(track(items, what, total, console=self._console, transient=True, disable=not self._watched))
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)

@@ -5,8 +5,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import numpy
-import PIL
 import torch
 from PIL import features
 
@@ -22,7 +20,8 @@ def versions() -> dict[str, str]:
 
 def computing_versions() -> dict[str, str]:
     """The part of `versions` on which a photo's features depend."""
-    return {"torch": torch.__version__, "numpy": numpy.__version__, "pillow": PIL.__version__, **_codecs()}
+    libraries = {name: metadata.version(name) for name in ("numpy", "pillow")}
+    return {"torch": torch.__version__, **libraries, **_codecs()}
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str | None:

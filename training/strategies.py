@@ -28,7 +28,7 @@ def fit_head(
     rows = torch.from_numpy(
         features.compute(material.root, every, model, material.preprocessing, cache, material.lanes, reporter)
     )
-    train, val = rows.split([len(photos["train"]), len(photos["val"])])
+    train, val = rows.tensor_split([len(photos["train"])])
     found = head.fit(
         Examples(train, material.targets("train")),
         Examples(val, material.targets("val")),
@@ -40,7 +40,9 @@ def fit_head(
         model.head.bias.copy_(found.bias)
     write_json_lines(folder / "head.jsonl", [dataclasses.asdict(trial) for trial in found.trials])
     best = found.best
-    reporter.say(f"head       train loss {best.train_loss:.4f}  val loss {best.val_loss:.4f}  val top-1 {best.val_top1:.4f}")
+    reporter.say(
+        f"head       train loss {best.train_loss:.4f}  val loss {best.val_loss:.4f}  val top-1 {best.val_top1:.4f}"
+    )
     return Epoch(0, 0.0, best.train_loss, best.val_loss, best.val_top1)
 
 
@@ -55,10 +57,8 @@ def run(
 ) -> None:
     """Train `model` in place by the recipe's strategy; what it needs to resume lies in `folder`."""
     model.to(material.device)
-    if recipe.strategy == "finetune" and (folder / "checkpoint.pt").exists():
-        start = Epoch(0, 0.0, 0.0, 0.0, 0.0)  # the checkpoint has the true row
-    else:
-        start = fit_head(model, material, recipe, folder, cache_root, reporter)
-        loop.write_curves(folder, [start])
+    start = fit_head(model, material, recipe, folder, cache_root, reporter)
     if recipe.strategy == "finetune":
         loop.finetune(model, start, material, recipe, machine, folder, reporter)
+    else:
+        loop.write_curves(folder, [start])

@@ -60,7 +60,7 @@ def download(backbone: Backbone, folder: Path | None = None) -> dict[str, Any]:
         ) from exc
     except (RuntimeError, OSError, pickle.UnpicklingError) as exc:
         raise WeightsUnusable("imagenet", f"{url}: {_first_line(exc)}", "try again, or use --weights PATH") from exc
-    return state  # type: ignore[no-any-return]  # declared as Any by torch
+    return state
 
 
 def read(path: Path) -> dict[str, Any]:

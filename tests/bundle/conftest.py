@@ -28,7 +28,7 @@ class Png(Protocol):
 
 class Tiff(Protocol):
     def __call__(
-        self, size: tuple[int, int], bits: int, body: bytes, *tags: tuple[int, int, int], order: str = "<"
+        self, size: tuple[int, int], bits: int, body: bytes, *tags: tuple[int, int, int | None], order: str = "<"
     ) -> bytes: ...
 
 
@@ -66,7 +66,7 @@ def png() -> Png:
 
 @pytest.fixture(scope="session")
 def tiff() -> Tiff:
-    """A TIFF of one uncompressed grey strip; `tags` (number, type, value) are added or replace the usual ones."""
+    """A TIFF of one uncompressed grey strip; `tags` (number, type, value) replace the usual ones, None takes away."""
     return _tiff
 
 
@@ -84,7 +84,7 @@ def small_files() -> dict[str, bytes]:
 
 def _encode(image: Image.Image, format_name: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
+    image.copy().save(buffer, format_name, **options)  # saving as JPEG leaves settings that TIFF trips over
     return buffer.getvalue()
 
 
@@ -104,11 +104,12 @@ def _png(size: tuple[int, int], bits: int, colour_type: int, rows: list[bytes], 
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + _chunk(b"IEND", b"")
 
 
-def _tiff(size: tuple[int, int], bits: int, body: bytes, *tags: tuple[int, int, int], order: str = "<") -> bytes:
+def _tiff(size: tuple[int, int], bits: int, body: bytes, *tags: tuple[int, int, int | None], order: str = "<") -> bytes:
     width, height = size
     usual = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
     usual += [(278, 4, height), (279, 4, len(body))]
-    entries = {tag: (tag, kind, value) for tag, kind, value in [*usual, *tags]}
+    last = {tag: (tag, kind, value) for tag, kind, value in [*usual, *tags]}
+    entries = {tag: entry for tag, entry in last.items() if entry[2] is not None}
     body += b"\0" * (len(body) % 2)
     directory = b"".join(_tiff_entry(order, *entries[tag]) for tag in sorted(entries))
     start = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8 + len(body))
@@ -138,7 +139,7 @@ def _small_files() -> dict[str, bytes]:
         "jpeg-restart": _encode(scene, "JPEG", restart_marker_blocks=2),
         "jpeg-grey": _encode(scene.convert("L"), "JPEG"),
         "jpeg-cmyk": _encode(scene.convert("CMYK"), "JPEG"),
-        "jpeg-mpo": _encode(scene, "MPO", save_all=True, append_images=[other]),
+        "jpeg-mpo": _encode(scene, "MPO", save_all=True, append_images=[other.copy()]),
         "png": _encode(scene, "PNG", exif=rotated),
         "png-animated": _encode(scene, "PNG", **animated),
         "png-palette": _encode(palette, "PNG", transparency=3),

@@ -1,6 +1,8 @@
 """The pixels equal torchvision's on a PIL image, bit for bit, for every size and shape."""
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from bundle import preprocessing
-from bundle.errors import AntherError
 from bundle.preprocessing import DEFAULT_LIMITS, Limits, Preprocessing
 
 transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is the reference")
 
 SIDES = st.integers(1, 700)
+EXTREMES = [(1, 4000), (4000, 1), (6000, 4000), (4000, 6000), (3, 4000), (6000, 17), (300, 80_000), (80_000, 300)]
 TEXTURES = ("noise", "smooth", "edges")
 
 
@@ -35,6 +37,11 @@ def torchvision_pixels(image: Image.Image, resize: int = 256, crop: int = 224) -
     return np.asarray(steps(image))
 
 
+def available_bytes() -> int:
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
 @settings(max_examples=120, deadline=None)
 @given(width=SIDES, height=SIDES, texture=st.sampled_from(TEXTURES), seed=st.integers(0, 9))
 @example(width=224, height=224, texture="noise", seed=0)
@@ -49,8 +56,10 @@ def test_equals_torchvision_for_every_drawn_size(width: int, height: int, textur
     np.testing.assert_array_equal(Preprocessing().resize_and_crop(image), torchvision_pixels(image))
 
 
-@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (6000, 4000), (4000, 6000), (3, 4000), (6000, 17)], ids=str)
+@pytest.mark.parametrize("size", EXTREMES, ids=str)
 def test_equals_torchvision_at_the_extremes(size: tuple[int, int]) -> None:
+    if min(size) == 1 and available_bytes() < 3 * 10**9:
+        pytest.skip("torchvision needs about 2 GB to resize a picture of 1×4000, we do not")
     image = picture(*size, texture="edges")
     np.testing.assert_array_equal(Preprocessing().resize_and_crop(image), torchvision_pixels(image))
 
@@ -119,4 +128,3 @@ def test_a_limit_that_could_not_be_held_is_refused(max_pixels: int) -> None:
 
 def test_the_limits_are_those_of_the_documentation() -> None:
     assert (DEFAULT_LIMITS.max_bytes, DEFAULT_LIMITS.max_pixels) == (20_000_000, 50_000_000)
-    assert issubclass(preprocessing.ImageTooManyPixels, AntherError)

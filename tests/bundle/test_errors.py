@@ -1,0 +1,65 @@
+"""The tree of errors: drawn whole in its docstring, every leaf one sentence with facts."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from bundle import errors
+from bundle.errors import AntherError
+
+EXAMPLES: list[tuple[AntherError, str]] = [
+    (
+        errors.ImageTooManyBytes(21_000_000, 20_000_000),
+        "the image has 21,000,000 bytes; at most 20,000,000 are allowed",
+    ),
+    (errors.ImageTooManyPixels(6, 5, (3, 2)), "the image has 3×2 = 6 pixels; at most 5 are allowed"),
+    (errors.ImageTooManyPixels(6, 5), "the image has 6 pixels; at most 5 are allowed"),
+    (errors.ImageFormatRefused("PDF", ["JPEG", "PNG"]), "the data is PDF; allowed formats are JPEG, PNG"),
+    (
+        errors.ImageModeRefused("F"),
+        (
+            "the image has pixels of type F; allowed are 1 to 16 bits of grey, palette, RGB and CMYK, "
+            "with or without alpha"
+        ),
+    ),
+    (
+        errors.ImageUndecodable("PNG", "no end"),
+        "the PNG data cannot be decoded (no end); send a whole, undamaged file",
+    ),
+    (errors.ManifestInvalid("labels", 3, "a list"), "manifest field 'labels' is 3; expected a list"),
+    (errors.BundleCorrupt(Path("1/model.onnx"), "gone", "a file"), "1/model.onnx: gone; expected a file"),
+    (
+        errors.ExternalDataRefused(Path("model.onnx")),
+        "model.onnx keeps tensors in external files; a bundle holds one self-contained model.onnx",
+    ),
+    (errors.GoldenMismatch("tiny", "has", "1", "2"), "golden picture 'tiny': has 1; expected 2"),
+    (errors.ModelNotFound("roses", ["flowers", "birds"]), "no model 'roses'; available: flowers, birds"),
+    (errors.ModelNotFound("roses", []), "no model 'roses'; available: none"),
+    (errors.VersionNotFound("flowers", 3, [1, 2]), "model 'flowers' has no version 3; available: 1, 2"),
+    (errors.VersionNotFound("flowers", 3, []), "model 'flowers' has no version 3; available: none"),
+]
+
+
+def every_error() -> dict[str, type[AntherError]]:
+    return {
+        name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, AntherError)
+    }
+
+
+@pytest.mark.parametrize(("error", "text"), EXAMPLES, ids=lambda item: type(item).__name__)
+def test_each_leaf_is_a_sentence(error: AntherError, text: str) -> None:
+    assert str(error) == text
+    assert error.facts
+    assert all(isinstance(fact, str) for fact in error.facts.values())
+
+
+def test_every_leaf_has_an_example_here() -> None:
+    kinds = every_error().values()
+    leaves = {kind for kind in kinds if not any(other is not kind and issubclass(other, kind) for other in kinds)}
+    assert leaves == {type(error) for error, _ in EXAMPLES}
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    drawn = {line.strip("│├└─ ").split(" ")[0] for line in inspect.getdoc(errors).splitlines()[2:]}
+    assert drawn == set(every_error())
