@@ -135,8 +135,8 @@ def test_the_transparent_colour_of_rgb_is_composited_on_white(png, chunk) -> Non
 
 def test_the_transparent_colour_of_16_bit_rgb_is_composited_on_white(png, chunk) -> None:
     """Pillow keeps the high byte of each sample, and would compare it with the low byte of the transparent colour."""
-    row = struct.pack(">6H", 0x1234, 0x2234, 0x3234, 0x3412, 0x3422, 0x3432)
-    found = pixels(png((2, 1), 16, 2, [row], chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x2234, 0x3234))))
+    row = struct.pack(">6H", 0x1234, 0x2234, 0xFF00, 0x3412, 0x3422, 0x3400)
+    found = pixels(png((2, 1), 16, 2, [row], chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x2234, 0xFF00))))
     np.testing.assert_array_equal(found[0], [WHITE, (0x34, 0x34, 0x34)])
 
 

@@ -34,7 +34,9 @@ def test_strips_have_no_tile_size(tiff) -> None:
 
 
 def test_the_larger_of_two_entries_counts() -> None:
-    assert tile_size(big_tiff("<", (322, "H", 16), (322, "I", 99), (323, "H", 1))) == (99, 1)
+    for widths in [(16, 99), (99, 16)]:
+        entries = [(322, "I", width) for width in widths]
+        assert tile_size(big_tiff("<", *entries, (323, "H", 1))) == (99, 1)
 
 
 @pytest.mark.parametrize("kind", [1, 5, 9, 13, 16, 17, 18])
@@ -45,6 +47,15 @@ def test_an_unusual_number_type_is_refused(kind: int, tiff) -> None:
         tile_size(data)
     with pytest.raises(ImageUndecodable, match=f"tile size of type {kind}"):
         decode(data)
+
+
+def test_more_than_one_number_is_refused(tiff) -> None:
+    """They would stand elsewhere in the file."""
+    data = bytearray(tiff((10, 10), 8, b"\0" * 100, (322, 3, 16), (323, 3, 16)))
+    entry = data.index(struct.pack("<HHI", 322, 3, 1))
+    data[entry : entry + 8] = struct.pack("<HHI", 322, 3, 2)
+    with pytest.raises(ValueError, match="tile size of type 3, 2 times"):
+        tile_size(bytes(data))
 
 
 def test_a_directory_that_is_cut_off_is_refused(tiff) -> None:
