@@ -179,8 +179,14 @@ def _refuse_hidden_work(data: bytes, format_name: str | None, limits: Limits) ->
         except ValueError as exc:
             raise ImageUndecodable("TIFF", str(exc)) from exc
         _refuse_too_many_pixels(tile, limits)
-    if format_name in {"JPEG", "MPO"} and data.count(b"\xff\xda") > _MOST_SCANS:
+    if format_name in {"JPEG", "MPO"} and _scans(data) > _MOST_SCANS:
         raise ImageUndecodable("JPEG", f"more than {_MOST_SCANS} scans")
+
+
+def _scans(data: bytes) -> int:
+    """At most so many. A single byte is counted fifty times faster than the marker, and suffices for most photos."""
+    few = data.count(b"\xda")
+    return few if few <= _MOST_SCANS else data.count(b"\xff\xda")
 
 
 def _refuse_missing_end(data: bytes, format_name: str | None) -> None:

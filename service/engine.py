@@ -1,5 +1,6 @@
 """The engine: pixels in, probabilities and logits out, on a device that it proves to be the one asked for."""
 
+import os
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Protocol
@@ -65,6 +66,8 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _session(model: bytes, device: Device) -> Any:
+    # From 1.29 on the runtime reports its use to its maker, starting when it is imported, unless this says otherwise.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     providers: list[Any] = [CPU]

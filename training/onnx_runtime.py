@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU, one thread a call, as the service's lanes run it."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,22 @@ def infer(model: bytes, *outputs: str) -> Infer:
 
 def session(model: bytes) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU provider that leaves the other cores to other lanes."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as exc:
-        raise LibraryMissing("onnxruntime", "cpu") from exc
+    onnxruntime = _library()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def version() -> str:
+    """Of ONNX Runtime, whichever of its distributions is installed."""
+    return str(_library().__version__)
+
+
+def _library() -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the runtime would report its use to its maker
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as exc:
+        raise LibraryMissing("onnxruntime", "cpu") from exc
+    return onnxruntime
