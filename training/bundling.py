@@ -101,7 +101,7 @@ def describe(run: Run, graph: Graph, metrics: Metrics, material: Material) -> Ma
             strategy=recipe.strategy,
             recipe=recipe.record(),
             weights=source.weights_identity,
-            versions=provenance.versions(),
+            versions={**provenance.versions(), "onnxruntime": onnx_runtime.version()},
             git_commit=provenance.git_commit(),
         ),
         reference=calibrated.reference,

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from training.config import Machine, Recipe
+from training.errors import RecipeInvalid
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -59,8 +60,8 @@ def _machine_options(command: F) -> F:
 
 def _training_options(command: F) -> F:
     options = [
-        click.option("--data", type=_FOLDER, help="Folder with one subfolder of photos per class."),
-        click.option("--name", help="Name of the model: a-z, 0-9, '.', '_' and '-'."),
+        click.option("--data", type=_FOLDER, help="Folder with one subfolder of photos per class; needed to start."),
+        click.option("--name", help="Name of the model (a-z, 0-9, '.', '_', '-'); needed to start."),
         click.option(
             "--weights",
             default="imagenet",
@@ -160,7 +161,10 @@ def _train(context: click.Context, options: dict[str, Any]) -> "Run":
 
     if options["resume"] is not None:
         return pipeline.resume(Run(options["resume"]), _machine(options), Terminal())
-    recipe = Recipe(**{name: options[name] for name in _FIELDS})
+    try:
+        recipe = Recipe(**{name: options[name] for name in _FIELDS})
+    except RecipeInvalid as exc:
+        raise click.UsageError(str(exc), context) from exc
     request = pipeline.Request(
         options["data"], options["name"], options["weights"], options["runs"], strict=options["strict"]
     )

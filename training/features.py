@@ -37,7 +37,7 @@ class Cache:
         rows: dict[str, Floats] = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     rows.update(zip(archive["digests"].tolist(), archive["features"], strict=True))
             except (ValueError, KeyError, OSError, BadZipFile) as exc:
                 reporter.say(f"{path} is damaged ({exc}); computing its photos again")

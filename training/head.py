@@ -43,8 +43,8 @@ def fit(train: Examples, val: Examples, classes: int, label_smoothing: float) ->
 
     Deterministic: the loss is convex and the whole set is one batch.
     """
-    mean, deviation = train.features.mean(0), train.features.std(0) + 1e-6
-    scaled = Examples((train.features - mean) / deviation, train.targets)
+    mean, scale = train.features.mean(0), _scale(train.features)
+    scaled = Examples((train.features - mean) / scale, train.targets)
     layer = nn.Linear(train.features.shape[1], classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -52,12 +52,18 @@ def fit(train: Examples, val: Examples, classes: int, label_smoothing: float) ->
     weight, bias = layer.weight.detach(), layer.bias.detach()
     for l2 in _STRENGTHS:  # each starts from its stronger neighbour's solution
         train_loss = _minimize(layer, scaled, l2, label_smoothing)
-        found = _unscaled(layer, mean, deviation)
+        found = _unscaled(layer, mean, scale)
         trials.append(Trial(l2, train_loss, *_validate(*found, val)))
         if min(trials, key=lambda trial: trial.val_loss) is not trials[-1]:
             break
         weight, bias = found
     return Head(weight, bias, min(trials, key=lambda trial: trial.val_loss), tuple(trials))
+
+
+def _scale(features: Tensor) -> Tensor:
+    """One deviation for all features, so that quiet ones stay quiet; floored where they hardly vary at all."""
+    deviation = (features - features.mean(0)).square().mean().sqrt()
+    return torch.maximum(deviation, 0.01 * features.square().mean().sqrt()) + 1e-12
 
 
 def _minimize(layer: nn.Linear, examples: Examples, l2: float, label_smoothing: float) -> float:
@@ -79,9 +85,9 @@ def _minimize(layer: nn.Linear, examples: Examples, l2: float, label_smoothing: 
 
 
 @torch.no_grad()
-def _unscaled(layer: nn.Linear, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+def _unscaled(layer: nn.Linear, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The same head for features as they come."""
-    weight = layer.weight / deviation
+    weight = layer.weight / scale
     return weight, layer.bias - weight @ mean
 
 

@@ -33,7 +33,7 @@ class Epoch:
 
     epoch: int
     lr: float
-    train_loss: float
+    train_loss: float | None  # None where nothing was trained yet
     val_loss: float
     val_top1: float
 

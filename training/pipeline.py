@@ -15,7 +15,7 @@ from training import bundling, data, device, evaluate, lanes, run, split, strate
 from training.backbones import Classifier
 from training.calibrate import calibrate, reference, softmax
 from training.config import Machine, Recipe
-from training.errors import NothingToEvaluate
+from training.errors import NothingToEvaluate, RunUnusable
 from training.evaluate import Evaluation
 from training.material import Material
 from training.progress import Reporter, timed
@@ -39,15 +39,29 @@ def train(request: Request, recipe: Recipe, machine: Machine, reporter: Reporter
     Raises `DataRefused`, `RecipeInvalid`, `WeightsUnusable`, `DeviceUnavailable` or `TrainingDiverged`.
     """
     device.choose(machine)
-    started = run.create(
-        request.runs, request.name, request.data, request.weights, weights.identity(request.weights), recipe
-    )
+    return resume(begin(request, recipe, reporter), machine, reporter)
+
+
+def begin(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
+    """A new run whose photos are checked and split: `check.json` and `split.json`.
+
+    Raises `DataRefused`, `RecipeInvalid` or `WeightsUnusable`.
+    """
+    identity = weights.identity(request.weights)
+    started = run.create(request.runs, request.name, request.data, request.weights, identity, recipe)
     reporter.say(f"run {started.path}")
     seconds: dict[str, float] = {}
     with timed(seconds, "check"):
-        check_and_split(started, request.data, recipe, reporter, strict=request.strict)
+        scanned = data.scan(request.data, reporter)
+        photos, found = data.check(scanned)
+        started.write("check.json", found)
+        listed = started.path / "check.json"
+        data.require_trainable(scanned, found, listed, strict=request.strict)
+        if left_out := data.left_out(found):
+            reporter.say(f"left out {left_out}; all are listed in {listed}")
+        started.write("split.json", split.split(photos, recipe.split_seed))
     started.write("seconds.json", seconds)
-    return resume(started, machine, reporter)
+    return started
 
 
 def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
@@ -59,7 +73,8 @@ def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
         with timed(seconds, "train"):
             model = weights.build(recipe, len(material.split.labels), source.weights)
             cache = started.path.parent.parent / ".cache" / "features"
-            strategies.run(model, material, recipe, machine, started.path, cache, reporter)
+            pretrained = source.weights_identity != "none"
+            strategies.run(model, material, recipe, machine, started.path, cache, reporter, pretrained=pretrained)
             started.write_bytes("model.pt", _state_bytes(model))
         started.write("seconds.json", seconds)
     if not started.has("evaluation.json"):
@@ -72,18 +87,6 @@ def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
             started.write("evaluation.json", found.record())
         started.write("seconds.json", seconds)
     return started
-
-
-def check_and_split(started: Run, folder: Path, recipe: Recipe, reporter: Reporter, *, strict: bool) -> None:
-    """Write `check.json` and `split.json`. Raises `DataRefused`."""
-    scanned = data.scan(folder, reporter)
-    photos, found = data.check(scanned)
-    started.write("check.json", found)
-    listed = started.path / "check.json"
-    data.require_trainable(scanned, found, listed, strict=strict)
-    if left_out := data.left_out(found):
-        reporter.say(f"left out {left_out}; all are listed in {listed}")
-    started.write("split.json", split.split(photos, recipe.split_seed))
 
 
 def material_of(started: Run, machine: Machine) -> Material:
@@ -100,9 +103,12 @@ def material_of(started: Run, machine: Machine) -> Material:
 
 
 def trained(started: Run, material: Material) -> Classifier:
-    """The run's finished model, in eval mode on the material's device."""
+    """The run's finished model, in eval mode on the material's device. Raises `RunUnusable`."""
     model = weights.empty(started.recipe(), len(material.split.labels))
-    model.load_state_dict(started.weights())
+    try:
+        model.load_state_dict(started.weights())
+    except RuntimeError as exc:
+        raise RunUnusable(started.path, "model.pt belongs to another network", "start a new run") from exc
     return model.to(material.device).eval()
 
 

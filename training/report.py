@@ -53,7 +53,7 @@ def facts(run: Run, manifest: Manifest, probabilities: Floats, material: Materia
 def render(page: dict[str, Any], mistakes: Sequence[Mistake] = ()) -> str:
     """HTML; every text from outside is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("training", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("training", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html").render(**page, mistakes=mistakes)
 

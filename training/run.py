@@ -58,11 +58,11 @@ class Run:
         return self._read("split.json", Split, "train it first")
 
     def calibrated(self) -> Calibrated:
-        return self._read("calibration.json", Calibrated, "finish it with: anther train --resume")
+        return self._read("calibration.json", Calibrated, self._finish())
 
     def evaluation(self) -> Evaluation:
         """Of the test split."""
-        return Evaluation.read(self._read("evaluation.json", dict, "finish it with: anther train --resume"))
+        return Evaluation.read(self._read("evaluation.json", dict, self._finish()))
 
     def seconds(self) -> dict[str, float]:
         """Stage → time spent, over all resumptions."""
@@ -72,13 +72,19 @@ class Run:
         """The rows of a `.jsonl` file; none where the stage leaves no such file."""
         if not self.has(file):
             return []
-        return [schema.parse(line) for line in (self.path / file).read_text().splitlines()]
+        try:
+            return [schema.parse(line) for line in (self.path / file).read_text().splitlines()]
+        except (ManifestInvalid, UnicodeDecodeError) as exc:
+            raise RunUnusable(self.path, f"{file} cannot be read", "start a new run") from exc
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The finished model's state_dict."""
         if not self.has("model.pt"):
-            raise RunUnusable(self.path, "its training is not finished", "finish it with: anther train --resume")
-        state: dict[str, torch.Tensor] = torch.load(self.path / "model.pt", map_location="cpu", weights_only=True)
+            raise RunUnusable(self.path, "its training is not finished", self._finish())
+        try:
+            state: dict[str, torch.Tensor] = torch.load(self.path / "model.pt", map_location="cpu", weights_only=True)
+        except Exception as exc:  # torch.load raises almost anything on a damaged file
+            raise RunUnusable(self.path, "model.pt cannot be read", f"delete it and {self._finish()}") from exc
         return state
 
     def has(self, file: str) -> bool:
@@ -90,6 +96,9 @@ class Run:
 
     def write_bytes(self, file: str, data: bytes) -> None:
         write_atomic(self.path / file, data)
+
+    def _finish(self) -> str:
+        return f"finish it with: anther train --resume {self.path}"
 
     def _read(self, file: str, kind: type[T], advice: str) -> T:
         try:

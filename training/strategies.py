@@ -54,10 +54,18 @@ def run(
     folder: Path,
     cache_root: Path,
     reporter: Reporter,
+    *,
+    pretrained: bool,
 ) -> None:
-    """Train `model` in place by the recipe's strategy; what it needs to resume lies in `folder`."""
+    """Train `model` in place by the recipe's strategy; what it needs to resume lies in `folder`.
+
+    Fine-tuning begins with the head, unless the backbone is random too: then no head would fit what it becomes.
+    """
     model.to(material.device)
-    start = fit_head(model, material, recipe, folder, cache_root, reporter)
+    if pretrained or recipe.strategy == "head":
+        start = fit_head(model, material, recipe, folder, cache_root, reporter)
+    else:
+        start = Epoch(0, 0.0, None, *loop.validate(model, material, reporter))
     if recipe.strategy == "finetune":
         loop.finetune(model, start, material, recipe, machine, folder, reporter)
     else:

@@ -39,8 +39,16 @@ def empty(recipe: Recipe, classes: int) -> Classifier:
 
 
 def identity(weights: str) -> str:
-    """What the manifest says of the source: 'imagenet', 'none', or the SHA-256 of the file."""
-    return weights if weights in {"imagenet", "none"} else sha256_of(Path(weights))
+    """What the manifest says of the source: 'imagenet', 'none', or the SHA-256 of the file.
+
+    Raises `WeightsUnusable`.
+    """
+    if weights in {"imagenet", "none"}:
+        return weights
+    try:
+        return sha256_of(Path(weights))
+    except OSError as exc:
+        raise WeightsUnusable(weights, "there is no such file", _OTHERWISE) from exc
 
 
 def download(backbone: Backbone, folder: Path | None = None) -> dict[str, Any]:

@@ -80,13 +80,14 @@ def finished(
 
 @pytest.fixture(scope="session")
 def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state_dict as torchvision publishes it, of random weights; its norms pass the signal on."""
+    """A state_dict as torchvision publishes it, of random weights whose norms know pictures of one colour and grain."""
     torch.manual_seed(0)
-    network = torchvision.models.mobilenet_v2(weights=None)
-    network.train()
+    network = torchvision.models.mobilenet_v2(weights=None).train()
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0  # take the batch's own statistics
     with torch.no_grad():
-        for _ in range(3):
-            network(torch.randn(8, 3, 64, 64))
+        network(torch.randn(64, 3, 1, 1) + 0.3 * torch.randn(64, 3, 32, 32))
     path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.pth"
     torch.save(network.state_dict(), path)
     return path

@@ -129,7 +129,7 @@ def test_one_level_too_high_is_recognised(folder, tmp_path_factory):
     above = tmp_path_factory.mktemp("above")
     shutil.copytree(folder, above / "flowers")
     scanned = scan(above)
-    with pytest.raises(OneClass, match="did you mean .*flowers"):
+    with pytest.raises(OneClass, match=r"did you mean .*flowers"):
         data.require_trainable(scanned, data.check(scanned)[1], above, strict=False)
 
 
