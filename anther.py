@@ -26,7 +26,7 @@ _COMMANDS = {  # in the order of the help
     "export": "training.cli",
 }
 _EXTRAS = {  # top-level module → the extra that brings it
-    "onnxruntime": "cpu] or anther[gpu",
+    "onnxruntime": "cpu",
     "torch": "training",
     "torchvision": "training",
     "onnx": "training",

@@ -16,14 +16,16 @@ COPY pyproject.toml /
 RUN python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
     print('\n'.join(project['dependencies'] + project['optional-dependencies']['${EXTRA}']))" > /requirements.txt
 
-# pip lives in an environment of its own, and stays behind in this stage.
-FROM ${BASE} AS dependencies
+# pip lives in an environment of its own, and stays behind.
+FROM ${BASE} AS installer
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/anther
+
+FROM installer AS dependencies
 COPY --from=requirements /requirements.txt /
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/build/bin/pip --python /opt/anther/bin/python install --no-cache-dir --requirement /requirements.txt
 
-FROM dependencies AS package
+FROM installer AS package
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE anther.py ./
 COPY bundle bundle

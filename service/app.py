@@ -8,6 +8,7 @@ from typing import Any
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
+from service.address import shown
 from service.classifier import Classifier
 from service.config import Settings
 from service.cores import usable_cores
@@ -31,8 +32,8 @@ class App:
         self._registry = Registry(
             Repository(settings.models), lambda model: OnnxEngine(model, settings.device), settings.default_model
         )
-        self._lanes = Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        self._lanes = Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
         self._classifier = Classifier(self._registry, self._lanes, limits)
         self._state = "starting"
         self._metrics.watch(lambda: self._lanes.waiting, lambda: self._lanes.waiting + self._lanes.running)
@@ -68,11 +69,11 @@ class App:
         """Where it listens and what it serves, in one line."""
         assert self._rpc is not None
         assert self._ops is not None
-        host = self._settings.host
+        grpc, ops = (shown(self._settings.host, port) for port in (self._rpc.port, self._ops.port))
         models = ", ".join(
             f"{model.name}/{model.version} on {model.engine.provider}" for model in self._registry.live()
         )
-        return f"Anther is ready: gRPC {host}:{self._rpc.port}, operations http://{host}:{self._ops.port}, {models}"
+        return f"Anther is ready: gRPC {grpc}, operations http://{ops}, {models}"
 
     def _liveness(self) -> dict[str, Any]:
         return {"ok": self._lanes.alive() or self._state == "draining", "state": self._state}

@@ -23,6 +23,8 @@ def _option(flag: str, text: str, kind: Any = None) -> Callable[[Callable[..., A
 
 _PORT = click.IntRange(0, 65535)
 _COUNT = click.IntRange(1)
+_BYTES = click.IntRange(1, 10**9)  # gRPC counts a message's bytes in 31 bits
+_PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits` takes
 
 
 @click.command()
@@ -35,8 +37,8 @@ _COUNT = click.IntRange(1)
 @_option("--lanes", "Pictures worked on at once; 0 is one per usable core.", click.IntRange(0, 256))
 @_option("--queue-limit", "Requests that may wait before new ones are refused.", _COUNT)
 @_option("--queue-bytes", "Bytes of pictures that may wait.", _COUNT)
-@_option("--max-image-bytes", "Largest file accepted, in bytes.", _COUNT)
-@_option("--max-image-pixels", "Largest picture accepted, in pixels.", _COUNT)
+@_option("--max-image-bytes", "Largest file accepted, in bytes.", _BYTES)
+@_option("--max-image-pixels", "Largest picture accepted, in pixels.", _PIXELS)
 @_option("--grace-s", "Seconds that accepted requests have to finish after SIGTERM.", click.FloatRange(0))
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(**options: Any) -> None:
@@ -51,9 +53,11 @@ def serve(**options: Any) -> None:
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO|FOLDER...")
 @click.option("--target", default="localhost:8001", show_default=True, envvar="ANTHER_TARGET", show_envvar=True,
               help="HOST:PORT of the server.")  # fmt: skip
-@click.option("--model", default="", help="Model name; by default the server's own choice.")
-@click.option("--version", default=0, type=click.IntRange(0), help="Model version; 0 is the one in service.")
-@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Predictions per photo.")
+@click.option("--model", default="", show_default="the server's own choice", help="Model name.")
+@click.option("--version", default=0, show_default=True, type=click.IntRange(0, 10**9),
+              help="Model version; 0 is the one in service.")  # fmt: skip
+@click.option("--top", default=5, show_default=True, type=click.IntRange(1, 10**6),
+              help="Predictions per photo.")  # fmt: skip
 @click.option("--timeout-s", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True),
               help="Seconds to wait for each answer.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a photo, one a line.")
@@ -89,6 +93,10 @@ def classify(
 def _files(photos: tuple[Path, ...]) -> Iterator[Path]:
     for photo in photos:
         if photo.is_dir():
-            yield from sorted(path for path in photo.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+            yield from sorted(path for path in photo.rglob("*") if _is_picture(path))
         else:
             yield photo
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.is_dir()

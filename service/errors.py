@@ -81,5 +81,9 @@ class RuntimeConflict(ServiceError):
 
 
 class PortUnavailable(ServiceError):
-    def __init__(self, address: str, option: str) -> None:
-        super().__init__(f"cannot listen on {address}; choose another port with {option}", address=address)
+    def __init__(self, address: str, reason: str, option: str) -> None:
+        super().__init__(
+            f"cannot listen on {address} ({reason}); choose another port with {option} or address with --host",
+            address=address,
+            reason=reason,
+        )

@@ -35,22 +35,34 @@ class _Item:
         try:
             return self._settle(self.work(waited))
         except BaseException as exc:  # whatever it was, the caller gets it and the lane lives on
-            return self._settle(error=exc)
+            return self._settle(error=_for_caller(exc))
 
     def _settle(self, result: object = None, error: BaseException | None = None) -> None:
+        future = self.future
+        del self.future, self.work  # an error's trace holds this item: through them it would hold itself, and a picture
         try:
-            self.loop.call_soon_threadsafe(self._deliver, result, error)
+            self.loop.call_soon_threadsafe(_deliver, future, result, error)
         except RuntimeError as exc:  # the loop is closed: nobody is left to be told
             if not self.loop.is_closed():
                 raise RuntimeError("a result could not be delivered") from exc
 
-    def _deliver(self, result: object, error: BaseException | None) -> None:
-        if self.future.done():  # the caller left
-            return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
+
+def _for_caller(error: BaseException) -> BaseException:
+    """A future cannot hold StopIteration, and what is no `Exception`, such as SystemExit, would end the event loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(f"the work raised {error!r}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _deliver(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if future.done():  # the caller left
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class Lanes:
@@ -106,10 +118,22 @@ class Lanes:
             thread.join()
 
     def _refuse_when_full(self, size: int) -> None:
+        if not self._fits(size):
+            self._forget_who_left()
         if len(self._queue) >= self._queue_limit:
             raise QueueFull(len(self._queue), self._queue_limit, "requests", self._retry_after_s())
-        if self._queue and self._bytes + size > self._queue_bytes:
+        if not self._fits(size):
             raise QueueFull(self._bytes, self._queue_bytes, "bytes", self._retry_after_s())
+
+    def _fits(self, size: int) -> bool:
+        """A piece over the bytes' limit is still taken when nothing else waits."""
+        few, small = len(self._queue) < self._queue_limit, self._bytes + size <= self._queue_bytes
+        return few and (small or not self._queue)
+
+    def _forget_who_left(self) -> None:
+        """Callers who gave up must not take the places of those who did not."""
+        self._queue = deque(item for item in self._queue if not item.future.done())
+        self._bytes = sum(item.size for item in self._queue)
 
     def _retry_after_s(self) -> float:
         """When half of the queue will have been worked off."""
@@ -119,6 +143,7 @@ class Lanes:
         while (item := self._next()) is not None:
             started = time.monotonic()
             item.execute()
+            del item  # a lane without work holds no picture
             with self._changed:
                 self._running -= 1
                 self._mean_s += 0.05 * (time.monotonic() - started - self._mean_s)

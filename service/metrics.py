@@ -19,7 +19,7 @@ from prometheus_client import (
 from service.classifier import Answer
 from service.registry import LiveModel
 
-disable_created_metrics()  # a second series beside every counter, which nobody queries
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nobody queries
 
 _VERSION = ["model", "version"]
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from bundle import golden
 from bundle.errors import AntherError, BundleRefused, ModelNotFound, VersionNotFound
 from bundle.repository import Bundle, Repository
@@ -89,7 +92,7 @@ class Registry:
         for version in reversed(self.repository.versions(name)):
             try:
                 self._live[name] = self._load(name, version)
-            except BundleRefused as exc:
+            except (BundleRefused, VersionNotFound, OSError) as exc:  # the last two: removed or locked meanwhile
                 self.refused[f"{name}/{version}"] = str(exc)
                 log.error("refused %s/%d: %s", name, version, exc)
             else:
@@ -133,10 +136,29 @@ def _prove(bundle: Bundle, engine: Engine) -> float:
             f"it names {', '.join(manifest.tolerances)}"
         )
     try:
-        return golden.replay(
-            golden.load(bundle), manifest.preprocessing, lambda pixels: engine.run(pixels)[1], tolerance
-        )
+        return golden.replay(golden.load(bundle), manifest.preprocessing, _checked(bundle, engine), tolerance)
     except AntherError:
         raise
     except Exception as exc:  # a model with other inputs or outputs than it claims
         raise BundleRefused(f"{bundle.path}: the model cannot answer a golden picture ({exc})") from exc
+
+
+def _checked(bundle: Bundle, engine: Engine) -> golden.Infer:
+    """The engine's logits; the golden pictures hold no probabilities, so these are checked on the way."""
+    labels, temperature = bundle.manifest.labels, bundle.manifest.calibration.temperature
+
+    def infer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        probabilities, logits = engine.run(pixels)
+        if probabilities.shape != (len(pixels), len(labels)):
+            raise BundleRefused(f"{bundle.path}: probabilities of shape {probabilities.shape} for {len(labels)} labels")
+        if not np.allclose(probabilities, _softmax(logits / temperature), atol=1e-3):
+            raise BundleRefused(f"{bundle.path}: the probabilities are not softmax(logits / {temperature})")
+        return logits
+
+    return infer
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return softmax

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from service.client import CallFailed, Classification
 
@@ -22,7 +22,7 @@ def write_json(outcomes: Outcomes) -> int:
     failed = 0
     for photo, outcome in outcomes:
         failed += isinstance(outcome, CallFailed)
-        click.echo(json.dumps({"photo": str(photo), **_fields(outcome)}, ensure_ascii=False))
+        click.echo(json.dumps({"photo": str(photo), **_fields(outcome)}))  # ASCII: any file name, any locale
     return failed
 
 
@@ -39,7 +39,7 @@ def write_table(outcomes: Outcomes, total: int) -> int:
             if isinstance(outcome, CallFailed):
                 failed.append((photo, outcome))
             else:
-                table.add_row(escape(str(photo)), *_cells(outcome))
+                table.add_row(_name(photo), *_cells(outcome))
                 models.add(f"{outcome.model}/{outcome.version} on {outcome.provider}")
     _print(table, models, failed, total)
     return len(failed)
@@ -50,8 +50,14 @@ def _print(table: Table, models: set[str], failed: list[tuple[Path, CallFailed]]
     if table.row_count:
         console.print(table, end="\n\n")
     for photo, failure in failed:
-        console.print(f"[red]{failure.reason}[/red] {escape(str(photo))}: {escape(failure.message)}", highlight=False)
+        line = Text.assemble((failure.reason, "red"), " ", _name(photo), f": {failure.message}")
+        console.print(line, soft_wrap=True)
     console.print(f"{total - len(failed)} of {total} answered" + (f" by {', '.join(sorted(models))}" if models else ""))
+
+
+def _name(photo: Path) -> Text:
+    """Also for names that are not the file system's encoding, as old archives leave them."""
+    return Text(click.format_filename(photo))
 
 
 def _progress(console: Console) -> Progress:
@@ -59,10 +65,12 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _cells(outcome: Classification) -> tuple[str, str, str]:
+def _cells(outcome: Classification) -> tuple[Text, Text, Text]:
+    """Never as markup: labels are folder names, and may hold brackets."""
     best, *others = outcome.predictions
-    label = f"[green]{best.label}[/green]" if outcome.confident else f"[yellow]{best.label} (unsure)[/yellow]"
-    return label, f"{best.probability:.3f}", "  ".join(f"{found.label} {found.probability:.3f}" for found in others)
+    label = Text(best.label, "green") if outcome.confident else Text(f"{best.label} (unsure)", "yellow")
+    rest = "  ".join(f"{found.label} {found.probability:.3f}" for found in others)
+    return label, Text(f"{best.probability:.3f}"), Text(rest)
 
 
 def _fields(outcome: Classification | CallFailed) -> dict[str, Any]:

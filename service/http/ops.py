@@ -1,6 +1,9 @@
 """The operations port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts and routes."""
 
 import json
+import logging
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,19 +13,35 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from service.errors import PortUnavailable
+from service.address import refuse_unusable
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.1  # how long closing waits at most
 
 Check = Callable[[], dict[str, Any]]
 """Facts for the answer's body; the key 'ok' decides between 200 and 503."""
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = 10  # seconds that a connection may be silent; each holds a thread
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Scrapes every few seconds are no news."""
 
 
 class _Server(ThreadingWSGIServer):
     daemon_threads = True  # an open connection must not hold up the exit
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
+        """Port checks of load balancers end in a reset, silent connections in a timeout: no news either."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log.error("a request from %s failed", client_address, exc_info=error)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class OpsServer:
@@ -31,12 +50,12 @@ class OpsServer:
     def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
         self._checks = {"/livez": live, "/readyz": ready}
         self._metrics = make_wsgi_app(registry)
-        try:
-            self._server = make_server(host, port, self._answer, _Server, _Quiet)
-        except OSError as exc:
-            raise PortUnavailable(f"{host}:{port}", "--ops-port") from exc
+        refuse_unusable(host, port, "--ops-port")
+        self._server = make_server(host, port, self._answer, _Server6 if ":" in host else _Server, _Quiet)
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="operations", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="operations", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from bundle.errors import AntherError
+from service.errors import DeadlineExpired, InvalidArgument
 from service.metrics import Metrics
 from service.registry import Registry
-from service.rpc.status import Status, status_of
+from service.rpc.status import Status, reason_of, status_of
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._registry = registry
         self._wrapped: dict[str, Any] = {}  # known methods only: unknown ones have no handler
+        self._running = 0
+        self.idle = asyncio.Event()  # set while no call of ours is in progress
+        self.idle.set()
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -39,26 +44,45 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, handler: Any, name: str) -> Any:
-        async def observed(request: Any, context: Any) -> Any:
-            started = time.perf_counter()
-            code = "CANCELLED"
+        async def observed(data: bytes, context: Any) -> Any:
+            started, where, code = time.perf_counter(), ("", ""), "CANCELLED"
+            self._begin()
             try:
+                request = _parsed(handler, data)
+                where = self._labels(request)
                 response = await handler.unary_unary(request, context)
                 code = "OK"
                 return response
-            except asyncio.CancelledError:  # the caller left, or its deadline passed
-                self._metrics.refused("CANCELLED")
+            except asyncio.CancelledError:
+                code = self._note_departure(context)
                 raise
             except Exception as exc:
                 status = status_of(exc)
                 code = status.code.name
                 self._note(exc, status)
-                await context.abort(status.code, status.message, status.trailing_metadata)
+                return _fail(context, status)
             finally:
-                model, version = self._labels(request)
-                self._metrics.finished(model, version, name, code, time.perf_counter() - started)
+                self._metrics.finished(*where, name, code, time.perf_counter() - started)
+                self._end()
 
-        return grpc.unary_unary_rpc_method_handler(observed, handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(observed, None, handler.response_serializer)
+
+    def _begin(self) -> None:
+        self._running += 1
+        self.idle.clear()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.idle.set()
+
+    def _note_departure(self, context: Any) -> str:
+        """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
+        if context.time_remaining() == 0:
+            self._metrics.refused(reason_of(DeadlineExpired))
+            return "DEADLINE_EXCEEDED"
+        self._metrics.refused("CANCELLED")
+        return "CANCELLED"
 
     def _note(self, error: Exception, status: Status) -> None:
         self._metrics.refused(status.reason)
@@ -69,3 +93,20 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Model and version as loaded; empty for a name that the client made up."""
         model = self._registry.named(getattr(request, "model", ""))
         return (model.name, str(model.version)) if model else ("", "")
+
+
+def _parsed(handler: Any, data: bytes) -> Any:
+    """Done here, not by gRPC, which answers UNKNOWN with the name of a Python class."""
+    try:
+        return handler.request_deserializer(data)
+    except DecodeError as exc:
+        raise InvalidArgument("request", f"{len(data):,} bytes", "a serialized message of the method's type") from exc
+
+
+def _fail(context: Any, status: Status) -> None:
+    """Not `context.abort`: its exception and the call hold each other, and with them the picture, until the garbage
+    collector comes by.
+    """
+    context.set_code(status.code)
+    context.set_details(status.message)
+    context.set_trailing_metadata(status.trailing_metadata)

@@ -1,12 +1,14 @@
 """The gRPC server: our service, health and reflection on one port."""
 
+import asyncio
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.address import refuse_unusable, shown
 from service.classifier import Classifier
 from service.config import Settings
-from service.errors import PortUnavailable
 from service.metrics import Metrics
 from service.rpc.interceptor import Interceptor
 from service.rpc.pb.anther.v1 import classifier_pb2
@@ -15,6 +17,7 @@ from service.rpc.servicer import Servicer
 
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
+_FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 
 
 class RpcServer:
@@ -23,8 +26,9 @@ class RpcServer:
     def __init__(self, classifier: Classifier, metrics: Metrics, settings: Settings) -> None:
         self._classifier = classifier
         self._health = health.aio.HealthServicer()
+        self._interceptor = Interceptor(metrics, classifier.registry)
         self._server = grpc.aio.server(
-            interceptors=[Interceptor(metrics, classifier.registry)],
+            interceptors=[self._interceptor],
             options=[
                 ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share the traffic
@@ -46,12 +50,17 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Accept nothing more; cancel what is still running after `grace_s` seconds."""
-        await self._server.stop(grace_s)
+        """Accept nothing more, and end as soon as every call of ours is answered; cancel what is left by then.
+
+        So neither a health watcher nor half a request holds up the end. Calls have `grace_s` seconds at most.
+        """
+        stopping = asyncio.create_task(self._server.stop(grace_s))
+        answered = asyncio.create_task(self._interceptor.idle.wait())
+        await asyncio.wait({stopping, answered}, return_when=asyncio.FIRST_COMPLETED)
+        answered.cancel()
+        await self._server.stop(min(grace_s, _FLUSH_S))
+        await stopping
 
     def _bind(self, host: str, port: int) -> int:
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            return int(self._server.add_insecure_port(address))
-        except RuntimeError as exc:
-            raise PortUnavailable(address, "--grpc-port") from exc
+        refuse_unusable(host, port, "--grpc-port")
+        return int(self._server.add_insecure_port(shown(host, port)))

@@ -15,6 +15,8 @@ from service import errors
 DOMAIN = "anther"
 _DETAILS_KEY = "grpc-status-details-bin"
 _INTERNAL_TEXT = "internal error; the trace is in the server's log"
+# A status travels in HTTP/2 headers, of which clients take 8 KiB; what a client sent comes back within them.
+_MESSAGE_LENGTH, _FACT_LENGTH = 300, 120
 
 # An error's own class decides, then the nearest class above it.
 CODES: dict[type[AntherError], grpc.StatusCode] = {
@@ -50,7 +52,8 @@ def status_of(error: BaseException) -> Status:
         return _status(grpc.StatusCode.INTERNAL, "INTERNAL", _INTERNAL_TEXT, {})
     code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), grpc.StatusCode.INTERNAL)
     retry = error.retry_after_s if isinstance(error, errors.QueueFull) else None
-    return _status(code, reason_of(type(error)), str(error), error.facts, retry)
+    facts = {name: _clipped(value, _FACT_LENGTH) for name, value in error.facts.items()}
+    return _status(code, reason_of(type(error)), _clipped(str(error), _MESSAGE_LENGTH), facts, retry)
 
 
 def reason_of(kind: type[AntherError]) -> str:
@@ -68,6 +71,10 @@ def _status(
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     whole = status_pb2.Status(code=code.value[0], message=message, details=details)
     return Status(code, reason, message, ((_DETAILS_KEY, whole.SerializeToString()),))
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _packed(detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

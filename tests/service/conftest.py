@@ -1,0 +1,264 @@
+"""Servers to ask: the real gRPC server in this process, with an engine that tests can hold up, or a whole process."""
+
+import asyncio
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from bundle.preprocessing import Limits
+from bundle.repository import Repository
+from service.classifier import Classifier
+from service.config import Settings
+from service.engine import OnnxEngine
+from service.lanes import Lanes
+from service.metrics import Metrics
+from service.registry import Registry
+from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+from service.rpc.server import RpcServer
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine
+_BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class GatedEngine:
+    """The real engine behind a gate: while `gate` is cleared, whoever enters waits, and its lane with it."""
+
+    def __init__(self, model: bytes) -> None:
+        self._inner = OnnxEngine(model, "cpu")
+        self.provider = self._inner.provider
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.runs = 0
+        self.error: Exception | None = None
+
+    def run(self, pixels: Any) -> Any:
+        self.runs += 1
+        self.entered.release()
+        assert self.gate.wait(PATIENCE_S)
+        if self.error is not None:
+            raise self.error
+        return self._inner.run(pixels)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@dataclass
+class Edge:
+    """A running gRPC server and a channel to it."""
+
+    port: int
+    channel: grpc.Channel
+    metrics: Metrics
+    lanes: Lanes
+    classifier: Classifier
+    server: RpcServer
+    engines: list[GatedEngine]
+    stub: ImageClassifierStub = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stub = ImageClassifierStub(self.channel)
+
+    @property
+    def engine(self) -> GatedEngine:
+        return self.engines[0]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, no answer leaves the engine."""
+        for engine in self.engines:
+            engine.gate.clear()
+        try:
+            yield
+        finally:
+            for engine in self.engines:
+                engine.gate.set()
+
+    def occupied(self, call: Callable[[], Any]) -> Any:
+        """Start `call` while held, and return when its picture is in the engine."""
+        while self.engine.entered.acquire(blocking=False):
+            pass
+        pending = call()
+        assert self.engine.entered.acquire(timeout=PATIENCE_S)
+        return pending
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a client sees of a failed call."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: dict[str, str]
+    retry_after_s: float | None
+
+
+class StartEdge(Protocol):
+    def __call__(self, models: Path | None = None, **settings: Any) -> Edge: ...
+
+
+class Eventually(Protocol):
+    def __call__(self, holds: Callable[[], bool]) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """`eventually(lambda: …)` waits for what another thread is about to do and signals to nobody."""
+
+    def wait(holds: Callable[[], bool]) -> None:
+        ends = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < ends, "it never came true"
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    """`run(coroutine)` on one event loop, which turns in a thread of its own as long as the tests do."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE_S)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, publish_bundle) -> Path:
+    """A folder with the model 'flowers', version 1, that nobody writes to."""
+    root = tmp_path_factory.mktemp("models")
+    publish_bundle(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(make_picture) -> dict[str, bytes]:
+    """Label of the test model → a picture that it gives that label."""
+    return {"daisy": make_picture(RED), "tulips": make_picture(GREEN), "roses": make_picture(BLUE)}
+
+
+@pytest.fixture
+def start_edge(run: Run, models: Path) -> Iterator[StartEdge]:
+    """`start_edge(models, queue_limit=…)`: the gRPC side of a server, one lane unless told otherwise."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder: Path | None = None, **options: Any) -> Edge:
+            settings = Settings(models=folder or models, grpc_port=0, ops_port=0, **{"lanes": 1, **options})
+            edge = run(_edge(settings))
+            stack.callback(_stop, run, edge)
+            return edge
+
+        yield start
+
+
+async def _edge(settings: Settings) -> Edge:
+    engines: list[GatedEngine] = []
+
+    def open_engine(model: bytes) -> GatedEngine:
+        engines.append(GatedEngine(model))
+        return engines[-1]
+
+    registry = Registry(Repository(settings.models), open_engine, settings.default_model)
+    registry.load_all()
+    lanes = Lanes(settings.lanes, settings.queue_limit, settings.queue_bytes)
+    classifier = Classifier(registry, lanes, Limits(settings.max_image_bytes, settings.max_image_pixels))
+    metrics = Metrics()
+    server = RpcServer(classifier, metrics, settings)
+    await server.start()
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)
+    return Edge(server.port, channel, metrics, lanes, classifier, server, engines)
+
+
+def _stop(run: Run, edge: Edge) -> None:
+    edge.channel.close()
+    run(edge.server.stop(PATIENCE_S))
+    edge.lanes.close()
+    edge.classifier.registry.close()
+
+
+@pytest.fixture(scope="session")
+def failure_of() -> Callable[[Callable[[], Any]], Failure]:
+    """`failure_of(lambda: call(…))`: the status of a call that must fail."""
+
+    def failure(call: Callable[[], Any]) -> Failure:
+        with pytest.raises(grpc.RpcError) as raised:
+            call()
+        return _failure(raised.value)
+
+    return failure
+
+
+def _failure(error: Any) -> Failure:
+    whole = status_pb2.Status.FromString(dict(error.trailing_metadata()).get("grpc-status-details-bin", b""))
+    info, retry, retry_after_s = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), None
+    for detail in whole.details:
+        detail.Unpack(info)
+        if detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    assert not whole.details or (whole.code, whole.message) == (error.code().value[0], error.details())
+    assert not whole.details or info.domain == "anther"
+    return Failure(error.code().name, info.reason, error.details(), dict(info.metadata), retry_after_s)
+
+
+@dataclass
+class Server:
+    """`anther serve` as users start it: a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    target: str
+    operations: str
+    errors: Path
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Exit code after the signal."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def start_server(models: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """`start_server("--lanes", "1", models=…)` returns when the server has printed its ports."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: str, models: Path = models) -> Server:
+            errors = tmp_path / "stderr.txt"
+            command = [sys.executable, "-m", "anther", "serve", "--models", str(models)]
+            with errors.open("w") as file:
+                process = subprocess.Popen(
+                    [*command, "--grpc-port", "0", "--ops-port", "0", *options],
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            found = _BANNER.search(process.stdout.readline())
+            assert found, errors.read_text()
+            return Server(process, found[1], found[2], errors)
+
+        yield start

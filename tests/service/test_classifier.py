@@ -1,0 +1,193 @@
+"""From a request to ranked classes: the same answer whoever else is asking."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound, VersionNotFound
+from bundle.preprocessing import Limits
+from bundle.repository import Repository
+from service.classifier import Answer, Classifier, Request
+from service.engine import OnnxEngine
+from service.errors import DeadlineExpired, Draining, InvalidArgument
+from service.lanes import Lanes
+from service.registry import LiveModel, Registry
+
+LABELS = ("daisy", "tulips", "roses")
+
+
+class FixedEngine:
+    """Gives every picture the same probabilities."""
+
+    provider = "CPUExecutionProvider"
+
+    def __init__(self, probabilities: list[float]) -> None:
+        self._probabilities = np.array([probabilities], np.float32)
+
+    def run(self, pixels: Any) -> Any:
+        return self._probabilities, np.zeros_like(self._probabilities)
+
+    def close(self) -> None:
+        raise AssertionError("nobody closes it")
+
+
+@pytest.fixture(scope="module")
+def registry(models: Path) -> Iterator[Registry]:
+    registry = Registry(Repository(models), lambda model: OnnxEngine(model, "cpu"))
+    registry.load_all()
+    yield registry
+    registry.close()
+
+
+@pytest.fixture(scope="module")
+def lanes() -> Iterator[Lanes]:
+    lanes = Lanes(4, 1000, 2**30)
+    yield lanes
+    lanes.close()
+
+
+@pytest.fixture(scope="module")
+def classifier(registry: Registry, lanes: Lanes) -> Classifier:
+    return Classifier(registry, lanes, Limits())
+
+
+@pytest.fixture
+def classify(classifier: Classifier) -> Callable[..., Answer]:
+    return lambda *args, **options: asyncio.run(classifier.classify(Request(*args, **options)))
+
+
+@pytest.fixture
+def classify_with(registry: Registry, lanes: Lanes, make_picture) -> Callable[..., Answer]:
+    """The answer of a model that gives every picture these probabilities."""
+    bundle = registry.find().bundle
+
+    def answer(probabilities: list[float], **options: Any) -> Answer:
+        fixed = Registry(registry.repository, lambda model: FixedEngine([]))
+        fixed._live["flowers"] = LiveModel(bundle, FixedEngine(probabilities), 0.0, 0.0)
+        request = Request(make_picture((9, 9, 9)), **options)
+        return asyncio.run(Classifier(fixed, lanes, Limits()).classify(request))
+
+    return answer
+
+
+# Answers
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_picture_gets_its_class_in_every_format(classify, make_picture, label: str, format_name: str) -> None:
+    colour = {"daisy": (255, 0, 0), "tulips": (0, 255, 0), "roses": (0, 0, 255)}[label]
+    answer = classify(make_picture(colour, format_name=format_name))
+    assert answer.predictions[0].label == label
+    assert (answer.model.name, answer.model.version) == ("flowers", 1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=40), sizes=st.integers(1, 90))
+def test_concurrent_answers_equal_single_answers(classifier, make_picture, colours, sizes) -> None:
+    requests = [Request(make_picture(colour, (sizes, 30)), top_k=3) for colour in colours]
+
+    async def together() -> list[Answer]:
+        return await asyncio.gather(*(classifier.classify(request) for request in requests))
+
+    async def one_by_one() -> list[Answer]:
+        return [await classifier.classify(request) for request in requests]
+
+    shared, alone = asyncio.run(together()), asyncio.run(one_by_one())
+    assert [answer.predictions for answer in shared] == [answer.predictions for answer in alone]
+
+
+def test_probabilities_are_calibrated_and_ranked(classify, pictures) -> None:
+    predictions = classify(pictures["tulips"], top_k=3).predictions
+    probabilities = [found.probability for found in predictions]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-6)
+    assert [found.label for found in predictions] == [LABELS[found.index] for found in predictions]
+
+
+def test_equal_probabilities_rank_in_the_order_of_the_outputs(classify_with) -> None:
+    assert [found.index for found in classify_with([0.25, 0.5, 0.25]).predictions] == [1, 0, 2]
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(0, 3), (1, 1), (2, 2), (3, 3), (4, 3), (2**31 - 1, 3)])
+def test_top_k_is_how_many_predictions_there_are_at_most(classify, pictures, top_k: int, count: int) -> None:
+    assert len(classify(pictures["daisy"], top_k=top_k).predictions) == count
+
+
+def test_the_default_is_five_predictions(tmp_path, publish_bundle, lanes, pictures) -> None:
+    publish_bundle(tmp_path, labels=tuple("abcdefg"))
+    registry = Registry(Repository(tmp_path), lambda model: OnnxEngine(model, "cpu"))
+    registry.load_all()
+    answer = asyncio.run(Classifier(registry, lanes, Limits()).classify(Request(pictures["daisy"])))
+    assert len(answer.predictions) == 5
+
+
+@pytest.mark.parametrize("top_k", [-1, -(2**31)])
+def test_a_negative_top_k_is_refused(classify, pictures, top_k: int) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        classify(pictures["daisy"], top_k=top_k)
+    assert refusal.value.facts["field"] == "top_k"
+    assert str(refusal.value) == f"'top_k' is {top_k}; expected 0 (for the default) or more"
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "confident"),
+    [([0.75, 0.25, 0.0], True), ([0.25, 0.75, 0.0], True), ([0.5, 0.5, 0.0], False), ([0.4, 0.3, 0.3], False)],
+)
+def test_an_answer_is_confident_when_its_first_class_reaches_the_threshold(
+    classify_with, registry, probabilities, confident
+) -> None:
+    assert registry.find().bundle.manifest.calibration.threshold == 0.7
+    assert classify_with(probabilities).confident is confident
+    assert classify_with(probabilities, top_k=1).confident is confident
+
+
+def test_every_stage_is_timed(classify, pictures) -> None:
+    began = time.perf_counter()
+    timings = classify(pictures["roses"]).timings
+    spent = time.perf_counter() - began
+    stages = [timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess]
+    assert all(stage >= 0 for stage in stages)
+    assert 0 < sum(stages) <= spent
+
+
+# Refusals
+
+
+def test_what_is_no_picture_is_refused_to_its_caller(classify) -> None:
+    with pytest.raises(ImageFormatRefused):
+        classify(b"")
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"), [(Limits(max_bytes=10), ImageTooManyBytes), (Limits(max_pixels=2399), ImageTooManyPixels)]
+)
+def test_the_limits_are_those_that_were_set(registry, lanes, pictures, limits, kind) -> None:
+    with pytest.raises(kind):
+        asyncio.run(Classifier(registry, lanes, limits).classify(Request(pictures["daisy"])))
+
+
+def test_unknown_models_and_versions_are_refused(classify, pictures) -> None:
+    with pytest.raises(ModelNotFound, match="no model 'trees'; available: flowers"):
+        classify(pictures["daisy"], model="trees")
+    with pytest.raises(VersionNotFound, match="no version 2; available: 1"):
+        classify(pictures["daisy"], version=2)
+
+
+def test_a_passed_deadline_is_told(classify, pictures) -> None:
+    with pytest.raises(DeadlineExpired):
+        classify(pictures["daisy"], deadline=time.monotonic() - 1)
+
+
+def test_draining_refuses_everything(registry, lanes, pictures) -> None:
+    classifier = Classifier(registry, lanes, Limits())
+    classifier.drain()
+    with pytest.raises(Draining):
+        asyncio.run(classifier.classify(Request(pictures["daisy"])))
