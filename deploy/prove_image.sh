@@ -74,7 +74,7 @@ check_contents() {
         "$(megabytes "$image/opt/anther") MB, models $(megabytes "$image/models") MB"
 }
 
-setting() { buildah "${storage[@]}" inspect --type image --format "{{$1}}" "service:$extra"; }
+inspect() { buildah "${storage[@]}" inspect --type image --format "$1" "service:$extra"; }
 
 say "base"
 make_base
@@ -84,17 +84,12 @@ say "build, EXTRA=$extra"
 build "$@"
 say "contents"
 image=$(mounted "service:$extra")
-user=$(setting .Docker.Config.User)
+user=$(inspect '{{.Docker.Config.User}}')
 [[ $user =~ ^[1-9][0-9]*:[1-9][0-9]*$ ]] || fail "the user is '$user'; expected a number over 0 and its group"
 echo "user $user"
 check_contents
-if [[ $extra == cpu ]]; then
-    say "in service"
-    lines='{{range %s}}{{println .}}{{end}}'
-    for part in Env Entrypoint Cmd Healthcheck.Test; do
-        # shellcheck disable=SC2059 # the format is ours
-        buildah "${storage[@]}" inspect --type image --format "$(printf "$lines" ".Docker.Config.$part")" \
-            "service:$extra" | sed '/^$/d' >"$scratch/$part"
-    done
-    unshare --mount --net --fork "$here/try_image.sh" "$image" "$user" "$scratch"
-fi
+say "in service"
+for part in Env Entrypoint Cmd Healthcheck.Test; do
+    inspect "{{range .Docker.Config.$part}}{{println .}}{{end}}" | sed '/^$/d' >"$scratch/$part"
+done
+unshare --mount --net --fork "$here/try_image.sh" "$image" "$user" "$scratch"

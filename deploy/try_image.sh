@@ -79,3 +79,9 @@ wait "$launcher" || code=$?
 [[ $code == 0 ]] || fail "SIGTERM ended it with code $code"
 echo "SIGTERM ended it with code 0 after $(($(now_ms) - started)) ms"
 if "${inside[@]}" "${check[@]}" 2>/dev/null; then fail "the health check passes without a server"; fi
+
+if [[ ! -e /dev/nvidiactl ]]; then
+    if "${inside[@]}" anther serve --device cuda >"$output" 2>&1; then fail "--device cuda serves without a GPU"; fi
+    grep -q 'anther: --device cuda was asked for' "$output" || fail "--device cuda fails for another reason"
+    echo "without a GPU, --device cuda is refused"
+fi

@@ -99,7 +99,8 @@ class Lanes:
         future drops waiting work too. Raises `QueueFull` or `Draining`; the future may raise `DeadlineExpired`.
         """
         loop = asyncio.get_running_loop()
-        item = _Item(work, size, deadline, loop.create_future(), loop)
+        future: asyncio.Future[T] = loop.create_future()
+        item = _Item(work, size, deadline, future, loop)
         with self._changed:
             if self._closed:
                 raise Draining
@@ -107,7 +108,7 @@ class Lanes:
             self._queue.append(item)
             self._bytes += size
             self._changed.notify()
-        return item.future
+        return future
 
     def close(self) -> None:
         """Refuse new work, finish what was accepted, end the threads."""

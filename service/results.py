@@ -30,6 +30,7 @@ def write_table(outcomes: Outcomes, total: int) -> int:
     """A row a photo, then what was refused and why. Returns how many photos failed."""
     table = Table("photo", "class", "probability", "then", box=None, pad_edge=False, header_style="bold")
     table.columns[0].overflow = "fold"
+    table.columns[3].no_wrap = True
     models, failed = set(), []
     errors = Console(stderr=True)
     with _progress(errors) as progress:

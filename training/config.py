@@ -57,11 +57,11 @@ class Recipe:
     )
     optimizer: Literal["sgd", "adamw"] = field(default="sgd", metadata=_says("sgd is SGD with Nesterov momentum."))
     lr: float = field(
-        default=0.005,
-        metadata=_says("Peak learning rate of the head; about 0.005 for sgd and 0.0005 for adamw.", 1e-8, 10),
+        default=0.01,
+        metadata=_says("Peak learning rate of the head; about 0.01 for sgd and 0.0005 for adamw.", 1e-8, 10),
     )
     layer_decay: float = field(
-        default=0.95,
+        default=0.9,
         metadata=_says(
             "Each block farther from the head learns at this fraction of the next one's rate; 1 means equal rates.",
             1e-3,
@@ -92,13 +92,13 @@ class Recipe:
         default=6, metadata=_says("Epochs without a better validation result before fine-tuning stops.", 1)
     )
     min_scale: float = field(
-        default=0.35, metadata=_says("Smallest share of a photo's area that a random crop may show.", 0.01, 1)
+        default=0.25, metadata=_says("Smallest share of a photo's area that a random crop may show.", 0.01, 1)
     )
     color_jitter: float = field(
         default=0.2, metadata=_says("Strength of random brightness, contrast and saturation; hue gets a quarter.", 0, 1)
     )
     trivial_augment: bool = field(
-        default=False, metadata=_says("TrivialAugmentWide instead of colour jitter; stronger, for long trainings.")
+        default=True, metadata=_says("TrivialAugmentWide instead of colour jitter: stronger, against overfitting.")
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         default="auto",

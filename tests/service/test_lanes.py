@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -89,6 +90,20 @@ def test_pieces_start_in_the_order_in_which_they_came(make_lanes) -> None:
         assert started == list(range(20))
 
     asyncio.run(scenario())
+
+
+def test_a_piece_may_be_done_before_its_submission_returns(make_lanes) -> None:
+    async def scenario() -> None:
+        lanes = make_lanes(2)
+        for number in range(2000):
+            assert await lanes.submit(lambda _, number=number: number, 1) == number
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns wherever they can
+    try:
+        asyncio.run(scenario())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_as_many_pieces_run_together_as_there_are_lanes(make_lanes) -> None:
