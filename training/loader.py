@@ -1,7 +1,11 @@
 """Augmented training batches in an order that depends on the seed alone, so that it can start again at any step."""
 
+import functools
 import hashlib
 import multiprocessing
+import os
+import select
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,6 +66,7 @@ def loader(views: Views, order: Order, workers: int, device: torch.device) -> Da
         pin_memory=device.type == "cuda",
         multiprocessing_context=_processes() if several else None,
         prefetch_factor=4 if several else None,
+        worker_init_fn=functools.partial(_leave_with, os.getpid()) if several else None,
         generator=torch.Generator(),  # otherwise each start would draw from the generator that dropout uses
     )
 
@@ -71,6 +76,20 @@ def _processes() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
+
+
+def _leave_with(trainer: int, _worker: int) -> None:
+    """Workers are the fork server's children, so the death of a killed trainer would never reach them."""
+    try:
+        ended = os.pidfd_open(trainer)
+    except ProcessLookupError:  # it is gone already
+        os._exit(1)
+    threading.Thread(target=_exit_once_readable, args=(ended,), name="trainer-watch", daemon=True).start()
+
+
+def _exit_once_readable(descriptor: int) -> None:
+    select.select([descriptor], [], [])
+    os._exit(1)
 
 
 def _permutation(count: int, seed: int, epoch: int) -> list[int]:

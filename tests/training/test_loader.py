@@ -1,3 +1,10 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -62,3 +69,39 @@ def test_workers_and_the_trainer_itself_make_the_same_batches(views):
     for one, other in zip(alone, several, strict=True):
         assert torch.equal(one[0], other[0])
         assert torch.equal(one[1], other[1])
+
+
+# Reads with workers, says it has begun, and waits to be killed.
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from training import data, loader
+from training.config import Recipe
+from training.progress import Silent
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    photos = data.scan(root, Silent()).photos
+    views = loader.Views(root, photos, [0] * len(photos), Recipe(train_size=32))
+    order = loader.Order(len(photos), Recipe(batch_size=2, epochs=1000))
+    for _ in loader.loader(views, order, 2, torch.device("cpu")):
+        print("begun", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_workers_of_a_killed_trainer_end_too(photos, tmp_path):
+    """They are another process's children, and each holds hundreds of megabytes."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    trainer = subprocess.Popen(
+        [sys.executable, str(script), str(photos)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    with trainer:
+        assert trainer.stdout.readline() == "begun\n"
+        helpers = psutil.Process(trainer.pid).children(recursive=True)
+        trainer.send_signal(signal.SIGKILL)
+    assert len(helpers) >= 3  # the fork server and two workers
+    assert psutil.wait_procs(helpers, timeout=60)[1] == []
