@@ -32,7 +32,6 @@ _EXTRAS = {  # top-level module → the extra that brings it
     "onnx": "training",
     "onnxscript": "training",
     "jinja2": "training",
-    "matplotlib": "training",
 }
 _CLIENT_NAMES = {"CallFailed", "Classification", "Client", "Prediction"}
 

@@ -7,7 +7,7 @@
 #   --secret id=pip.conf,src=/etc/pip.conf --volume /etc/ssl/certs:/etc/ssl/certs:ro
 # ANTHER_PROOF_ROOTFS names a finished Debian tree to start from; without it, debootstrap makes one.
 #
-# Needs root, Debian's buildah, debootstrap, iproute2 and util-linux, and under TMPDIR 3 GB (cpu) or 25 GB (gpu).
+# Needs root, Debian's buildah, debootstrap, iproute2 and util-linux, and under TMPDIR 3 GB (cpu) or 15 GB (gpu).
 #
 # It proves: the Dockerfile builds; the image holds no torch, compiler, pip or pip cache, and nothing that its user may
 # write to; it has the bytecode of all that the server imports; and what deploy/try_image.sh says.

@@ -48,6 +48,9 @@ class App:
         self._registry.load_all()
         for model in self._registry.live():
             self._metrics.loaded(model)
+        for which in self._registry.refused:
+            name, _, version = which.rpartition("/")
+            self._metrics.refused_version(name, version)
         self._rpc = RpcServer(self._classifier, self._metrics, self._settings)
         await self._rpc.start()
         self._state = "serving"

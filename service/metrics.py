@@ -45,7 +45,7 @@ class Metrics:
         self._abstained = self._counter("abstained", "Answers under the model's threshold", _VERSION)
         info = [*_VERSION, "sha256", "provider", "precision", "architecture"]
         self._info = self._gauge("model_info", "Always 1; the labels describe the model in service", info)
-        self._ready = self._gauge("model_ready", "1 where the version passed its checks and serves", _VERSION)
+        self._ready = self._gauge("model_ready", "1 where the version serves, 0 where it failed its checks", _VERSION)
         self._load = self._gauge("model_load_seconds", "Time to open, check and warm the version", _VERSION)
         self._golden = self._gauge(
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
@@ -67,6 +67,10 @@ class Metrics:
         self._abstained.labels(*where)
         for label in model.bundle.manifest.labels:
             self._predictions.labels(*where, label)
+
+    def refused_version(self, model: str, version: str) -> None:
+        """A version on disk failed its checks; an older one may serve in its place."""
+        self._ready.labels(model, version).set(0)
 
     def answered(self, answer: Answer) -> None:
         """One picture was classified."""

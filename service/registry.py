@@ -121,7 +121,7 @@ class Registry:
     def _engine(self, bundle: Bundle) -> Engine:
         try:
             return self.open_engine(bundle.read(bundle.manifest.model.file))
-        except AntherError:
+        except (AntherError, ModuleNotFoundError):  # a missing runtime is no fault of the bundle
             raise
         except Exception as exc:  # ONNX Runtime's own exceptions share no base class
             raise BundleRefused(f"{bundle.path}: the runtime cannot load the model ({exc})") from exc

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from service.client import CallFailed, Classification
 
+_FILE_WIDTH = 160
+
 Outcomes = Iterable[tuple[Path, Classification | CallFailed]]
 
 
@@ -29,8 +31,9 @@ def write_json(outcomes: Outcomes) -> int:
 def write_table(outcomes: Outcomes, total: int) -> int:
     """A row a photo, then what was refused and why. Returns how many photos failed."""
     table = Table("photo", "class", "probability", "then", box=None, pad_edge=False, header_style="bold")
-    table.columns[0].overflow = "fold"
-    table.columns[3].no_wrap = True
+    table.columns[0].overflow, table.columns[0].min_width = "fold", 24
+    table.columns[1].min_width, table.columns[2].min_width = 12, 11
+    table.columns[3].no_wrap = True  # cut rather than folded on a narrow terminal; --json has it all
     models, failed = set(), []
     errors = Console(stderr=True)
     with _progress(errors) as progress:
@@ -48,6 +51,8 @@ def write_table(outcomes: Outcomes, total: int) -> int:
 
 def _print(table: Table, models: set[str], failed: list[tuple[Path, CallFailed]], total: int) -> None:
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width that lines must fit in
+        console = Console(width=_FILE_WIDTH)
     if table.row_count:
         console.print(table, end="\n\n")
     for photo, failure in failed:

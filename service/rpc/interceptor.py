@@ -28,6 +28,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._registry = registry
         self._wrapped: dict[str, Any] = {}  # known methods only: unknown ones have no handler
         self._running = 0
+        self.last_call = 0.0  # when one last came, in seconds of `time.monotonic`
         self.idle = asyncio.Event()  # set while no call of ours is in progress
         self.idle.set()
 
@@ -69,6 +70,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _begin(self) -> None:
         self._running += 1
+        self.last_call = time.monotonic()
         self.idle.clear()
 
     def _end(self) -> None:

@@ -1,6 +1,8 @@
 """The gRPC server: our service, health and reflection on one port."""
 
 import asyncio
+import contextlib
+import time
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,6 +19,7 @@ from service.rpc.servicer import Servicer
 
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
+_QUIET_S, _LONGEST_REFUSAL_S = 0.5, 5.0  # without a call, connections may close; callers who never rest wait for none
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 
 
@@ -50,16 +53,23 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_s: float) -> None:
-        """Accept nothing more, and end as soon as every call of ours is answered; cancel what is left by then.
+        """End as soon as every call of ours is answered, at the latest after `grace_s` seconds; cancel what is left.
 
-        So neither a health watcher nor half a request holds up the end. Calls have `grace_s` seconds at most.
+        So neither a health watcher nor half a request holds up the end.
         """
-        stopping = asyncio.create_task(self._server.stop(grace_s))
-        answered = asyncio.create_task(self._interceptor.idle.wait())
-        await asyncio.wait({stopping, answered}, return_when=asyncio.FIRST_COMPLETED)
-        answered.cancel()
-        await self._server.stop(min(grace_s, _FLUSH_S))
-        await stopping
+        ends = time.monotonic() + grace_s
+        await self._let_callers_leave(min(ends, time.monotonic() + _LONGEST_REFUSAL_S))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._interceptor.idle.wait(), ends - time.monotonic())
+        await self._server.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
+
+    async def _let_callers_leave(self, latest: float) -> None:
+        """Once gRPC closes, a call that crosses its notice ends as CANCELLED, which no client takes for 'ask another'.
+
+        Until callers have gone, the draining classifier refuses them with UNAVAILABLE.
+        """
+        while (now := time.monotonic()) < min(latest, self._interceptor.last_call + _QUIET_S):
+            await asyncio.sleep(min(latest, self._interceptor.last_call + _QUIET_S) - now)
 
     def _bind(self, host: str, port: int) -> int:
         refuse_unusable(host, port, "--grpc-port")

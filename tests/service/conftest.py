@@ -195,7 +195,7 @@ async def _edge(settings: Settings) -> Edge:
 
 def _stop(run: Run, edge: Edge) -> None:
     edge.channel.close()
-    run(edge.server.stop(PATIENCE_S))
+    run(edge.server.stop(0))
     edge.lanes.close()
     edge.classifier.registry.close()
 

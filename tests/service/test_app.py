@@ -273,7 +273,8 @@ def test_slow_clients_do_not_keep_the_process_from_ending(start_server, pictures
         assert server.stop() == 0
         enough.set()
         assert half.code() is grpc.StatusCode.UNAVAILABLE
-        assert watch.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(grpc.RpcError):
+            list(watch)
 
 
 def test_work_beyond_the_grace_period_is_cancelled(start_server, make_picture) -> None:
@@ -282,12 +283,11 @@ def test_work_beyond_the_grace_period_is_cancelled(start_server, make_picture) -
     picture = pb.ClassifyRequest(image=make_picture((255, 0, 0), (4000, 4000)))
     with grpc.insecure_channel(server.target) as channel:
         stub = ImageClassifierStub(channel)
-        calls = [stub.Classify.future(picture) for _ in range(120)]
+        calls = [stub.Classify.future(picture) for _ in range(50)]
         assert calls[0].result(PATIENCE_S).predictions
         assert server.stop() == 0
         ends = Counter(call.code().name for call in calls)
-    assert ends.keys() <= {"OK", "UNAVAILABLE", "CANCELLED"}
-    assert ends["OK"] < len(calls)
+    assert ends.keys() == {"OK", "UNAVAILABLE"}
 
 
 def test_the_same_folder_serves_again(start_server, pictures) -> None:
@@ -311,6 +311,8 @@ def test_a_corrupt_newest_version_is_passed_over_and_reported(start_server, tmp_
     status, ready = fetch(f"{server.operations}/readyz")
     assert (status, ready["models"]) == (200, {"flowers": 1})
     assert "model.onnx: SHA-256" in ready["refused"]["flowers/2"]
+    with urllib.request.urlopen(f"{server.operations}/metrics", timeout=PATIENCE_S) as scraped:
+        assert b'anther_model_ready{model="flowers",version="2"} 0.0' in scraped.read()
     assert "ERROR   service.registry: refused flowers/2:" in server.errors.read_text()
 
 

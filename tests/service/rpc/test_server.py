@@ -312,12 +312,17 @@ def test_refused_pictures_are_let_go_without_the_garbage_collector(edge, failure
     failure_of(lambda: edge.stub.Classify(pb.ClassifyRequest(image=image)))
     gc.collect()
     gc.disable()
+    others = requests_in_memory()  # of other tests
     try:
         for _ in range(5):
             failure_of(lambda: edge.stub.Classify(pb.ClassifyRequest(image=image)))
-        eventually(lambda: not any(isinstance(item, Request) for item in gc.get_objects()))
+        eventually(lambda: requests_in_memory() <= others)
     finally:
         gc.enable()
+
+
+def requests_in_memory() -> int:
+    return sum(isinstance(item, Request) for item in gc.get_objects())
 
 
 # Health, reflection, metrics
@@ -418,4 +423,4 @@ def test_stopping_cancels_what_outlives_the_grace_period(edge, run, failure_of, 
     with edge.held():
         running = edge.occupied(lambda: edge.stub.Classify.future(red))
         run(edge.server.stop(0.05))
-        assert failure_of(lambda: running.result(PATIENCE_S)).code in {"UNAVAILABLE", "CANCELLED"}
+        assert failure_of(lambda: running.result(PATIENCE_S)).code == "UNAVAILABLE"
