@@ -209,6 +209,23 @@ def test_metrics_tell_of_the_loaded_model_and_the_queue(started, pictures) -> No
     assert "anther_inflight_requests 0.0" in text
 
 
+def test_a_refused_version_is_told_in_health_and_metrics(run, tmp_path, publish_bundle, pictures) -> None:
+    publish_bundle(tmp_path)
+    publish_bundle(tmp_path, seed=1)
+    (tmp_path / "flowers" / "2" / "golden.npz").unlink()
+    server = App(Settings(models=tmp_path, grpc_port=0, ops_port=0, lanes=1))
+    run(server.start())
+    target, operations = addresses(server.banner())
+    status, ready = fetch(f"{operations}/readyz")
+    assert (status, ready["models"], list(ready["refused"])) == (200, {"flowers": 1}, ["flowers/2"])
+    sample = server._metrics.registry.get_sample_value
+    assert sample("anther_model_ready", {"model": "flowers", "version": "1"}) == 1
+    assert sample("anther_model_ready", {"model": "flowers", "version": "2"}) == 0
+    with Client(target) as client:
+        assert client.classify(pictures["daisy"]).version == 1
+    run(server.stop())
+
+
 @pytest.mark.parametrize("port", ["grpc_port", "ops_port"])
 def test_a_start_that_fails_leaves_nothing_running(run, models, port: str) -> None:
     before = set(threading.enumerate())

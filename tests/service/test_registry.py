@@ -272,6 +272,14 @@ def test_a_missing_device_is_no_fault_of_the_bundle(second: Path, load) -> None:
         load(second.parents[1], open_engine=refuse)
 
 
+def test_a_missing_runtime_is_no_fault_of_the_bundle_either(second: Path, load) -> None:
+    def fail(model: bytes) -> Engine:
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+    with pytest.raises(ModuleNotFoundError):
+        load(second.parents[1], open_engine=fail)
+
+
 # Several models
 
 
