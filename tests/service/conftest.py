@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +29,7 @@ from service.engine import OnnxEngine
 from service.lanes import Lanes
 from service.metrics import Metrics
 from service.registry import Registry
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.rpc.server import RpcServer
 
@@ -100,6 +105,40 @@ class Edge:
 
     def sample(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class Callers:
+    """Threads that ask without pause, each over its own connection, until a call does not end as OK."""
+
+    COUNT = 6
+
+    def __init__(self, target: str, picture: bytes) -> None:
+        self.ends: Counter[str] = Counter()
+        self.busy = threading.Semaphore(0)
+        self._picture = picture
+        self._threads = [threading.Thread(target=self._ask, args=(target,)) for _ in range(self.COUNT)]
+        for thread in self._threads:
+            thread.start()
+        for _ in range(5 * self.COUNT):
+            assert self.busy.acquire(timeout=PATIENCE_S)
+
+    def finish(self) -> Counter[str]:
+        """How the calls ended, when every caller has been refused."""
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        return self.ends
+
+    def _ask(self, target: str) -> None:
+        with grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub, end = ImageClassifierStub(channel), "OK"
+            while end == "OK":
+                try:
+                    stub.Classify(pb.ClassifyRequest(image=self._picture), timeout=PATIENCE_S)
+                except grpc.RpcError as error:
+                    end = error.code().name
+                self.ends[end] += 1
+                self.busy.release()
 
 
 @dataclass(frozen=True)
@@ -262,3 +301,24 @@ def start_server(models: Path, tmp_path: Path) -> Iterator[Callable[..., Server]
             return Server(process, found[1], found[2], errors)
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def callers() -> type[Callers]:
+    """`callers(target, picture)` asks without pause; `finish()` tells how the calls ended."""
+    return Callers
+
+
+@pytest.fixture(scope="session")
+def fetch() -> Callable[[str], tuple[int, Any]]:
+    """`fetch(url)` gives the status and the JSON of a page of the operations port."""
+    return _fetch
+
+
+def _fetch(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
