@@ -109,7 +109,8 @@ def test_a_piece_may_be_done_before_its_submission_returns(make_lanes) -> None:
 def test_as_many_pieces_run_together_as_there_are_lanes(make_lanes) -> None:
     async def scenario() -> None:
         lanes, together = make_lanes(3), threading.Barrier(3, timeout=60)
-        await asyncio.gather(*(lanes.submit(lambda _: together.wait(), 1) for _ in range(3)))
+        places = await asyncio.gather(*(lanes.submit(lambda _: together.wait(), 1) for _ in range(3)))
+        assert sorted(places) == [0, 1, 2]  # a barrier lets nobody through before all have come
 
     asyncio.run(scenario())
 
