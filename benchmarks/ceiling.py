@@ -44,7 +44,7 @@ def _worker(models: Path, model: str, photo: Path, seconds: float) -> float:
 
     def classify() -> int:
         pixels = bundle.manifest.preprocessing.resize_and_crop(decode(data))
-        return int(engine.run(pixels[np.newaxis])[0][0].argmax())
+        return int(engine.run((pixels[np.newaxis],)).probabilities[0].argmax())
 
     for _ in range(_WARM_UP):
         classify()

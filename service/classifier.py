@@ -1,27 +1,59 @@
-"""The hot path: an encoded picture to ranked classes, timed stage by stage."""
+"""The hot path: an encoded picture, or pixels, to ranked classes, timed stage by stage."""
 
+import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from bundle.preprocessing import Limits, decode
+from bundle.preprocessing import Limits, Pixels, decode
+from service.engine import Engine, Outputs
 from service.errors import Draining, InvalidArgument
-from service.lanes import Lanes
 from service.registry import LiveModel, Registry
+from service.scheduler import Scheduler, Spent, Work
 
 DEFAULT_TOP_K = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which model answers: `version` 0 is whichever serves; `label` 'stable' or 'canary' asks for that one; `id` is the
+    request's own, by whose hash a canary gets its share.
+    """
+
+    model: str = ""
+    version: int = 0
+    label: str = ""
+    id: str = ""
+
+
+ANY = Target()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`deadline` in seconds of `time.monotonic`; `version` 0 is whichever serves; `top_k` 0 is the default."""
+    """An encoded picture. `deadline` in seconds of `time.monotonic`; `top_k` 0 is the default."""
 
     image: bytes
-    model: str = ""
-    version: int = 0
+    target: Target = ANY
     top_k: int = 0
     deadline: float | None = None
+    evidence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsRequest:
+    """Pictures that the caller has preprocessed: uint8 [n, crop, crop, 3]."""
+
+    pixels: Pixels
+    target: Target = ANY
+    deadline: float | None = None
+    evidence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,51 +76,161 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Predictions, most probable first; `confident` where the first reaches the model's threshold."""
+    """Predictions, most probable first; `confident` where the first reaches the model's threshold.
+
+    `outputs` are the model's own, of one row; `pixels` uint8 [crop, crop, 3] is what it saw, kept where evidence was
+    asked for.
+    """
 
     model: LiveModel
     predictions: tuple[Prediction, ...]
     confident: bool
+    timings: Timings
+    outputs: Outputs
+    pixels: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswer:
+    """The model's outputs, a row for each row of pixels. `timings` add up those of the parts that ran one by one."""
+
+    model: LiveModel
+    outputs: Outputs
     timings: Timings
 
 
 class Classifier:
     """Finds the model, queues the work, and refuses everything once it is draining."""
 
-    def __init__(self, registry: Registry, lanes: Lanes, limits: Limits) -> None:
+    def __init__(self, registry: Registry, scheduler: Scheduler, limits: Limits) -> None:
         self.registry = registry
-        self._lanes = lanes
-        self._limits = limits
+        self.limits = limits
+        self._scheduler = scheduler
         self._draining = False
 
     async def classify(self, request: Request) -> Answer:
-        """Answer one request. Raises `ImageRefused` and what `Registry.find` and `Lanes.submit` raise."""
-        if self._draining:
-            raise Draining
+        """Answer one picture. Raises `ImageRefused` and what `find` and `Scheduler.submit` raise."""
+        model = self.find(request.target)
         if request.top_k < 0:
             raise InvalidArgument("top_k", request.top_k, "0 (for the default) or more")
-        model = self.registry.find(request.model, request.version)
-        return await self._lanes.submit(
-            lambda queued_s: _answer(model, request, self._limits, queued_s), len(request.image), request.deadline
-        )
+        return await self._scheduler.submit(PictureWork(model, request, self.limits))
+
+    async def infer(self, request: PixelsRequest) -> BatchAnswer:
+        """Answer rows of pixels, in the device's largest batches. Raises as `classify` does."""
+        model = self.find(request.target)
+        _check_pixels(request.pixels, model)
+        largest = model.engine.batch_sizes[-1]
+        parts = [request.pixels[start : start + largest] for start in range(0, len(request.pixels), largest)]
+        works = [_PixelsWork(model.engine, part, request.deadline, request.evidence) for part in parts]
+        return _joined(model, await self.run_all(works))
+
+    async def run_all(self, works: Sequence[Work[T]]) -> list[T]:
+        """The results in order. The first failure cancels the rest: half an answer is none."""
+        futures: list[asyncio.Future[T]] = []
+        try:
+            futures.extend(self._scheduler.submit(work) for work in works)
+            return list(await asyncio.gather(*futures))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def find(self, target: Target) -> LiveModel:
+        """The live model for a request. Raises `Draining` and what `Registry.find` raises."""
+        if self._draining:
+            raise Draining
+        return self.registry.find(target.model, target.version)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""
         self._draining = True
 
 
-def _answer(model: LiveModel, request: Request, limits: Limits, queued_s: float) -> Answer:
-    manifest = model.bundle.manifest
-    started = time.perf_counter()
-    picture = decode(request.image, limits)
-    decoded = time.perf_counter()
-    pixels = manifest.preprocessing.resize_and_crop(picture)
-    preprocessed = time.perf_counter()
-    probabilities = model.engine.run(pixels[np.newaxis])[0][0]
-    inferred = time.perf_counter()
-    best = np.argsort(-probabilities, kind="stable")[: request.top_k or DEFAULT_TOP_K].tolist()
-    predictions = tuple(Prediction(manifest.labels[index], index, float(probabilities[index])) for index in best)
-    confident = predictions[0].probability >= manifest.calibration.threshold
-    ended = time.perf_counter()
-    timings = Timings(queued_s, decoded - started, preprocessed - decoded, inferred - preprocessed, ended - inferred)
-    return Answer(model, predictions, confident, timings)
+class PictureWork:
+    """Encoded bytes to an `Answer`."""
+
+    __slots__ = ("_decoded_s", "_limits", "_pixels", "_preprocessed_s", "_request", "model")
+
+    def __init__(self, model: LiveModel, request: Request, limits: Limits) -> None:
+        self.model = model
+        self._request = request
+        self._limits = limits
+        self._pixels: Pixels | None = None
+
+    @property
+    def engine(self) -> Engine:
+        return self.model.engine
+
+    @property
+    def size(self) -> int:
+        return len(self._request.image)
+
+    @property
+    def deadline(self) -> float | None:
+        return self._request.deadline
+
+    @property
+    def evidence(self) -> bool:
+        return self._request.evidence
+
+    def prepare(self) -> Pixels:
+        started = time.perf_counter()
+        picture = decode(self._request.image, self._limits)
+        decoded = time.perf_counter()
+        pixels = self.model.bundle.manifest.preprocessing.resize_and_crop(picture)
+        self._decoded_s, self._preprocessed_s = decoded - started, time.perf_counter() - decoded
+        if self._request.evidence:
+            self._pixels = pixels
+        return pixels[np.newaxis]
+
+    def finish(self, outputs: Outputs, spent: Spent) -> Answer:
+        started = time.perf_counter()
+        manifest, probabilities = self.model.bundle.manifest, outputs.probabilities[0]
+        best = np.argsort(-probabilities, kind="stable")[: self._request.top_k or DEFAULT_TOP_K].tolist()
+        predictions = tuple(Prediction(manifest.labels[index], index, float(probabilities[index])) for index in best)
+        confident = predictions[0].probability >= manifest.calibration.threshold
+        postprocess = time.perf_counter() - started
+        timings = Timings(spent.queue, self._decoded_s, self._preprocessed_s, spent.inference, postprocess)
+        return Answer(self.model, predictions, confident, timings, outputs, self._pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class _PixelsWork:
+    engine: Engine
+    pixels: Pixels
+    deadline: float | None
+    evidence: bool
+
+    @property
+    def size(self) -> int:
+        return self.pixels.nbytes
+
+    def prepare(self) -> Pixels:
+        return self.pixels
+
+    def finish(self, outputs: Outputs, spent: Spent) -> tuple[Outputs, Spent]:
+        return outputs, spent
+
+
+def _check_pixels(pixels: npt.NDArray[np.uint8], model: LiveModel) -> None:
+    side = model.bundle.manifest.preprocessing.crop
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3) or len(pixels) == 0:
+        found = f"{pixels.dtype} {list(pixels.shape)}"
+        raise InvalidArgument("pixels", found, f"uint8 [N, {side}, {side}, 3] with N of 1 or more")
+
+
+def _joined(model: LiveModel, parts: list[tuple[Outputs, Spent]]) -> BatchAnswer:
+    outputs = [part for part, _ in parts]
+    timings = Timings(max(spent.queue for _, spent in parts), 0.0, 0.0, sum(spent.inference for _, spent in parts), 0.0)
+    return BatchAnswer(model, _stacked(outputs), timings)
+
+
+def _stacked(parts: list[Outputs]) -> Outputs:
+    def stack(pick: Callable[[Outputs], npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
+        found = [array for part in parts if (array := pick(part)) is not None]
+        return np.concatenate(found) if found else None
+
+    probabilities, logits = stack(lambda part: part.probabilities), stack(lambda part: part.logits)
+    assert probabilities is not None
+    assert logits is not None
+    return Outputs(probabilities, logits, stack(lambda part: part.evidence))

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from bundle.preprocessing import Pixels
 from service.config import Device
 from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
 
@@ -19,13 +20,23 @@ _CUDA_OPTIONS = {
 }
 
 
+class Outputs(NamedTuple):
+    """One row a picture, float32: probabilities [N, C], logits [N, C], evidence [N, C, h, w] where it was asked for."""
+
+    probabilities: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+    evidence: npt.NDArray[np.float32] | None = None
+
+
 class Engine(Protocol):
     """Safe to call from several threads at once."""
 
     provider: str
+    batch_sizes: tuple[int, ...]
+    """Ascending: the numbers of rows that the device runs; any other number is filled up to the next of them."""
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """uint8 [N, H, W, 3] to (probabilities, logits), each float32 [N, C]."""
+    def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
+        """Parts uint8 [n, H, W, 3], together at most the largest batch size, to one row for each of their rows."""
         ...
 
     def close(self) -> None:
@@ -34,15 +45,18 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """An ONNX Runtime session. One session serves every lane: each call computes on its caller's thread."""
+    """An ONNX Runtime session on the CPU. One serves every lane: each call computes on its caller's thread."""
+
+    batch_sizes: tuple[int, ...] = (1,)
 
     def __init__(self, model: bytes, device: Device) -> None:
         self._session: Any = _session(model, device)
         self.provider: str = self._session.get_providers()[0]
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        probabilities, logits = self._session.run(["probabilities", "logits"], {"pixels": pixels})
-        return probabilities, logits
+    def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        names = ("probabilities", "logits", "evidence") if evidence else ("probabilities", "logits")
+        return Outputs(*self._session.run(names, {"pixels": pixels}))
 
     def close(self) -> None:
         self._session = None

@@ -4,6 +4,7 @@ Labels come from loaded models alone; what a client sends never becomes a label.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,6 +26,19 @@ _VERSION = ["model", "version"]
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.02, 0.05, 0.1, 0.5, 1.0)
 _PROBABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+
+_STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """What every answer of one version touches, looked up by labels once."""
+
+    stages: tuple[Histogram, ...]  # in the order of _STAGES
+    predictions: dict[str, Counter]  # by label
+    confidence: Histogram
+    abstained: Counter
 
 
 class Metrics:
@@ -50,6 +64,8 @@ class Metrics:
         self._golden = self._gauge(
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
         )
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._ended: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
 
     def watch(self, queue_depth: Callable[[], float], inflight: Callable[[], float]) -> None:
         """Read these at every scrape."""
@@ -64,9 +80,7 @@ class Metrics:
         self._ready.labels(*where).set(1)
         self._load.labels(*where).set(model.load_s)
         self._golden.labels(*where).set(model.golden_difference)
-        self._abstained.labels(*where)
-        for label in model.bundle.manifest.labels:
-            self._predictions.labels(*where, label)
+        self._series_of(model)
 
     def refused_version(self, model: str, version: str) -> None:
         """A version on disk failed its checks; an older one may serve in its place."""
@@ -74,21 +88,42 @@ class Metrics:
 
     def answered(self, answer: Answer) -> None:
         """One picture was classified."""
-        where, timings, top = (answer.model.name, str(answer.model.version)), answer.timings, answer.predictions[0]
-        for stage in ("queue", "decode", "preprocess", "inference", "postprocess"):
-            self._stages.labels(*where, stage).observe(getattr(timings, stage))
-        self._predictions.labels(*where, top.label).inc()
-        self._confidence.labels(*where).observe(top.probability)
+        series = self._series_of(answer.model)
+        timings, top = answer.timings, answer.predictions[0]
+        spent = (timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess)
+        for stage, seconds in zip(series.stages, spent, strict=True):
+            stage.observe(seconds)
+        series.predictions[top.label].inc()
+        series.confidence.observe(top.probability)
         if not answer.confident:
-            self._abstained.labels(*where).inc()
+            series.abstained.inc()
 
     def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
         """A request ended; `model` and `version` are empty where it named none that serves."""
-        self._requests.labels(model, version, method, code).inc()
-        self._seconds.labels(model, version, method).observe(seconds)
+        ended = self._ended.get((model, version, method, code))
+        if ended is None:
+            ended = (
+                self._requests.labels(model, version, method, code),
+                self._seconds.labels(model, version, method),
+            )
+            self._ended[model, version, method, code] = ended
+        ended[0].inc()
+        ended[1].observe(seconds)
 
     def refused(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
+
+    def _series_of(self, model: LiveModel) -> _Series:
+        where = model.labels
+        series = self._series.get(where)
+        if series is None:
+            series = self._series[where] = _Series(
+                tuple(self._stages.labels(*where, stage) for stage in _STAGES),
+                {label: self._predictions.labels(*where, label) for label in model.bundle.manifest.labels},
+                self._confidence.labels(*where),
+                self._abstained.labels(*where),
+            )
+        return series
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(f"anther_{name}", text, labels, registry=self.registry)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,11 @@ class LiveModel:
     @property
     def version(self) -> int:
         return self.bundle.version
+
+    @cached_property
+    def labels(self) -> tuple[str, str]:
+        """Name and version as metrics carry them."""
+        return self.name, str(self.version)
 
 
 @dataclass
@@ -148,7 +154,7 @@ def _checked(bundle: Bundle, engine: Engine) -> golden.Infer:
     labels, temperature = bundle.manifest.labels, bundle.manifest.calibration.temperature
 
     def infer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        probabilities, logits = engine.run(pixels)
+        probabilities, logits, _ = engine.run((pixels,))
         if probabilities.shape != (len(pixels), len(labels)):
             raise BundleRefused(f"{bundle.path}: probabilities of shape {probabilities.shape} for {len(labels)} labels")
         if not np.allclose(probabilities, _softmax(logits / temperature), atol=1e-3):

@@ -12,7 +12,7 @@ from service.address import refuse_unusable, shown
 from service.classifier import Classifier
 from service.config import Settings
 from service.metrics import Metrics
-from service.rpc.interceptor import Interceptor
+from service.rpc.observed import Observed
 from service.rpc.pb.anther.v1 import classifier_pb2
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
 from service.rpc.servicer import Servicer
@@ -29,15 +29,14 @@ class RpcServer:
     def __init__(self, classifier: Classifier, metrics: Metrics, settings: Settings) -> None:
         self._classifier = classifier
         self._health = health.aio.HealthServicer()
-        self._interceptor = Interceptor(metrics, classifier.registry)
         self._server = grpc.aio.server(
-            interceptors=[self._interceptor],
             options=[
                 ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share the traffic
             ],
         )
-        add_ImageClassifierServicer_to_server(Servicer(classifier, metrics), self._server)
+        self._observed = Observed(self._server, metrics, classifier.registry)
+        add_ImageClassifierServicer_to_server(Servicer(classifier, metrics), self._observed)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = self._bind(settings.host, settings.grpc_port)
@@ -60,7 +59,7 @@ class RpcServer:
         ends = time.monotonic() + grace_s
         await self._let_callers_leave(min(ends, time.monotonic() + _LONGEST_REFUSAL_S))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._interceptor.idle.wait(), ends - time.monotonic())
+            await asyncio.wait_for(self._observed.idle.wait(), ends - time.monotonic())
         await self._server.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
 
     async def _let_callers_leave(self, latest: float) -> None:
@@ -68,8 +67,8 @@ class RpcServer:
 
         Until callers have gone, the draining classifier refuses them with UNAVAILABLE.
         """
-        while (now := time.monotonic()) < min(latest, self._interceptor.last_call + _QUIET_S):
-            await asyncio.sleep(min(latest, self._interceptor.last_call + _QUIET_S) - now)
+        while (now := time.monotonic()) < min(latest, self._observed.last_call + _QUIET_S):
+            await asyncio.sleep(min(latest, self._observed.last_call + _QUIET_S) - now)
 
     def _bind(self, host: str, port: int) -> int:
         refuse_unusable(host, port, "--grpc-port")

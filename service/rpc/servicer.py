@@ -4,7 +4,7 @@ import time
 
 import grpc
 
-from service.classifier import Answer, Classifier, Request
+from service.classifier import Answer, Classifier, Request, Target
 from service.metrics import Metrics
 from service.registry import LiveModel
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
@@ -12,7 +12,7 @@ from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierServicer
 
 
 class Servicer(ImageClassifierServicer):
-    """Errors are left to the interceptor."""
+    """Errors are left to `observed`."""
 
     def __init__(self, classifier: Classifier, metrics: Metrics) -> None:
         self._classifier = classifier
@@ -23,9 +23,8 @@ class Servicer(ImageClassifierServicer):
     ) -> pb.ClassifyResponse:
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
-        answer = await self._classifier.classify(
-            Request(request.image, request.model, request.version, request.top_k, deadline)
-        )
+        target = Target(request.model, request.version)
+        answer = await self._classifier.classify(Request(request.image, target, request.top_k, deadline))
         self._metrics.answered(answer)
         return _response(answer)
 

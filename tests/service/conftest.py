@@ -45,20 +45,20 @@ class GatedEngine:
 
     def __init__(self, model: bytes) -> None:
         self._inner = OnnxEngine(model, "cpu")
-        self.provider = self._inner.provider
+        self.provider, self.batch_sizes = self._inner.provider, self._inner.batch_sizes
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
         self.runs = 0
         self.error: Exception | None = None
 
-    def run(self, pixels: Any) -> Any:
+    def run(self, parts: Any, evidence: bool = False) -> Any:
         self.runs += 1
         self.entered.release()
         assert self.gate.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
-        return self._inner.run(pixels)
+        return self._inner.run(parts, evidence)
 
     def close(self) -> None:
         self._inner.close()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound, VersionNotFound
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.classifier import Answer, Classifier, Request
-from service.engine import OnnxEngine
-from service.errors import DeadlineExpired, Draining, InvalidArgument
+from service.classifier import Answer, Classifier, PixelsRequest, Request, Target
+from service.engine import OnnxEngine, Outputs
+from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
 from service.lanes import Lanes
 from service.registry import LiveModel, Registry
 
 LABELS = ("daisy", "tulips", "roses")
+POISON = 255  # a pixel value that the fixed engine fails on
 
 
 class FixedEngine:
@@ -28,14 +30,30 @@ class FixedEngine:
 
     provider = "CPUExecutionProvider"
 
-    def __init__(self, probabilities: list[float]) -> None:
+    def __init__(self, probabilities: list[float], largest: int = 1) -> None:
         self._probabilities = np.array([probabilities], np.float32)
+        self.batch_sizes: tuple[int, ...] = (1, largest)
+        self.rows: list[int] = []
 
-    def run(self, pixels: Any) -> Any:
-        return self._probabilities, np.zeros_like(self._probabilities)
+    def run(self, parts: Any, evidence: bool = False) -> Outputs:
+        self.rows.append(sum(map(len, parts)))
+        if any(part.max() == POISON for part in parts):
+            raise OSError("the device is gone")
+        probabilities = np.repeat(self._probabilities, self.rows[-1], axis=0)
+        return Outputs(probabilities, np.zeros_like(probabilities))
 
     def close(self) -> None:
         raise AssertionError("nobody closes it")
+
+
+@dataclass
+class OneModel:
+    """A registry in which every request finds the same model."""
+
+    model: LiveModel
+
+    def find(self, *target: Any) -> LiveModel:
+        return self.model
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +87,7 @@ def classify_with(registry: Registry, lanes: Lanes, make_picture) -> Callable[..
     bundle = registry.find().bundle
 
     def answer(probabilities: list[float], **options: Any) -> Answer:
-        fixed = Registry(registry.repository, lambda model: FixedEngine([]))
-        fixed._live["flowers"] = LiveModel(bundle, FixedEngine(probabilities), 0.0, 0.0)
+        fixed = OneModel(LiveModel(bundle, FixedEngine(probabilities), 0.0, 0.0))
         request = Request(make_picture((9, 9, 9)), **options)
         return asyncio.run(Classifier(fixed, lanes, Limits()).classify(request))
 
@@ -158,6 +175,71 @@ def test_every_stage_is_timed(classify, pictures) -> None:
     assert 0 < sum(stages) <= spent
 
 
+def test_evidence_comes_with_the_picture_that_the_model_saw(classify, pictures) -> None:
+    answer = classify(pictures["tulips"], evidence=True)
+    assert answer.outputs.evidence.shape == (1, 3, 4, 4)
+    assert answer.pixels.shape == (32, 32, 3)
+    assert classify(pictures["tulips"]).outputs.evidence is None
+
+
+# Pixels
+
+
+def test_pixels_get_the_outputs_of_the_pictures_they_came_from(classifier, registry, pictures) -> None:
+    preprocessing = registry.find().bundle.manifest.preprocessing
+    pixels = np.stack([preprocessing(pictures[label]) for label in LABELS])
+    answer = asyncio.run(classifier.infer(PixelsRequest(pixels, evidence=True)))
+    assert answer.outputs.probabilities.argmax(1).tolist() == [0, 1, 2]
+    assert answer.outputs.evidence.shape == (3, 3, 4, 4)
+    alone = asyncio.run(classifier.classify(Request(pictures["roses"]))).outputs
+    assert np.array_equal(answer.outputs.logits[2:], alone.logits)
+
+
+def test_pixels_go_to_the_device_in_its_largest_batches(registry, lanes) -> None:
+    engine = FixedEngine([0.2, 0.3, 0.5], largest=4)
+    classifier = Classifier(OneModel(LiveModel(registry.find().bundle, engine, 0.0, 0.0)), lanes, Limits())
+    answer = asyncio.run(classifier.infer(PixelsRequest(np.zeros((10, 32, 32, 3), np.uint8))))
+    assert sorted(engine.rows) == [2, 4, 4]
+    assert answer.outputs.probabilities.shape == (10, 3)
+    assert answer.timings.inference > 0
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((1, 31, 32, 3), np.uint8),
+        np.zeros((1, 32, 32, 4), np.uint8),
+        np.zeros((32, 32, 3), np.uint8),
+        np.zeros((0, 32, 32, 3), np.uint8),
+        np.zeros((1, 32, 32, 3), np.float32),
+    ],
+)
+def test_pixels_of_another_shape_or_type_are_refused(classifier, pixels) -> None:
+    with pytest.raises(InvalidArgument, match=r"expected uint8 \[N, 32, 32, 3\] with N of 1 or more"):
+        asyncio.run(classifier.infer(PixelsRequest(pixels)))
+
+
+def test_the_first_failing_part_fails_the_whole_and_cancels_the_rest(registry) -> None:
+    engine = FixedEngine([0.2, 0.3, 0.5])
+    one_lane = Lanes(1, 100, 2**30)
+    classifier = Classifier(OneModel(LiveModel(registry.find().bundle, engine, 0.0, 0.0)), one_lane, Limits())
+    pixels = np.zeros((60, 32, 32, 3), np.uint8)
+    pixels[0] = POISON
+    with pytest.raises(OSError, match="the device is gone"):
+        asyncio.run(classifier.infer(PixelsRequest(pixels)))
+    one_lane.close()
+    assert len(engine.rows) < 60
+
+
+def test_parts_that_the_queue_refuses_take_the_accepted_ones_with_them(registry) -> None:
+    small = Lanes(1, 3, 2**30)
+    classifier = Classifier(registry, small, Limits())
+    with pytest.raises(QueueFull):
+        asyncio.run(classifier.infer(PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))))
+    assert small.waiting <= 3
+    small.close()
+
+
 # Refusals
 
 
@@ -176,9 +258,9 @@ def test_the_limits_are_those_that_were_set(registry, lanes, pictures, limits, k
 
 def test_unknown_models_and_versions_are_refused(classify, pictures) -> None:
     with pytest.raises(ModelNotFound, match="no model 'trees'; available: flowers"):
-        classify(pictures["daisy"], model="trees")
+        classify(pictures["daisy"], Target("trees"))
     with pytest.raises(VersionNotFound, match="no version 2; available: 1"):
-        classify(pictures["daisy"], version=2)
+        classify(pictures["daisy"], Target(version=2))
 
 
 def test_a_passed_deadline_is_told(classify, pictures) -> None:

@@ -1,0 +1,143 @@
+"""Around every call of our own services: errors become statuses, and the call is counted and timed.
+
+Handlers are wrapped once, when they are registered: a gRPC interceptor would cost a coroutine with every call.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from bundle.errors import AntherError
+from service.errors import DeadlineExpired, InvalidArgument
+from service.metrics import Metrics
+from service.registry import Registry
+from service.rpc.status import Status, reason_of, status_of
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+StreamHandler = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+class Observed:
+    """Stands in for the server where generated code registers its handlers, and passes them on, wrapped."""
+
+    def __init__(self, server: grpc.aio.Server, metrics: Metrics, registry: Registry) -> None:
+        self._server = server
+        self._metrics = metrics
+        self._registry = registry
+        self._running = 0
+        self.last_call = 0.0  # when one last came, in seconds of `time.monotonic`
+        self.idle = asyncio.Event()  # set while no call of ours is in progress
+        self.idle.set()
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """What generated code calls first; the next one brings the same handlers by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        wrapped = {name: self._wrapped(handler, name) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+
+    def _wrapped(self, handler: Any, name: str) -> Any:
+        if handler.request_streaming:
+            stream = self._observed_stream(handler)
+            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(self._observed(handler, name), None, handler.response_serializer)
+
+    def _observed(self, handler: Any, name: str) -> Handler:
+        parse, behave = handler.request_deserializer, handler.unary_unary
+
+        async def observed(data: bytes, context: Any) -> Any:
+            started, where, code = time.perf_counter(), ("", ""), "CANCELLED"
+            self._begin()
+            try:
+                request = parsed(parse, data)
+                where = self._labels(request)
+                response = await behave(request, context)
+                code = "OK"
+                return response
+            except asyncio.CancelledError:
+                code = self._note_departure(context)
+                raise
+            except Exception as exc:
+                status = self._noted(exc)
+                code = status.code.name
+                return _fail(context, status)
+            finally:
+                self._metrics.finished(*where, name, code, time.perf_counter() - started)
+                self._end()
+
+        return observed
+
+    def _observed_stream(self, handler: Any) -> StreamHandler:
+        """A stream counts its own items; what ends it is turned into a status here."""
+        parse, behave = handler.request_deserializer, handler.stream_stream
+
+        async def observed(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            self._begin()
+            try:
+                async for response in behave((parsed(parse, data) async for data in messages), context):
+                    self.last_call = time.monotonic()
+                    yield response
+            except asyncio.CancelledError:
+                self._note_departure(context)
+                raise
+            except Exception as exc:
+                _fail(context, self._noted(exc))
+            finally:
+                self._end()
+
+        return observed
+
+    def _begin(self) -> None:
+        self._running += 1
+        self.last_call = time.monotonic()
+        if self._running == 1:
+            self.idle.clear()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.idle.set()
+
+    def _note_departure(self, context: Any) -> str:
+        """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
+        if context.time_remaining() == 0:
+            self._metrics.refused(reason_of(DeadlineExpired))
+            return "DEADLINE_EXCEEDED"
+        self._metrics.refused("CANCELLED")
+        return "CANCELLED"
+
+    def _noted(self, error: Exception) -> Status:
+        status = status_of(error)
+        self._metrics.refused(status.reason)
+        if not isinstance(error, AntherError):
+            log.error("a call failed", exc_info=error)
+        return status
+
+    def _labels(self, request: Any) -> tuple[str, str]:
+        """Model and version as loaded; empty for a name that the client made up."""
+        model = self._registry.named(getattr(request, "model", ""))
+        return model.labels if model else ("", "")
+
+
+def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """Done here, not by gRPC, which answers UNKNOWN with the name of a Python class."""
+    try:
+        return parse(data)
+    except DecodeError as exc:
+        raise InvalidArgument("request", f"{len(data):,} bytes", "a serialized message of the method's type") from exc
+
+
+def _fail(context: Any, status: Status) -> None:
+    """Not `context.abort`: its exception and the call hold each other, and with them the picture, until the garbage
+    collector comes by.
+    """
+    context.set_code(status.code)
+    context.set_details(status.message)
+    context.set_trailing_metadata(status.trailing_metadata)
