@@ -1,29 +1,41 @@
 """The server under load beside the ceiling, in one run: `python -m benchmarks.server [--photo FILE] [--rounds 3]`.
 
-The load comes from h2load (Debian's nghttp2-client), which posts a prebuilt gRPC frame and takes 2–3 % of two cores; a
-Python load generator would measure itself. A real client checks first that the answer is right. Prints one JSON line.
+Ceiling and server take turns, and a share compares a load with the ceilings measured just before and after it. A real client
+checks first that the answer is right. Prints one JSON line.
 """
 
 import json
-import re
-import shutil
 import statistics
-import struct
-import subprocess
 import sys
-import tempfile
-import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from benchmarks import load
 from benchmarks.ceiling import measure
-from benchmarks.subject import Server, photo_option, serving
+from benchmarks.load import Load
+from benchmarks.subject import photo_option, serving
 from service.cores import usable_cores
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 
 _PORT = 18001
-_METHOD = "anther.v1.ImageClassifier/Classify"
+_BUSY = 0.7  # of capacity: where a service is run that has headroom
+
+
+@dataclass(frozen=True)
+class Round:
+    """`ceilings` pictures/s: one before the first load and one after each; `steady` is the load of random arrivals."""
+
+    ceilings: list[float]
+    loads: list[Load]
+    steady: Load
+    first_answer_s: float
+    memory_mb: float
+
+    def share(self, index: int) -> float:
+        """A load's rate as a share of the ceiling around it."""
+        return self.loads[index].per_s / statistics.mean(self.ceilings[index : index + 2])
 
 
 @click.command()
@@ -34,77 +46,75 @@ _METHOD = "anther.v1.ImageClassifier/Classify"
 @click.option("--callers", default="1,8,32", show_default=True, help="Closed-loop callers, one at a time.")
 @click.option("--seconds", default=5, show_default=True, help="Length of each measurement.")
 @click.option("--rounds", default=3, show_default=True, help="Ceiling and server in turn; medians are printed.")
-def main(models: Path, model: str, photo: Path, expect: str | None, callers: str, seconds: int, rounds: int) -> None:
+@click.option("--option", "options", multiple=True, help="Passed on to `anther serve`, such as --option=--lanes=3.")
+def main(
+    models: Path,
+    model: str,
+    photo: Path,
+    expect: str | None,
+    callers: str,
+    seconds: int,
+    rounds: int,
+    options: tuple[str, ...],
+) -> None:
     """Throughput, latency, start-up time and memory of the server, as shares of the ceiling where that makes sense."""
-    if shutil.which("h2load") is None:
-        sys.exit("h2load is missing; install Debian's nghttp2-client")
+    load.require_h2load()
     counts = [int(count) for count in callers.split(",")]
-    results = []
-    for _ in range(rounds):
-        ceiling = measure(models, model, photo, seconds)
-        with serving(models.resolve(), photo, _PORT) as server:
-            found = server.answer.predictions[0].label
-            if found != (expect or photo.stem):
-                sys.exit(f"{photo} was answered '{found}', expected '{expect or photo.stem}'")
-            loads = {count: _load(server, photo, count, seconds) for count in counts}
-            results.append((ceiling, loads, server.first_answer_s, server.memory_mb()))
+    results = [_round(models, model, photo, expect or photo.stem, counts, seconds, options) for _ in range(rounds)]
     print(json.dumps(_summary(results, counts, photo)))
 
 
-Load = tuple[float, list[float]]  # answers a second; latencies in ms, sorted
-Round = tuple[float, dict[int, Load], float, float]
-
-
-def _load(server: Server, photo: Path, callers: int, seconds: int) -> Load:
-    request = pb.ClassifyRequest(image=photo.read_bytes()).SerializeToString()
-    with tempfile.TemporaryDirectory() as folder:
-        frame, log = Path(folder) / "frame", Path(folder) / "log"
-        frame.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
-        command = [
-            "h2load", f"--clients={callers}", "--max-concurrent-streams=1", "--threads=1", f"--duration={seconds}",
-            "--warm-up-time=1", f"--data={frame}", f"--log-file={log}", "--header=content-type: application/grpc",
-            "--header=te: trailers", f"http://{server.target}/{_METHOD}",
-        ]  # fmt: skip
-        before = _answered(server)
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        lines = [line.split() for line in log.read_text().splitlines()]
-    rate = re.search(r"([\d.]+) req/s", out)
-    done = re.search(r"(\d+) done", out)
-    assert rate is not None
-    assert done is not None
-    if _answered(server) - before < int(done[1]):
-        sys.exit(f"not every request was answered OK:\n{out}")
-    return float(rate[1]), sorted(int(micros) / 1000 for _, status, micros in lines if status == "200")
-
-
-def _answered(server: Server) -> float:
-    with urllib.request.urlopen(f"{server.ops}/metrics") as response:
-        found = re.search(r'anther_requests_total\{code="OK",method="Classify".*\} (\S+)', response.read().decode())
-    return float(found[1]) if found else 0.0
+def _round(
+    models: Path, model: str, photo: Path, expect: str, counts: list[int], seconds: int, options: tuple[str, ...]
+) -> Round:
+    ceilings, loads = [measure(models, model, photo, seconds)], []
+    with serving(models.resolve(), photo, _PORT, options) as server:
+        found = server.answer.predictions[0].label
+        if found != expect:
+            sys.exit(f"{photo} was answered '{found}', expected '{expect}'")
+        for count in counts:
+            loads.append(load.callers(server, photo, count, seconds))
+            ceilings.append(measure(models, model, photo, seconds))
+        steady = load.arrivals(server, photo, _BUSY * max(found.per_s for found in loads), 2 * seconds)
+        return Round(ceilings, loads, steady, server.first_answer_s, server.memory_mb())
 
 
 def _summary(rounds: list[Round], counts: list[int], photo: Path) -> dict[str, object]:
-    median = statistics.median
+    unloaded = [found.loads[0].quantile(0.5) for found in rounds]
+    steady = [found.steady for found in rounds]
     return {
         "photo": photo.name,
         "cores": usable_cores(),
-        "ceiling_per_s": round(median(ceiling for ceiling, *_ in rounds), 1),
+        "ceiling_per_s": _median((rate for found in rounds for rate in found.ceilings), 1),
         "callers": {
             str(count): {
-                "per_s": round(median(loads[count][0] for _, loads, *_ in rounds), 1),
-                "of_ceiling": round(median(loads[count][0] / ceiling for ceiling, loads, *_ in rounds), 3),
-                "p50_ms": round(median(_quantile(loads[count][1], 0.5) for _, loads, *_ in rounds), 1),
-                "p99_ms": round(median(_quantile(loads[count][1], 0.99) for _, loads, *_ in rounds), 1),
+                **_speed([found.loads[index] for found in rounds]),
+                "of_ceiling": _median((found.share(index) for found in rounds), 3),
             }
-            for count in counts
+            for index, count in enumerate(counts)
         },
-        "first_answer_s": round(median(first for *_, first, _ in rounds), 2),
-        "memory_mb": round(median(memory for *_, memory in rounds), 1),
+        "at_70_percent": {
+            **_speed(steady),
+            "p99_of_unloaded_median": _median(
+                (found.quantile(0.99) / median for found, median in zip(steady, unloaded, strict=True)), 2
+            ),
+        },
+        "load_generator_cpu": _median((found.cpu for each in rounds for found in each.loads), 3),
+        "first_answer_s": _median((found.first_answer_s for found in rounds), 2),
+        "memory_mb": _median((found.memory_mb for found in rounds), 1),
     }
 
 
-def _quantile(values: list[float], share: float) -> float:
-    return values[min(len(values) - 1, int(share * len(values)))]
+def _speed(loads: list[Load]) -> dict[str, float]:
+    return {
+        "per_s": _median((found.per_s for found in loads), 1),
+        "p50_ms": _median((found.quantile(0.5) for found in loads), 1),
+        "p99_ms": _median((found.quantile(0.99) for found in loads), 1),
+    }
+
+
+def _median(values: Iterable[float], digits: int) -> float:
+    return round(statistics.median(values), digits)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""The load: h2load (Debian's nghttp2-client) posts a prebuilt gRPC frame and takes 2–3 % of two cores.
+
+A Python load generator on the same cores takes so much that it measures itself.
+"""
+
+import random
+import re
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.subject import Server
+from service.cores import usable_cores
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+
+_METHOD = "anther.v1.ImageClassifier/Classify"
+_HEADERS = ("--header=content-type: application/grpc", "--header=te: trailers")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What h2load saw. Latencies in ms, sorted; `cpu` is its own share of all cores."""
+
+    per_s: float
+    latencies: list[float]
+    cpu: float
+
+    def quantile(self, share: float) -> float:
+        return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+
+
+def callers(server: Server, photo: Path, count: int, seconds: int) -> Load:
+    """`count` callers, each asking again as soon as it is answered, after a second of warming up."""
+    timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={seconds}", "--warm-up-time=1"]
+    return _run(server, photo, [*timing, f"http://{server.target}/{_METHOD}"], None)
+
+
+def arrivals(server: Server, photo: Path, per_s: float, seconds: int) -> Load:
+    """Requests that arrive at random moments (a Poisson process), whether or not earlier ones are answered."""
+    chance, at, lines = random.Random(0), 0.0, []
+    while (at := at + chance.expovariate(per_s)) < seconds:
+        lines.append(f"{at * 1000:.3f}\thttp://{server.target}/{_METHOD}")
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as script:
+        script.write("\n".join(lines) + "\n")
+        script.flush()
+        timing = ["--clients=1", "--max-concurrent-streams=1000", f"--timing-script-file={script.name}"]
+        return _run(server, photo, timing, len(lines) / seconds)
+
+
+def require_h2load() -> None:
+    if shutil.which("h2load") is None:
+        sys.exit("h2load is missing; install Debian's nghttp2-client")
+
+
+def _run(server: Server, photo: Path, options: list[str], per_s: float | None) -> Load:
+    """Every request must have been answered OK, or the figures mean nothing."""
+    request = pb.ClassifyRequest(image=photo.read_bytes()).SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        frame, log = Path(folder) / "frame", Path(folder) / "log"
+        frame.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
+        before, spent, started = _answered(server), _children_cpu(), time.monotonic()
+        command = ["h2load", "--threads=1", f"--data={frame}", f"--log-file={log}", *_HEADERS, *options]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        cpu = (_children_cpu() - spent) / (time.monotonic() - started) / usable_cores()
+        lines = [line.split() for line in log.read_text().splitlines()]
+    rate, done = re.search(r"([\d.]+) req/s", out), re.search(r"(\d+) done", out)
+    assert rate is not None
+    assert done is not None
+    if _answered(server) - before < int(done[1]):
+        sys.exit(f"not every request was answered OK:\n{out}")
+    latencies = sorted(int(micros) / 1000 for _, status, micros in lines if status == "200")
+    return Load(per_s or float(rate[1]), latencies, cpu)
+
+
+def _answered(server: Server) -> float:
+    with urllib.request.urlopen(f"{server.ops}/metrics") as response:
+        found = re.search(r'anther_requests_total\{code="OK",method="Classify".*\} (\S+)', response.read().decode())
+    return float(found[1]) if found else 0.0
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
