@@ -1,7 +1,7 @@
 """The server under load beside the ceiling, in one run: `python -m benchmarks.server [--photo FILE] [--rounds 3]`.
 
-Ceiling and server take turns, and a share compares a load with the ceilings measured just before and after it. A real client
-checks first that the answer is right. Prints one JSON line.
+Ceiling and server take turns, and a share compares a load with the ceilings measured just before and after it. A
+real client checks first that the answer is right. Prints one JSON line.
 """
 
 import json
