@@ -11,11 +11,16 @@ AntherError
 │   ├── ManifestInvalid
 │   ├── BundleCorrupt
 │   ├── ExternalDataRefused
-│   └── GoldenMismatch
+│   ├── GoldenMismatch
+│   └── PolicyInvalid
 ├── ModelNotFound
-└── VersionNotFound
+├── VersionNotFound
+├── NoEarlierVersion
+├── NotPublished
+└── PolicyNotWritable
 """
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,8 +83,7 @@ class ManifestInvalid(BundleRefused):
     """The manifest does not follow the schema; names the field, its value and what was expected."""
 
     def __init__(self, field: str, value: object, expected: str) -> None:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        field, shown, expected = _clipped(field, 200), _shown(value), _clipped(expected, 300)
         super().__init__(
             f"manifest field '{field}' is {shown}; expected {expected}", field=field, value=shown, expected=expected
         )
@@ -89,6 +93,7 @@ class BundleCorrupt(BundleRefused):
     """A file of the bundle is missing, unexpected or not the one that was published."""
 
     def __init__(self, path: Path, found: str, expected: str) -> None:
+        found, expected = _clipped(found, 300), _clipped(expected, 300)
         super().__init__(f"{path}: {found}; expected {expected}", file=path.name, found=found, expected=expected)
 
 
@@ -112,6 +117,13 @@ class GoldenMismatch(BundleRefused):
         )
 
 
+class PolicyInvalid(BundleRefused):
+    """A `serving.json` that does not say which versions serve; what served before stays."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is no serving policy: {reason}; correct or delete it", file=path.name, reason=reason)
+
+
 class ModelNotFound(AntherError):
     def __init__(self, model: str, available: Sequence[str]) -> None:
         known = ", ".join(available) or "none"
@@ -127,3 +139,44 @@ class VersionNotFound(AntherError):
             version=version,
             available=",".join(map(str, available)),
         )
+
+
+class NoEarlierVersion(AntherError):
+    def __init__(self, current: int, available: Sequence[int]) -> None:
+        known = ", ".join(map(str, available)) or "none"
+        super().__init__(
+            f"there is no version before {current} to roll back to; available: {known}",
+            current=current,
+            available=",".join(map(str, available)),
+        )
+
+
+class NotPublished(AntherError):
+    """The disk did not take the new version."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"publishing into {folder} failed ({reason}); earlier versions are untouched, so put that right and retry",
+            folder=folder,
+            reason=reason,
+        )
+
+
+class PolicyNotWritable(AntherError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} cannot be written ({reason}); the policy is as it was: run this where that folder can be written",
+            file=path.name,
+            reason=reason,
+        )
+
+
+def _shown(value: object) -> str:
+    """A value from outside in at most 80 characters, however large or deep it is."""
+    shortened = reprlib.Repr()
+    shortened.maxstring = shortened.maxother = shortened.maxlong = 80
+    return _clipped(shortened.repr(value), 80)
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

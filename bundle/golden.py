@@ -5,9 +5,11 @@ every runtime before it may answer: the pixels must be equal, the logits within 
 """
 
 import io
+import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ _ARRAYS = {  # name in the archive → type and number of dimensions
     "pixels": (np.uint8, 4),
     "logits": (np.float32, 2),
 }
+_MOST_PICTURES, _MOST_ENCODED = 64, 2**26  # what `load` takes: four times what `draw` draws, and 64 MiB of files
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ class Golden:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Golden":
-        """Read what `to_bytes` wrote. Raises `ValueError` on anything else."""
+    def from_bytes(cls, data: bytes, largest: int = 2**28) -> "Golden":
+        """Read what `to_bytes` wrote. Raises `ValueError` on anything else, and on over `largest` bytes of arrays."""
         try:
+            _check_sizes(data, largest)
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 names, lengths, content, pixels, logits = (archive[key] for key in _ARRAYS)
         except Exception as exc:  # NumPy, zipfile and zlib have a dozen ways of saying it
@@ -65,6 +69,31 @@ class Golden:
         ends = np.cumsum(lengths).tolist()
         encoded = tuple(content[start:end].tobytes() for start, end in zip([0, *ends], ends, strict=False))
         return cls(tuple(names.tolist()), encoded, pixels, logits)
+
+
+def _check_sizes(data: bytes, largest: int) -> None:
+    """Before anything is unpacked: a kilobyte of deflate may hold a megabyte of zeros, and a header may claim anything.
+
+    The sizes in the archive's directory can be relied on, as zipfile unpacks no more of a file than they say.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = archive.infolist()
+        if sorted(file.filename for file in files) != sorted(f"{name}.npy" for name in _ARRAYS):
+            raise ValueError(f"{len(files)} files in the archive instead of {', '.join(_ARRAYS)}")
+        if (total := sum(file.file_size for file in files)) > largest:
+            raise ValueError(f"it unpacks to {total:,} bytes, more than the {largest:,} that are read")
+        for file in files:
+            with archive.open(file) as opened:
+                _check_header(opened, file.file_size)
+
+
+def _check_header(file: IO[bytes], size: int) -> None:
+    """NumPy makes room for what the header claims before it reads a value."""
+    if (version := np.lib.format.read_magic(file)) != (1, 0):
+        raise ValueError(f"an array in format {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.itemsize * math.prod(shape) > size:
+        raise ValueError(f"an array of shape {shape} in {size:,} bytes")
 
 
 def _check(*arrays: npt.NDArray[Any]) -> None:
@@ -132,11 +161,16 @@ def _replay_one(
 
 def load(bundle: Bundle) -> Golden:
     """The golden pictures of an opened bundle. Raises `BundleCorrupt`."""
-    data = bundle.read(GOLDEN)
+    path, data = bundle.path / GOLDEN, bundle.read(GOLDEN)
+    largest = _MOST_ENCODED + _MOST_PICTURES * 3 * bundle.manifest.preprocessing.crop**2
     try:
-        return Golden.from_bytes(data)
+        golden = Golden.from_bytes(data, largest)
     except ValueError as exc:
-        raise BundleCorrupt(bundle.path / GOLDEN, f"unreadable ({exc})", "golden pictures written by Anther") from exc
+        raise BundleCorrupt(path, f"unreadable ({exc})", "golden pictures written by Anther") from exc
+    classes, labels = golden.logits.shape[1], len(bundle.manifest.labels)
+    if classes != labels:
+        raise BundleCorrupt(path, f"it has {classes} logits a picture for {labels} labels", "one for each label")
+    return golden
 
 
 def draw() -> dict[str, bytes]:

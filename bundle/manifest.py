@@ -6,10 +6,12 @@ unnoticed.
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bundle import schema
 from bundle.errors import ManifestInvalid
@@ -18,6 +20,13 @@ from bundle.preprocessing import Preprocessing
 SCHEMA_VERSION = 1
 
 Scalar = str | int | float | bool | None
+Precision = Literal["fp32", "fp16"]
+
+_MOST = 2**63 - 1  # counts travel in 64 bits
+_LONGEST = 256  # characters of what stands in every answer and metric
+
+TF32 = "tf32"
+CUDA = "CUDAExecutionProvider"
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -36,11 +45,18 @@ class Model:
 
     file: str
     architecture: str
-    precision: Literal["fp32"]
+    precision: Precision  # of weights and arithmetic inside; inputs and outputs are the same for every precision
     opset: int
     ir_version: int
     parameters: int
     evidence: bool  # whether the graph also gives `evidence` float32 [N, C, h, w]
+
+    def __post_init__(self) -> None:
+        for name in ("opset", "ir_version", "parameters"):
+            if not 0 <= getattr(self, name) <= _MOST:
+                raise ValueError(f"{name} from 0 to {_MOST}, got {getattr(self, name)}")
+        if len(self.architecture) > _LONGEST:
+            raise ValueError(f"an architecture of at most {_LONGEST} characters, got {len(self.architecture):,}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,10 @@ class Histogram:
     def __post_init__(self) -> None:
         if len(self.edges) != len(self.counts) + 1:
             raise ValueError(f"one more edge than counts, got {len(self.edges)} and {len(self.counts)}")
+        if any(right <= left for left, right in itertools.pairwise(self.edges)):
+            raise ValueError(f"edges that rise, got {list(self.edges)}")
+        if not all(0 <= count <= _MOST for count in self.counts):
+            raise ValueError(f"counts from 0 to {_MOST}, got {list(self.counts)}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,10 @@ class Reference:
     confidence: Histogram  # top probability
     brightness: Histogram  # mean of the preprocessed pixels, 0 to 255
 
+    def __post_init__(self) -> None:
+        if not all(0 <= count <= _MOST for count in self.predicted.values()):
+            raise ValueError(f"counts from 0 to {_MOST}, got {self.predicted}")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -131,7 +155,9 @@ class Manifest:
     model: Model
     preprocessing: Preprocessing
     calibration: Calibration
-    tolerances: dict[str, dict[str, float]]  # execution provider → precision → largest logit difference
+    # Execution provider → precision → largest difference of a golden logit under which a version may serve; without one
+    # it may not. 'tf32' (fp32 with 10-bit mantissas in products, on CUDA only) is off where it has no tolerance.
+    tolerances: dict[str, dict[str, float]]
     metrics: Metrics
     provenance: Provenance
     reference: Reference
@@ -142,11 +168,15 @@ class Manifest:
             raise ValueError(f"a name like 'flowers' (a-z, 0-9, '.', '_', '-'; at most 64), got {self.name!r}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or not all(self.labels):
             raise ValueError(f"two or more different labels, got {list(self.labels)}")
+        if max(map(len, self.labels)) > _LONGEST:
+            raise ValueError(f"labels of at most {_LONGEST} characters, got one of {max(map(len, self.labels)):,}")
         if self.model.file not in self.files:
             raise ValueError(f"the model file '{self.model.file}' among files, got {sorted(self.files)}")
         for file, digest in self.files.items():
             if not _FILE.fullmatch(file) or file == "manifest.json" or not _SHA256.fullmatch(digest):
                 raise ValueError(f"plain file names with SHA-256 digests, got {file!r}: {digest!r}")
+        for provider, tolerances in self.tolerances.items():
+            _check_tolerances(provider, tolerances)
 
     def to_json(self) -> str:
         """The text of `manifest.json`, its own digest filled in."""
@@ -165,6 +195,15 @@ class Manifest:
         if version != SCHEMA_VERSION:
             raise ManifestInvalid("schema_version", version, f"{SCHEMA_VERSION}, the one that this Anther reads")
         return schema.read(cls, record)
+
+
+def _check_tolerances(provider: str, tolerances: dict[str, float]) -> None:
+    known = (*get_args(Precision), TF32) if provider == CUDA else get_args(Precision)
+    for precision, tolerance in tolerances.items():
+        if precision not in known:
+            raise ValueError(f"tolerances of {provider} for {', '.join(known)}, got one for {precision!r}")
+        if not 0 < tolerance < math.inf:
+            raise ValueError(f"a finite tolerance over 0 for {precision} on {provider}, got {tolerance}")
 
 
 def _check_digest(text: str, digest: Any) -> None:

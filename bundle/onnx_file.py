@@ -9,6 +9,7 @@ from typing import Final
 
 _EXTERNAL: Final = 1  # TensorProto.DataLocation.EXTERNAL
 _DATA_LOCATION, _EXTERNAL_DATA = 14, 13  # fields of TensorProto
+_DEEPEST: Final = 101  # the model and 100 messages in one another: protobuf's own readers go no deeper
 
 # Message → field number → message type behind it, for every path from the model to a tensor.
 _PATHS: Final[dict[str, dict[int, str]]] = {
@@ -23,16 +24,25 @@ _PATHS: Final[dict[str, dict[int, str]]] = {
 
 
 def has_external_data(model: bytes) -> bool:
-    """True where any tensor of a serialized ModelProto lives outside it. Raises `ValueError` on broken protobuf."""
-    pending: list[tuple[str, memoryview]] = [("Model", memoryview(model))]
-    while pending:
-        kind, message = pending.pop()
-        for field, value in _fields(message):
-            if kind == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == _EXTERNAL)):
-                return True
-            inner = _PATHS.get(kind, {}).get(field)
-            if inner is not None and isinstance(value, memoryview):
-                pending.append((inner, value))
+    """True where any tensor of a serialized ModelProto lives outside it. Raises `ValueError` on broken protobuf.
+
+    Only the messages around the current one are held: a file of empty messages would otherwise take a hundred times its
+    own size.
+    """
+    around = [("Model", _fields(memoryview(model)))]
+    while around:
+        kind, fields = around[-1]
+        field, value = next(fields, (None, 0))
+        if field is None:
+            around.pop()
+            continue
+        if kind == "Tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == _EXTERNAL)):
+            return True
+        inner = _PATHS.get(kind, {}).get(field)
+        if inner is not None and isinstance(value, memoryview):
+            around.append((inner, _fields(value)))
+            if len(around) > _DEEPEST:
+                raise ValueError(f"messages nested more than {_DEEPEST} deep")
     return False
 
 

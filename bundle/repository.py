@@ -4,22 +4,29 @@ A reader never sees half a version: files are written into `.staging-…` beside
 and renamed. A crash leaves a staging folder that nobody serves and that the next publisher removes.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-import stat
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import onnx_file
-from bundle.errors import BundleCorrupt, BundleRefused, ExternalDataRefused, ModelNotFound, VersionNotFound
+from bundle.errors import (
+    BundleCorrupt,
+    BundleRefused,
+    ExternalDataRefused,
+    ModelNotFound,
+    NotPublished,
+    VersionNotFound,
+)
+from bundle.files import flush_folder, read_regular, turn
 from bundle.manifest import Manifest, valid_name
 
 MANIFEST, GOLDEN, REPORT = "manifest.json", "golden.npz", "report.html"
+LARGEST_MANIFEST = 16 * 2**20  # bytes; a thousand classes take 11 MiB, nearly all of it their confusion matrix
+LARGEST_FILE = 2**31 - 1  # bytes; protobuf allows no larger model
 _STAGING = ".staging-"
 
 
@@ -54,9 +61,12 @@ def open_bundle(path: Path, version: int = 0) -> Bundle:
         if found.name != MANIFEST and found.name not in manifest.files:
             raise BundleCorrupt(found, "unexpected file", f"only {', '.join(manifest.files)} and {MANIFEST}")
     bundle = Bundle(path, version, manifest)
-    contents = {file: bundle.read(file) for file in manifest.files}
+    for file in manifest.files:
+        if file != manifest.model.file:
+            bundle.read(file)
+    model = bundle.read(manifest.model.file)  # one file in memory at a time
     try:
-        external = onnx_file.has_external_data(contents[manifest.model.file])
+        external = onnx_file.has_external_data(model)
     except ValueError as exc:
         raise BundleCorrupt(path / manifest.model.file, f"broken protobuf ({exc})", "an ONNX model") from exc
     if external:
@@ -94,29 +104,43 @@ class Repository:
         version = versions[-1] if version is None else version
         if version not in versions:
             raise VersionNotFound(name, version, versions)
-        bundle = open_bundle(self.root / name / str(version), version)
-        if bundle.name != name:
-            raise BundleCorrupt(bundle.path / MANIFEST, f"it names the model '{bundle.name}'", f"'{name}'")
+        path = self.root / name / str(version)
+        if path.is_symlink():  # to be pointed elsewhere at any time: the number would get another content
+            raise BundleCorrupt(path, "a symbolic link", "a folder, as versions are written once")
+        bundle = open_bundle(path, version)
+        _check_name(bundle, name)
         return bundle
 
     def publish(self, name: str, write: Callable[[Path], None]) -> Bundle:
         """Let `write` fill an empty folder with a bundle's files, check them, and make them the next version.
 
-        Nothing is published when `write` or the check raises.
+        Nothing is published when `write` or the check raises. Raises `NotPublished` where the disk refuses (full, read
+        only), and what `open_bundle` raises.
         """
         if not valid_name(name):
             raise BundleRefused(f"'{name}' is no model name; use a-z, 0-9, '.', '_' and '-', at most 64")
         folder = self.root / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with _turn(folder):
-            staging = _empty_staging(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with turn(folder):
+                version = self._publish(name, folder, write)
+        except OSError as exc:
+            raise NotPublished(folder, exc.strerror or str(exc)) from exc
+        return self.open(name, version)
+
+    def _publish(self, name: str, folder: Path, write: Callable[[Path], None]) -> int:
+        staging = _empty_staging(folder)
+        try:
             write(staging)
-            if (written := open_bundle(staging).name) != name:
-                raise BundleCorrupt(staging / MANIFEST, f"it names the model '{written}'", f"'{name}'")
+            _check_name(open_bundle(staging), name)
             _flush(staging)
             version = _rename_to_next(staging, folder, self.versions(name))
-            _flush_folder(folder)
-        return self.open(name, version)
+        except BaseException:  # give the disk its room back; what cannot be removed now, the next publisher removes
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        flush_folder(folder)
+        flush_folder(self.root)
+        return version
 
 
 def sha256_of(path: Path) -> str:
@@ -127,71 +151,66 @@ def sha256_of(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return _read_regular(path, "UTF-8 JSON").decode()
+        return _read(path, LARGEST_MANIFEST, "UTF-8 JSON").decode()
     except UnicodeDecodeError as exc:
         raise BundleCorrupt(path, f"unreadable ({exc})", "UTF-8 JSON") from exc
 
 
-def _read_regular(path: Path, expected: str) -> bytes:
-    """A link would tie the bundle to a place outside it, and reading a pipe would never end."""
+def _read(path: Path, largest: int, expected: str) -> bytes:
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise BundleCorrupt(path, "no regular file", expected)
-        return path.read_bytes()
+        return read_regular(path, largest)
+    except ValueError as exc:
+        raise BundleCorrupt(path, str(exc), expected) from exc
     except OSError as exc:
         raise BundleCorrupt(path, f"unreadable ({exc.strerror})", expected) from exc
 
 
 def _read_checked(path: Path, expected: str) -> bytes:
-    data = _read_regular(path, f"a file with SHA-256 {expected}")
+    data = _read(path, LARGEST_FILE, f"a file with SHA-256 {expected}")
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise BundleCorrupt(path, f"SHA-256 {found} of {len(data):,} bytes", f"SHA-256 {expected}")
     return data
 
 
+def _check_name(bundle: Bundle, name: str) -> None:
+    if bundle.name != name:
+        raise BundleCorrupt(bundle.path / MANIFEST, f"it names the model '{bundle.name}'", f"'{name}'")
+
+
 def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdigit() and name[0] != "0"
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """One publisher of a model at a time; the kernel gives the lock back when its holder dies."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    """At most 18 digits, as a version travels in 64 bits."""
+    return name.isascii() and name.isdigit() and name[0] != "0" and len(name) <= 18
 
 
 def _empty_staging(folder: Path) -> Path:
     """Whoever holds the turn may remove every staging folder: their owners are gone."""
     for stale in folder.glob(f"{_STAGING}*"):
-        shutil.rmtree(stale)
+        _remove(stale)
     staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
     staging.mkdir()
     return staging
 
 
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():  # no publisher of ours, but it must not stop the next one
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
 def _rename_to_next(staging: Path, folder: Path, versions: list[int]) -> int:
     version = max(versions, default=0) + 1
-    while (folder / str(version)).exists():  # an empty folder would be replaced without a word
+    while os.path.lexists(folder / str(version)):  # an empty folder would be replaced without a word
         version += 1
     staging.rename(folder / str(version))
     return version
 
 
-def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
+def _flush(staging: Path) -> None:
+    for path in staging.iterdir():
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_nlink > 1:  # its other name could still change what was published
+                raise BundleCorrupt(path, "a hard link to a file that has other names", "a file of its own")
             os.fsync(file.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(staging)

@@ -1,5 +1,6 @@
 """JSON to frozen dataclasses and back, with errors that name the field, its value and what was expected."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -11,13 +12,15 @@ from bundle.errors import ManifestInvalid
 
 T = TypeVar("T")
 
+WHOLE = "manifest.json"  # the field under which a document as a whole is refused
+
 
 def parse(text: str) -> Any:
     """JSON text to plain values. Refuses NaN, infinities and a key given twice, which `json` alone lets through."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError) as exc:
-        raise ManifestInvalid("manifest.json", text[:60], f"a JSON document ({exc})") from exc
+        raise ManifestInvalid(WHOLE, text[:60], f"a JSON document ({exc})") from exc
 
 
 def read(kind: type[T], value: Any, field: str = "") -> T:
@@ -42,7 +45,7 @@ def _read(kind: Any, value: Any, field: str) -> Any:
 
 
 def _read_dataclass(kind: Any, value: Any, field: str) -> Any:
-    _expect(dict, value, field or "manifest.json", "an object")
+    _expect(dict, value, field or WHOLE, "an object")
     hints = typing.get_type_hints(kind)
     prefix = f"{field}." if field else ""
     for key in value:
@@ -55,7 +58,7 @@ def _read_dataclass(kind: Any, value: Any, field: str) -> Any:
     try:
         return kind(**found)
     except ValueError as exc:
-        raise ManifestInvalid(field or "manifest.json", value, str(exc)) from exc
+        raise ManifestInvalid(field or WHOLE, value, str(exc)) from exc
 
 
 def _read_tuple(arguments: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
@@ -78,6 +81,8 @@ def _read_literal(allowed: tuple[Any, ...], value: Any, field: str) -> Any:
 
 def _read_union(kinds: tuple[Any, ...], value: Any, field: str) -> Any:
     for kind in kinds:
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            return _read_dataclass(kind, value, field)  # so that its own field is named, not the whole
         try:
             return _read(kind, value, field)
         except ManifestInvalid:
@@ -104,6 +109,8 @@ def _expect(kind: type, value: Any, field: str, expected: str) -> Any:
 
 
 def _name(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return f"an object with the fields {', '.join(item.name for item in dataclasses.fields(kind))}"
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
@@ -115,6 +122,6 @@ def _refuse_constant(name: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' stands twice")
+        times = collections.Counter(key for key, _ in pairs)  # there may be millions, so each is looked at once
+        raise ValueError(f"the key '{times.most_common(1)[0][0]:.60}' stands twice")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from bundle import golden, manifest
 from bundle.golden import Golden
-from bundle.manifest import Manifest, Metrics, Model, Provenance
+from bundle.manifest import Manifest, Metrics, Model, Precision, Provenance
 from bundle.repository import GOLDEN, MANIFEST, REPORT, Bundle
 from training import export, onnx_runtime, provenance, report, verify
 from training.backbones import Classifier
@@ -28,7 +28,9 @@ from training.verify import Verification
 MODEL = "model.onnx"
 
 
-def write(run: Run, model: Classifier, material: Material, folder: Path, reporter: Reporter) -> None:
+def write(
+    run: Run, model: Classifier, material: Material, folder: Path, reporter: Reporter, precision: Precision = "fp32"
+) -> None:
     """Export, verify, measure and describe; `folder` appears complete or not at all.
 
     The manifest's metrics are those of the exported graph itself. Raises `VerificationFailed` or `OutputTaken`.
@@ -38,13 +40,13 @@ def write(run: Run, model: Classifier, material: Material, folder: Path, reporte
         raise OutputTaken(folder)
     reporter.say("exporting to ONNX")
     calibration = run.calibrated().calibration
-    graph = export.to_onnx(model, calibration.temperature, material.preprocessing.crop)
+    graph = export.to_onnx(model, calibration.temperature, material.preprocessing.crop, precision)
     pictures = golden.record(material.preprocessing, torch_infer(model, model))
     verification, probabilities = prove(graph, model, pictures, material, reporter)
     run.write("verification.json", verification)
     metrics = measure(probabilities, material.targets("test").numpy(), material.split.labels)
 
-    record = describe(run, graph, metrics, material)
+    record = describe(run, graph, metrics, verification, material)
     page = report.facts(run, record, probabilities, material)
     run.write_bytes(REPORT, report.render(page, report.mistakes(probabilities, material)).encode())
     contents = {MODEL: graph.data, GOLDEN: pictures.to_bytes(), REPORT: report.render(page).encode()}
@@ -64,14 +66,14 @@ def prove(
     infer = onnx_runtime.infer(graph.data, "logits", "probabilities")
     found = np.split(infer(pictures.pixels), 2, axis=1)[0]
     golden_difference = verify.compare(
-        [f"golden picture {name}" for name in pictures.names], labels, pictures.logits, found
+        [f"golden picture {name}" for name in pictures.names], labels, pictures.logits, found, graph.precision
     )
     expected = material.logits(model, "test", reporter).outputs
     answers = answer_all(
         material.root, photos, material.preprocessing, infer, material.lanes, reporter, "Comparing with ONNX Runtime"
     ).outputs
     logits, probabilities = np.split(answers, 2, axis=1)
-    difference = verify.compare([photo.path for photo in photos], labels, expected, logits)
+    difference = verify.compare([photo.path for photo in photos], labels, expected, logits, graph.precision)
     reporter.say(
         f"ONNX Runtime agrees with torch on {len(pictures.names)} golden pictures and {len(photos)} test photos, "
         f"logits within {max(difference, golden_difference):.1e}"
@@ -79,7 +81,7 @@ def prove(
     return Verification(len(pictures.names), len(photos), golden_difference, difference), probabilities
 
 
-def describe(run: Run, graph: Graph, metrics: Metrics, material: Material) -> Manifest:
+def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verification, material: Material) -> Manifest:
     """The manifest but for the digests of the other files."""
     recipe, source, calibrated = run.recipe(), run.source(), run.calibrated()
     blank = hashlib.sha256(b"").hexdigest()
@@ -87,10 +89,18 @@ def describe(run: Run, graph: Graph, metrics: Metrics, material: Material) -> Ma
         schema_version=manifest.SCHEMA_VERSION,
         name=source.name,
         labels=material.split.labels,
-        model=Model(MODEL, recipe.backbone, "fp32", graph.opset, graph.ir_version, graph.parameters, evidence=True),
+        model=Model(
+            MODEL,
+            recipe.backbone,
+            graph.precision,
+            graph.opset,
+            graph.ir_version,
+            graph.parameters,
+            evidence=True,
+        ),
         preprocessing=material.preprocessing,
         calibration=calibrated.calibration,
-        tolerances=verify.TOLERANCES,
+        tolerances=verification.tolerances(graph.precision),
         metrics=metrics,
         provenance=Provenance(
             created=source.created,

@@ -16,6 +16,7 @@ from training.config import Machine, Recipe
 from training.errors import RecipeInvalid
 
 if TYPE_CHECKING:
+    from bundle.manifest import Precision
     from training.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,6 +82,17 @@ def _training_options(command: F) -> F:
     return command
 
 
+def _precision_option(name: str) -> Callable[[F], F]:
+    return click.option(
+        name,
+        "export_precision",
+        type=click.Choice(["fp32", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="Arithmetic of the convolutions; fp16 halves the file and is meant for CUDA: on a CPU it is slower.",
+    )
+
+
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON instead of a table.")
 
 
@@ -106,15 +118,18 @@ def train(context: click.Context, /, *, as_json: bool, **options: Any) -> None:
 @_recipe_options
 @_machine_options
 @click.option("--models", type=_FOLDER, default=Path("models"), show_default=True, help="Where to publish the bundle.")
+@_precision_option("--export-precision")
 @_json_option
 @click.pass_context
-def retrain(context: click.Context, /, *, as_json: bool, models: Path, **options: Any) -> None:
+def retrain(
+    context: click.Context, /, *, as_json: bool, models: Path, export_precision: "Precision", **options: Any
+) -> None:
     """Train, export, verify and publish the next version of a model: all the way from photos to MODELS/NAME/VERSION."""
     from training import pipeline, summary
     from training.progress import Terminal
 
     run = _train(context, options)
-    folder = pipeline.export(run, None, _machine(options), Terminal())
+    folder = pipeline.export(run, None, _machine(options), Terminal(), export_precision)
     summary.show_run(run, pipeline.publish(folder, models), as_json=as_json)
 
 
@@ -137,15 +152,16 @@ def evaluate(source: Path, data: Path | None, as_json: bool, **options: Any) -> 
 @click.command()
 @click.argument("run", metavar="RUN", type=_FOLDER)
 @click.option("--output", type=_FOLDER, help="Folder of the bundle; it must not exist.  [default: RUN/bundle]")
+@_precision_option("--precision")
 @_machine_options
 @_json_option
-def export(run: Path, output: Path | None, as_json: bool, **options: Any) -> None:
+def export(run: Path, output: Path | None, export_precision: "Precision", as_json: bool, **options: Any) -> None:
     """Turn a finished run into a bundle, and prove that ONNX Runtime answers as torch does."""
     from training import pipeline, summary
     from training.progress import Terminal
     from training.run import Run
 
-    folder = pipeline.export(Run(run), output, _machine(options), Terminal())
+    folder = pipeline.export(Run(run), output, _machine(options), Terminal(), export_precision)
     summary.show_bundle(folder, as_json=as_json)
 
 

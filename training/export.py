@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from bundle.manifest import Precision
 from training.augment import MEAN, STD
 from training.backbones import Classifier
 from training.fold import folded
@@ -25,6 +26,7 @@ class Graph:
     """A serialized ModelProto without external data, and the facts that the manifest tells of it."""
 
     data: bytes
+    precision: Precision
     opset: int
     ir_version: int
     parameters: int
@@ -35,11 +37,14 @@ class Servable(nn.Module):
 
     Evidence is the head as a 1×1 convolution on the last feature map; its mean over h, w plus the bias is the logit,
     because the head is linear (Zhou et al. 2016, "Learning Deep Features for Discriminative Localization").
+
+    With fp16 the convolutions compute in half precision. The subtraction before them and the mean, temperature and
+    softmax after them stay in float32: they cost nothing, and a mean over many or an exponential loses most in 11 bits.
     """
 
     mean: Tensor
 
-    def __init__(self, model: Classifier, temperature: float) -> None:
+    def __init__(self, model: Classifier, temperature: float, precision: Precision = "fp32") -> None:
         super().__init__()
         plain = folded(model).cpu()
         self.features = plain.features
@@ -49,17 +54,20 @@ class Servable(nn.Module):
         self.weight = nn.Parameter(plain.head.weight.detach()[:, :, None, None].clone())
         self.bias = nn.Parameter(plain.head.bias.detach().clone())
         self.temperature = temperature
+        if precision == "fp16":
+            self.features.half()
+            self.weight.data = self.weight.data.half()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         centered = pixels.float().permute(0, 3, 1, 2) - self.mean  # its deviation is in the first convolution
-        evidence = conv2d(self.features(centered), self.weight)
+        evidence = conv2d(self.features(centered.to(self.weight.dtype)), self.weight).float()
         logits = evidence.mean((2, 3)) + self.bias
         return (logits / self.temperature).softmax(1), logits, evidence
 
 
-def to_onnx(model: Classifier, temperature: float, crop: int) -> Graph:
+def to_onnx(model: Classifier, temperature: float, crop: int, precision: Precision = "fp32") -> Graph:
     """Export for any number of pictures of `crop` × `crop` pixels, and have ONNX's own checker look at the result."""
-    servable = Servable(model, temperature).eval()
+    servable = Servable(model, temperature, precision).eval()
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)  # a batch of one would be taken for a constant
     with warnings.catch_warnings():
         # torch.export copies its own tree specifications in a way that it warns of itself.
@@ -79,7 +87,8 @@ def to_onnx(model: Classifier, temperature: float, crop: int) -> Graph:
     _remove_traces(proto)
     onnx.checker.check_model(proto, full_check=True)
     opset = next(entry.version for entry in proto.opset_import if not entry.domain)
-    return Graph(proto.SerializeToString(), opset, proto.ir_version, sum(part.numel() for part in model.parameters()))
+    parameters = sum(part.numel() for part in model.parameters())
+    return Graph(proto.SerializeToString(), precision, opset, proto.ir_version, parameters)
 
 
 def _first_convolution(features: nn.Module) -> nn.Conv2d:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bundle.manifest import Precision
 from bundle.preprocessing import Preprocessing
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle
 from training import bundling, data, device, evaluate, lanes, run, split, strategies, weights
@@ -141,7 +142,9 @@ def evaluate_any(of: Path, folder: Path | None, machine: Machine, reporter: Repo
     return evaluate.of_run(of, model, temperature, folder, material, reporter)
 
 
-def export(started: Run, output: Path | None, machine: Machine, reporter: Reporter) -> Path:
+def export(
+    started: Run, output: Path | None, machine: Machine, reporter: Reporter, precision: Precision = "fp32"
+) -> Path:
     """Write a verified bundle into `output`, by default the run's `bundle/`, and return its folder.
 
     Raises `VerificationFailed`, `RunUnusable` or `LibraryMissing`.
@@ -150,7 +153,7 @@ def export(started: Run, output: Path | None, machine: Machine, reporter: Report
     with timed(seconds, "export"):
         material = material_of(started, Machine("cpu", machine.workers))
         folder = started.path / "bundle" if output is None else output
-        bundling.write(started, trained(started, material), material, folder, reporter)
+        bundling.write(started, trained(started, material), material, folder, reporter, precision)
     started.write("seconds.json", seconds)
     return folder
 

@@ -2,7 +2,11 @@
 
 import io
 import os
+import shlex
+import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +19,15 @@ from PIL import Image
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "flower_photos"
 ALL_PHOTOS = "ANTHER_ALL_PHOTOS"
 EXIF_ORIENTATION = 0x0112
+ROOT = Path(__file__).parents[2]
+_OWN_MOUNTS = ("unshare", "--map-root-user", "--mount", "sh", "-c")
 
 Encode = Callable[..., bytes]
 Chunk = Callable[[bytes, bytes], bytes]
+
+
+class WithMount(Protocol):
+    def __call__(self, mount: str, script: str, *arguments: object) -> "subprocess.CompletedProcess[str]": ...
 
 
 class Png(Protocol):
@@ -54,6 +64,15 @@ def orientation() -> Callable[[int], bytes]:
 
 
 @pytest.fixture(scope="session")
+def with_mount() -> WithMount:
+    """`with_mount("mount …", script, *arguments)` runs Python where the shell's mounts are seen by nobody else."""
+    probe = [*_OWN_MOUNTS, "mount -t tmpfs tmpfs /tmp"]
+    if shutil.which("unshare") is None or subprocess.run(probe, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    return _with_mount
+
+
+@pytest.fixture(scope="session")
 def chunk() -> Chunk:
     return _chunk
 
@@ -80,6 +99,12 @@ def scene() -> Image.Image:
 def small_files() -> dict[str, bytes]:
     """Small files of all six formats in the kinds that decoders treat differently."""
     return _small_files()
+
+
+def _with_mount(mount: str, script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    python = shlex.join([sys.executable, "-c", script, *map(str, arguments)])
+    command = [*_OWN_MOUNTS, f"{mount} && exec {python}"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=120)
 
 
 def _encode(image: Image.Image, format_name: str, **options: object) -> bytes:

@@ -34,10 +34,30 @@ EXAMPLES: list[tuple[AntherError, str]] = [
         "model.onnx keeps tensors in external files; a bundle holds one self-contained model.onnx",
     ),
     (errors.GoldenMismatch("tiny", "has", "1", "2"), "golden picture 'tiny': has 1; expected 2"),
+    (
+        errors.PolicyInvalid(Path("flowers/serving.json"), "field 'loaded' is 1; expected true or false"),
+        "flowers/serving.json is no serving policy: field 'loaded' is 1; expected true or false; correct or delete it",
+    ),
     (errors.ModelNotFound("roses", ["flowers", "birds"]), "no model 'roses'; available: flowers, birds"),
     (errors.ModelNotFound("roses", []), "no model 'roses'; available: none"),
     (errors.VersionNotFound("flowers", 3, [1, 2]), "model 'flowers' has no version 3; available: 1, 2"),
     (errors.VersionNotFound("flowers", 3, []), "model 'flowers' has no version 3; available: none"),
+    (errors.NoEarlierVersion(2, [2, 3]), "there is no version before 2 to roll back to; available: 2, 3"),
+    (errors.NoEarlierVersion(0, []), "there is no version before 0 to roll back to; available: none"),
+    (
+        errors.NotPublished(Path("models/flowers"), "No space left on device"),
+        (
+            "publishing into models/flowers failed (No space left on device); "
+            "earlier versions are untouched, so put that right and retry"
+        ),
+    ),
+    (
+        errors.PolicyNotWritable(Path("flowers/serving.json"), "Read-only file system"),
+        (
+            "flowers/serving.json cannot be written (Read-only file system); "
+            "the policy is as it was: run this where that folder can be written"
+        ),
+    ),
 ]
 
 
@@ -63,3 +83,23 @@ def test_every_leaf_has_an_example_here() -> None:
 def test_the_docstring_draws_the_whole_tree() -> None:
     drawn = {line.strip("│├└─ ").split(" ")[0] for line in inspect.getdoc(errors).splitlines()[2:]}
     assert drawn == set(every_error())
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000])
+def test_nothing_from_outside_makes_a_sentence_long(size: int) -> None:
+    """Sentences go to logs, and what a file holds may be of any size."""
+    text, numbers = "x" * size, [0] * size
+    for error in [
+        errors.ManifestInvalid(text, numbers, text),
+        errors.ManifestInvalid("labels", {text: text}, "a list"),
+        errors.BundleCorrupt(Path("model.onnx"), text, text),
+    ]:
+        assert len(str(error)) < 800
+        assert sum(map(len, error.facts.values())) < 800
+
+
+def test_a_value_may_be_nested_deeper_than_python_recurses() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert "[[[" in str(errors.ManifestInvalid("labels", nested, "a list"))

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import random
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -260,6 +261,87 @@ def test_what_is_no_archive_is_refused(data: bytes) -> None:
         Golden.from_bytes(data)
 
 
+def test_an_archive_of_other_files_is_refused(recorded: Golden) -> None:
+    with pytest.raises(ValueError, match="6 files in the archive instead of names, lengths, encoded, pixels, logits"):
+        Golden.from_bytes(archive(recorded, more=np.zeros(3)))
+
+
+def bomb(size: int, claimed: int | None = None) -> bytes:
+    """Zeros that deflate packs a thousandfold, as the pixels of no picture; the array's header may claim fewer."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in ("names", "lengths", "encoded", "logits"):
+            packed.writestr(f"{name}.npy", npy(np.zeros(0)))
+        with packed.open("pixels.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, header("|u1", (claimed or size,)))
+            for _ in range(0, size, 2**20):
+                file.write(bytes(2**20))
+    return buffer.getvalue()
+
+
+def header(descr: str, shape: tuple[int, ...]) -> dict[str, object]:
+    return {"descr": descr, "fortran_order": False, "shape": shape}
+
+
+def peak_of_reading(data: bytes, **options: int) -> int:
+    """Most bytes that Python and NumPy held while `data` was refused."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r".+"):
+            Golden.from_bytes(data, **options)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused_unopened() -> None:
+    data = bomb(2**26)
+    assert len(data) < 2**17
+    with pytest.raises(ValueError, match=r"it unpacks to 67,\d+,\d+ bytes, more than the 1,000,000 that are read"):
+        Golden.from_bytes(data, largest=1_000_000)
+    assert peak_of_reading(data, largest=1_000_000) < 2**20
+
+
+def test_an_archive_that_understates_its_size_unpacks_to_no_more_than_it_says() -> None:
+    """The directory at the end and the array's header say 1 KiB, the data go on for 64 MiB."""
+    data = bomb(2**26, claimed=800)
+    place = data.rindex(b"PK\x01\x02")
+    assert b"pixels" in data[place:]
+    forged = data[: place + 24] + (1024).to_bytes(4, "little") + data[place + 28 :]
+    assert peak_of_reading(forged, largest=1_000_000) < 2**20
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**62, 2**62), (2**20, 2**20), (10**30,)])
+def test_a_header_that_claims_more_than_there_is_gets_no_memory(shape: tuple[int, ...]) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header("|u1", shape))
+    claims = {name: npy(np.zeros(0)) for name in ("names", "lengths", "encoded", "logits")}
+    data = zipped(**claims, pixels=buffer.getvalue())
+    with pytest.raises(ValueError, match=r"an array of shape \(\d+.*\) in \d+ bytes"):
+        Golden.from_bytes(data)
+    assert peak_of_reading(data) < 2**20
+
+
+def test_an_array_in_another_format_is_refused() -> None:
+    """`to_bytes` writes format 1.0; what only a later one can express is not in golden pictures."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_2_0(buffer, header("|u1", (0,)))
+    arrays = dict.fromkeys(("names", "lengths", "encoded", "pixels", "logits"), buffer.getvalue())
+    with pytest.raises(ValueError, match=r"an array in format \(2, 0\)"):
+        Golden.from_bytes(zipped(**arrays))
+
+
+def test_pickled_objects_are_not_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    trap = zipped(**dict.fromkeys(("names", "lengths", "encoded", "pixels", "logits"), npy(np.array([Trap()], object))))
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        Golden.from_bytes(trap)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_any_damage_gives_the_same_pictures_or_a_value_error() -> None:
     small = Golden(("a", "b"), (b"one", b"three"), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3), np.float32))
     original, generator, refused = small.to_bytes(), random.Random(0), 0
@@ -294,6 +376,23 @@ def test_unreadable_golden_pictures_make_the_bundle_corrupt(make_bundle, tmp_pat
     with pytest.raises(
         BundleCorrupt, match=r"golden.npz: unreadable \(.*\); expected golden pictures written by Anther"
     ):
+        golden.load(bundle)
+
+
+def test_golden_pictures_of_another_number_of_classes_make_the_bundle_corrupt(make_bundle, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "1")
+    manifest = Manifest.from_json((folder / MANIFEST).read_text())
+    labels = (*manifest.labels, "sunflowers")
+    (folder / MANIFEST).write_text(dataclasses.replace(manifest, labels=labels).to_json())
+    expected = r"golden\.npz: it has 3 logits a picture for 4 labels; expected one for each"
+    with pytest.raises(BundleCorrupt, match=expected):
+        golden.load(open_bundle(folder))
+
+
+def test_golden_pictures_that_would_fill_the_memory_make_the_bundle_corrupt(make_bundle, tmp_path: Path) -> None:
+    """64 pictures of the size that the manifest names, and 64 MiB of files, are the most that are unpacked."""
+    bundle = rewritten(make_bundle(tmp_path / "1"), bomb(2**26 + 2**20))
+    with pytest.raises(BundleCorrupt, match=r"it unpacks to 68,.* bytes, more than the 67,305,472 that are read"):
         golden.load(bundle)
 
 

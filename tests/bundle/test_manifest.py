@@ -246,6 +246,7 @@ def test_a_key_given_twice_is_refused(text: str) -> None:
         Manifest.from_json(text.replace('"name": "flowers",', '"name": "flowers", "name": "flowers",'))
 
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 WRONG = [  # field, value, named field, expectation
     ("name", "Flowers", "manifest.json", "a name like 'flowers'"),
     ("name", "../flowers", "manifest.json", "a name like 'flowers'"),
@@ -255,7 +256,10 @@ WRONG = [  # field, value, named field, expectation
     ("labels", ["a", ""], "manifest.json", "two or more different labels"),
     ("labels", ["a", "\ud800"], "labels[1]", "a text of whole characters"),
     ("model.file", "other.onnx", "manifest.json", "the model file 'other.onnx' among files"),
-    ("model.precision", "int8", "model.precision", "'fp32'"),
+    ("model.precision", "int8", "model.precision", "'fp32' or 'fp16'"),
+    ("model.precision", "tf32", "model.precision", "'fp32' or 'fp16'"),
+    ("model.opset", -1, "model", "opset from 0 to 9223372036854775807, got -1"),
+    ("model.parameters", 2**63, "model", "parameters from 0 to 9223372036854775807, got 9223372036854775808"),
     ("preprocessing.crop", 300, "preprocessing", "0 < crop <= resize <= 4096, got crop 300"),
     ("preprocessing.alpha", "black", "preprocessing.alpha", "'white'"),
     ("preprocessing.interpolation", "bicubic", "preprocessing.interpolation", "'bilinear-antialias'"),
@@ -266,7 +270,34 @@ WRONG = [  # field, value, named field, expectation
     ("metrics.top1_interval", [0.1], "metrics.top1_interval", "a list of 2 values"),
     ("metrics.confusion", [[1.5]], "metrics.confusion[0][0]", "a whole number"),
     ("reference.confidence.counts", [1], "reference.confidence", "one more edge than counts, got 3 and 1"),
-    ("tolerances", {"CPUExecutionProvider": 1e-4}, "tolerances.CPUExecutionProvider", "an object"),
+    ("reference.confidence.counts", [1, -1], "reference.confidence", "counts from 0 to 9223372036854775807, got"),
+    ("reference.confidence.edges", [0, 1, 1], "reference.confidence", "edges that rise, got [0.0, 1.0, 1.0]"),
+    ("reference.predicted", {"daisy": -1}, "reference", "counts from 0 to 9223372036854775807, got"),
+    (
+        "tolerances",
+        {CPU: {"int8": 1}},
+        "manifest.json",
+        f"tolerances of {CPU} for fp32",
+    ),
+    (
+        "tolerances",
+        {CPU: {"tf32": 1}},
+        "manifest.json",
+        f"tolerances of {CPU} for fp32",
+    ),
+    (
+        "tolerances",
+        {CPU: {"fp32": 0}},
+        "manifest.json",
+        "a finite tolerance over 0 for fp32 on CPUEx",
+    ),
+    (
+        "tolerances",
+        {CPU: {"fp16": -1}},
+        "manifest.json",
+        "a finite tolerance over 0 for fp16 on CPU",
+    ),
+    ("tolerances", {CPU: 1e-4}, f"tolerances.{CPU}", "an object"),
     ("files", {}, "manifest.json", "the model file 'model.onnx' among files"),
 ]
 
@@ -282,6 +313,25 @@ def test_a_wrong_value_is_named_with_what_was_expected(
         Manifest.from_json(sealed(record))
     assert refusal.value.facts["field"] == named
     assert refusal.value.facts["expected"].startswith(expected)
+
+
+def test_each_provider_has_a_tolerance_for_each_precision_and_cuda_may_have_one_for_tf32(text: str) -> None:
+    record = json.loads(text)
+    record["model"]["precision"] = "fp16"
+    record["tolerances"] = {
+        CPU: {"fp32": 1e-4, "fp16": 0.05},
+        CUDA: {"fp32": 1e-3, "tf32": 1e-2, "fp16": 0.05},
+        "SomeExecutionProvider": {},
+    }
+    found = Manifest.from_json(sealed(record))
+    assert (found.model.precision, found.tolerances) == ("fp16", record["tolerances"])
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf")])
+def test_no_tolerance_lets_everything_pass(manifest: Manifest, tolerance: float) -> None:
+    """Also where it comes from a program, which may hold what JSON cannot."""
+    with pytest.raises(ValueError, match=r"a finite tolerance over 0 for fp32 on CPUExecutionProvider, got (nan|inf)"):
+        dataclasses.replace(manifest, tolerances={CPU: {"fp32": tolerance}})
 
 
 ODD_FILES = [

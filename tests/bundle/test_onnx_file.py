@@ -1,6 +1,7 @@
 """External data is found wherever ONNX allows a tensor, and nothing else is taken for it."""
 
 import random
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -240,15 +241,39 @@ def test_any_damage_gives_an_answer_or_a_value_error() -> None:
     assert min(answers.values()) > 100, "every outcome was reached"
 
 
-def test_deep_nesting_takes_no_stack() -> None:
-    """A thousand graphs in one another would end a recursive reader."""
+def nested(levels: int) -> bytes:
+    """A tensor outside the file, in a graph in a node's attribute in a graph, and so on: 3 messages a level."""
     data = tensor(external=True).SerializeToString()
     data = b"\x2a" + varint(len(data)) + data  # Graph.initializer
-    for _ in range(5000):
+    for _ in range(levels):
         data = b"\x32" + varint(len(data)) + data  # Attribute.g
         data = b"\x2a" + varint(len(data)) + data  # Node.attribute
         data = b"\x0a" + varint(len(data)) + data  # Graph.node
-    assert has_external_data(b"\x3a" + varint(len(data)) + data)  # Model.graph
+    return b"\x3a" + varint(len(data)) + data  # Model.graph
+
+
+def test_nothing_is_too_deep_that_a_runtime_can_read() -> None:
+    deepest = nested(32)
+    assert onnx.load_from_string(deepest).graph.node
+    assert has_external_data(deepest)
+
+
+@pytest.mark.parametrize("levels", [33, 5000])
+def test_what_no_runtime_reads_is_refused_and_takes_no_stack(levels: int) -> None:
+    with pytest.raises(ValueError, match="nested more than"):
+        has_external_data(nested(levels))
+
+
+def test_a_file_of_empty_messages_takes_little_memory() -> None:
+    """An empty node is two bytes; one object for each would be a hundred."""
+    nodes = b"\x0a\x00" * 50_000
+    data = b"\x3a" + varint(len(nodes)) + nodes
+    tracemalloc.start()
+    try:
+        assert not has_external_data(data)
+        assert tracemalloc.get_traced_memory()[1] < len(data)
+    finally:
+        tracemalloc.stop()
 
 
 def varint(value: int) -> bytes:

@@ -137,6 +137,33 @@ def test_a_long_value_is_shortened_in_the_message() -> None:
     assert len(str(refusal.value)) < 200
 
 
+def test_the_record_behind_a_choice_is_named_with_its_own_field() -> None:
+    @dataclass(frozen=True)
+    class Choice:
+        inner: Inner | None
+
+    assert schema.read(Choice, {"inner": None}, "").inner is None
+    with pytest.raises(ManifestInvalid, match=r"^manifest field 'inner\.rate' is 'x'; expected a number"):
+        schema.read(Choice, {"inner": {"count": 1, "rate": "x"}})
+    with pytest.raises(ManifestInvalid, match=r"'inner' is 3; expected an object with the fields count, rate or null"):
+        schema.read(Choice, {"inner": 3})
+
+
+def test_a_key_given_twice_among_very_many_is_found_at_once() -> None:
+    """A search for each key would take hours for what a manifest of the largest size can hold."""
+    keys = ", ".join(f'"{number}": 0' for number in range(200_000))
+    with pytest.raises(ManifestInvalid, match="the key 'twice' stands twice"):
+        schema.parse(f'{{{keys}, "twice": 0, "twice": 0}}')
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 7))
+def test_nesting_of_any_depth_is_refused_and_never_ends_the_reader(depth: int) -> None:
+    """Some depths can just be parsed, and what is done with them afterwards must not overflow either."""
+    nested = "[" * depth + "]" * depth
+    with pytest.raises(ManifestInvalid):
+        schema.read(Outer, {**good(), "title": schema.parse(nested)})
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

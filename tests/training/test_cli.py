@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from bundle.errors import AntherError
-from bundle.repository import Repository
+from bundle.repository import Repository, open_bundle
 from training import cli, summary
 from training.config import Recipe
 from training.errors import FlatFolder
@@ -47,7 +47,7 @@ def test_retrain_goes_all_the_way(photos, recipe, backbone_file, tmp_path):
                for part in ("--" + name.replace("_", "-"), value)]  # fmt: skip
     result = call(
         cli.retrain, "--data", photos, "--name", "colours", "--weights", backbone_file, *options, "--device", "cpu",
-        "--workers", 0, "--runs", tmp_path / "runs", "--models", tmp_path / "models",
+        "--workers", 0, "--runs", tmp_path / "runs", "--models", tmp_path / "models", "--export-precision", "fp16",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "top-1" in result.stdout
@@ -55,6 +55,7 @@ def test_retrain_goes_all_the_way(photos, recipe, backbone_file, tmp_path):
     assert str(tmp_path / "models" / "colours" / "1") in result.stdout
     bundle = Repository(tmp_path / "models").open("colours", 1)
     assert bundle.manifest.provenance.recipe == fields
+    assert bundle.manifest.model.precision == "fp16"
 
 
 def test_train_prints_one_line_of_json_and_export_follows(photos, recipe, backbone_file, tmp_path):
@@ -70,7 +71,9 @@ def test_train_prints_one_line_of_json_and_export_follows(photos, recipe, backbo
     again = call(cli.train, "--resume", record["run"], "--device", "cpu")
     assert again.exit_code == 0, again.output
     assert f"anther export {record['run']}" in again.stdout
-    exported = call(cli.export, record["run"], "--output", tmp_path / "out", "--device", "cpu", "--json")
+    out = tmp_path / "out"
+    exported = call(cli.export, record["run"], "--output", out, "--precision", "fp16", "--device", "cpu", "--json")
+    assert open_bundle(out).manifest.model.precision == "fp16"
     assert set(json.loads(exported.stdout)["files"]) == {"model.onnx", "golden.npz", "report.html"}
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from bundle import onnx_file
 from training import export, onnx_runtime, weights
@@ -95,3 +96,48 @@ def test_exporting_again_gives_the_same_bytes_and_leaves_the_model_as_it_was(mod
 
 def test_parameters_are_counted_before_folding(model, graph):
     assert graph.parameters == sum(part.numel() for part in model.parameters())
+
+
+# Half precision
+
+
+@pytest.fixture(scope="module")
+def half(model):
+    return export.to_onnx(model, 1.7, CROP, "fp16")
+
+
+def test_half_precision_changes_neither_inputs_nor_outputs(graph, half):
+    single, proto = onnx.load_from_string(graph.data).graph, onnx.load_from_string(half.data).graph
+    assert (list(proto.input), list(proto.output)) == (list(single.input), list(single.output))
+    assert (half.precision, graph.precision) == ("fp16", "fp32")
+    assert half.parameters == graph.parameters
+
+
+def test_half_precision_halves_the_file(graph, half):
+    assert len(half.data) < 0.55 * len(graph.data)
+
+
+def test_all_convolutions_and_nothing_around_them_compute_in_half_precision(half):
+    """The subtraction of the mean, and everything from the evidence on, stay in float32."""
+    proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(half.data))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*proto.graph.value_info, *proto.graph.output)}
+    by_operation = {}
+    for node in proto.graph.node:
+        by_operation.setdefault(node.op_type, set()).add(kinds[node.output[0]])
+    single, half_precision = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    assert by_operation["Conv"] == {half_precision}
+    assert by_operation["Sub"] == by_operation["ReduceMean"] == by_operation["Softmax"] == {single}
+
+
+def test_half_precision_answers_nearly_alike_on_the_cpu(half, answers, pixels):
+    found = dict(
+        zip(export.OUTPUTS, onnx_runtime.session(half.data).run(export.OUTPUTS, {"pixels": pixels}), strict=True)
+    )
+    assert {name: output.dtype for name, output in found.items()} == dict.fromkeys(export.OUTPUTS, np.float32)
+    difference = np.abs(found["logits"] - answers["logits"]).max()
+    assert 0 < difference < 0.05 * np.abs(answers["logits"]).max()
+    assert found["probabilities"] == pytest.approx(softmax(found["logits"], 1.7), abs=1e-6)
+
+
+def test_a_model_exported_in_half_precision_stays_as_it_was(model, half):
+    assert {part.dtype for part in model.parameters()} == {torch.float32}

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -58,6 +59,19 @@ def test_a_published_version_opens_and_replays(finished):
     assert golden.replay(golden.load(bundle), manifest.preprocessing, infer, tolerance) < tolerance / 10
 
 
+def test_a_bundle_in_half_precision_declares_it_and_replays_within_what_was_measured(finished, copied, tmp_path):
+    folder = pipeline.export(copied, tmp_path / "half", MACHINE, Silent(), "fp16")
+    bundle = pipeline.publish(folder, tmp_path / "models")
+    manifest, single = bundle.manifest, finished.bundle.manifest
+    assert manifest.model == dataclasses.replace(single.model, precision="fp16")
+    assert manifest.provenance == single.provenance
+    tolerance = manifest.tolerances["CPUExecutionProvider"]["fp16"]
+    assert manifest.tolerances["CUDAExecutionProvider"] == {"fp16": tolerance}
+    infer = onnx_runtime.infer(bundle.read(manifest.model.file), "logits")
+    difference = golden.replay(golden.load(bundle), manifest.preprocessing, infer, tolerance)
+    assert 1e-5 < difference < tolerance / 3
+
+
 def test_the_run_holds_every_record(finished):
     files = {path.name for path in finished.run.path.iterdir()}
     expected = ["recipe", "source", "check", "split", "curves", "calibration", "evaluation", "verification", "seconds"]
@@ -109,11 +123,11 @@ def test_a_graph_that_is_not_the_model_is_refused(copied, monkeypatch):
     shutil.rmtree(copied.path / "bundle")
     real = export.to_onnx
 
-    def another(model, temperature, crop) -> Graph:
+    def another(model, temperature, crop, precision) -> Graph:
         other = copy.deepcopy(model)
         with torch.no_grad():
             other.head.weight.copy_(model.head.weight.roll(1, 0))
-        return real(other, temperature, crop)
+        return real(other, temperature, crop, precision)
 
     monkeypatch.setattr(bundling.export, "to_onnx", another)
     with pytest.raises(VerificationFailed, match="is not the trained model: golden picture"):
