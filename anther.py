@@ -19,6 +19,7 @@ __all__ = ["AntherError", "CallFailed", "Classification", "Client", "Prediction"
 
 _COMMANDS = {  # in the order of the help
     "serve": "service.cli",
+    "models": "service.models_cli",
     "classify": "service.cli",
     "retrain": "training.cli",
     "train": "training.cli",

@@ -16,7 +16,7 @@ from benchmarks.subject import photo_option
 from bundle.preprocessing import decode
 from bundle.repository import Repository
 from service.cores import usable_cores
-from service.engine import OnnxEngine
+from service.engine import open_on_cpu
 from service.memory import keep_freed_memory
 
 _WARM_UP = 20  # pictures
@@ -39,7 +39,7 @@ def _share(ready: Barrier) -> None:
 def _worker(models: Path, model: str, photo: Path, seconds: float) -> float:
     keep_freed_memory()
     bundle = Repository(models).open(model)
-    engine = OnnxEngine(bundle.read(bundle.manifest.model.file), "cpu")
+    engine = open_on_cpu(bundle)
     data = photo.read_bytes()
 
     def classify() -> int:

@@ -1,7 +1,9 @@
 """Generate the committed Python code from the .proto files: `python proto/generate.py [FOLDER]`.
 
 protoc writes absolute imports (`from anther.v1 import …`), which would meet `anther.py`; they are made to name the
-package that the code really lives in.
+package that the code really lives in. And it registers every message in one pool for the whole process, where the
+standard protocol's names are taken as soon as another library brings its own copy, such as Triton's client; that
+protocol's messages get a pool of their own.
 """
 
 import re
@@ -13,6 +15,9 @@ from grpc_tools import protoc
 
 SOURCES = Path(__file__).parent
 DEFAULT_FOLDER = SOURCES.parent / "service" / "rpc" / "pb"
+_PACKAGES = "anther|inference"
+_OTHERS_REGISTER_TOO = "inference"
+_SHARED_POOL, _OWN_POOL = "_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"
 
 
 def generate(folder: Path) -> list[Path]:
@@ -31,11 +36,16 @@ def generate(folder: Path) -> list[Path]:
         raise SystemExit("protoc failed; its messages stand above")
     written = sorted(path for path in folder.rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"})
     for path in written:
-        text = re.sub(r"^from anther\.", "from service.rpc.pb.anther.", path.read_text(), flags=re.MULTILINE)
-        path.write_text(text)
+        path.write_text(_placed(path.read_text(), path.relative_to(folder).parts[0]))
         for parent in path.relative_to(folder).parents:
             (folder / parent / "__init__.py").touch()
     return written
+
+
+def _placed(text: str, package: str) -> str:
+    """Generated code as it must read where it lives."""
+    text = re.sub(rf"^from ({_PACKAGES})\b", r"from service.rpc.pb.\1", text, flags=re.MULTILINE)
+    return text.replace(_SHARED_POOL, _OWN_POOL) if package == _OTHERS_REGISTER_TOO else text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Addresses to listen on: tried before a server takes them, and written as clients write them."""
+"""Addresses to listen on: tried before a server takes them, kept for several, and written as clients write them."""
 
 import socket
 
@@ -10,12 +10,35 @@ def shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def banner(host: str, grpc_port: int, ops_port: int, what: str) -> str:
+    """The line by which callers learn where a server listens and what it serves."""
+    return f"Anther is ready: gRPC {shown(host, grpc_port)}, operations http://{shown(host, ops_port)}, {what}"
+
+
 def refuse_unusable(host: str, port: int, option: str) -> None:
     """Raises `PortUnavailable` with the system's reason, which gRPC keeps to itself. Port 0 is any free one."""
+    _bound(host, port, option, socket.SO_REUSEADDR).close()  # as servers do
+
+
+def reserve(host: str, port: int, option: str) -> socket.socket:
+    """A socket that keeps the port, and listens to nobody, for processes of this user that share it (SO_REUSEPORT).
+
+    Port 0 becomes one number for all of them. Raises as `refuse_unusable` does, which knows of others on the port.
+    """
+    refuse_unusable(host, port, option)
+    return _bound(host, port, option, socket.SO_REUSEPORT)
+
+
+def _bound(host: str, port: int, option: str, reuse: int) -> socket.socket:
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-            attempt.bind(place)
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, reuse, 1)
+            bound.bind(place)
+        except OSError:
+            bound.close()
+            raise
     except (OSError, UnicodeError) as exc:
         raise PortUnavailable(shown(host, port), getattr(exc, "strerror", None) or str(exc), option) from exc
+    return bound

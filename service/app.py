@@ -1,42 +1,51 @@
 """The composition root: builds every part, starts them in order, and takes them down in the reverse order."""
 
 import asyncio
+import gc
 import logging
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.address import shown
+from service.address import banner
 from service.classifier import Classifier
 from service.config import Settings
+from service.control import PolicyControl
 from service.cores import usable_cores
-from service.engine import OnnxEngine, check_runtime
+from service.engine import open_on_cpu
 from service.http.ops import OpsServer
 from service.lanes import Lanes
 from service.memory import keep_freed_memory
 from service.metrics import Metrics
 from service.registry import Registry
 from service.rpc.server import RpcServer
+from service.runtime import check_runtime
+from service.shadow import Shadow
+from service.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
 
 class App:
-    """One server. Start: operations port → models → gRPC. Stop: NOT_SERVING → refuse → drain → close."""
+    """One server. Start: operations port → models → gRPC. Stop: NOT_SERVING → refuse → drain → close.
+
+    Where the settings say that there are several workers, it is one of them; their supervisor has the operations port.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._metrics = Metrics()
-        self._registry = Registry(
-            Repository(settings.models), lambda model: OnnxEngine(model, settings.device), settings.default_model
-        )
+        self._metrics = Metrics(shared=settings.workers > 1)
+        self._registry = Registry(Repository(settings.models), open_on_cpu, settings.default_model)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._lanes = Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
-        self._classifier = Classifier(self._registry, self._lanes, limits)
+        self._shadow = Shadow(self._registry, limits, self._metrics.shadowed)
+        self._classifier = Classifier(self._registry, self._lanes, limits, self._shadow.copy)
+        self._watcher = Watcher(self._registry, settings.watch_s)
         self._state = "starting"
         self._metrics.watch(lambda: self._lanes.waiting, lambda: self._lanes.waiting + self._lanes.running)
         self._ops: OpsServer | None = None
@@ -44,17 +53,17 @@ class App:
 
     async def start(self) -> None:
         """Raises `PortUnavailable`, `NoModelReady` and what opening an engine raises."""
-        self._ops = OpsServer(
-            self._settings.host, self._settings.ops_port, self._metrics.registry, self._liveness, self._readiness
-        )
+        if self._settings.workers == 1:
+            self._ops = OpsServer(
+                self._settings.host, self._settings.ops_port, self._metrics.registry, self._liveness, self._readiness
+            )
+        self._registry.on_change.append(self._metrics.changed)
         self._registry.load_all()
-        for model in self._registry.live():
-            self._metrics.loaded(model)
-        for which in self._registry.refused:
-            name, _, version = which.rpartition("/")
-            self._metrics.refused_version(name, version)
-        self._rpc = RpcServer(self._classifier, self._metrics, self._settings)
+        control = PolicyControl(self._registry, self._watcher) if self._settings.control else None
+        self._rpc = RpcServer(self._classifier, self._metrics, self._settings, control)
         await self._rpc.start()
+        self._watcher.start()
+        self._shadow.start()
         self._state = "serving"
 
     async def stop(self) -> None:
@@ -66,6 +75,8 @@ class App:
             await self._rpc.announce_stop()
             await self._rpc.stop(max(0.0, deadline - time.monotonic()))
         await asyncio.to_thread(self._lanes.close)
+        await asyncio.to_thread(self._shadow.close)
+        await asyncio.to_thread(self._watcher.close)
         self._registry.close()
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
@@ -74,11 +85,15 @@ class App:
         """Where it listens and what it serves, in one line."""
         assert self._rpc is not None
         assert self._ops is not None
-        grpc, ops = (shown(self._settings.host, port) for port in (self._rpc.port, self._ops.port))
-        models = ", ".join(
-            f"{model.name}/{model.version} on {model.engine.provider}" for model in self._registry.live()
-        )
-        return f"Anther is ready: gRPC {grpc}, operations http://{ops}, {models}"
+        return banner(self._settings.host, self._rpc.port, self._ops.port, self.serving())
+
+    def serving(self) -> str:
+        return ", ".join(f"{model.name}/{model.version} on {model.engine.provider}" for model in self._registry.live())
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What a supervisor asks regularly; the numbers that it shows are brought up to date with it."""
+        self._metrics.sample()
+        return {"live": self._liveness(), "ready": self._readiness()}
 
     def _liveness(self) -> dict[str, Any]:
         return {"ok": self._lanes.alive() or self._state == "draining", "state": self._state}
@@ -87,27 +102,35 @@ class App:
         return {
             "ok": self._state == "serving",
             "state": self._state,
-            "models": {model.name: model.version for model in self._registry.live()},
-            "refused": dict(self._registry.refused),
+            "models": {name: route.stable.version for name, route in self._registry.routes().items()},
+            "refused": self._registry.refused,
+            **({"policy_errors": self._registry.policy_errors} if self._registry.policy_errors else {}),
         }
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
+
+    def announce(app: App) -> None:
+        print(app.banner(), flush=True)  # noqa: T201 - how callers learn the ports
+
+    uvloop.run(serve(settings, announce, asyncio.Event()))  # a sixth less CPU for a call than asyncio's own loop
+
+
+async def serve(settings: Settings, announce: Callable[[App], None], stopped: asyncio.Event) -> None:
+    """Announce when ready; serve until `stopped` is set, which SIGTERM and SIGINT do; then drain."""
     check_runtime()
     keep_freed_memory()
-    uvloop.run(_serve(settings))  # a sixth less CPU for a call than asyncio's own loop
-
-
-async def _serve(settings: Settings) -> None:
-    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     app = App(settings)
     try:
         await app.start()
-        print(app.banner(), flush=True)  # noqa: T201 - how callers learn the ports
+        # The modules and models live as long as the process; to look through them all for garbage stalls requests.
+        gc.collect()
+        gc.freeze()
+        announce(app)
         await stopped.wait()
         log.info("draining: accepted requests have %.0f s to finish", settings.grace_s)
     finally:

@@ -102,10 +102,17 @@ class BatchAnswer:
 class Classifier:
     """Finds the model, queues the work, and refuses everything once it is draining."""
 
-    def __init__(self, registry: Registry, scheduler: Scheduler, limits: Limits) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: Scheduler,
+        limits: Limits,
+        copy: Callable[[Request, Answer], None] | None = None,  # is called with each answered request
+    ) -> None:
         self.registry = registry
         self.limits = limits
         self._scheduler = scheduler
+        self._copy = copy
         self._draining = False
 
     async def classify(self, request: Request) -> Answer:
@@ -113,7 +120,10 @@ class Classifier:
         model = self.find(request.target)
         if request.top_k < 0:
             raise InvalidArgument("top_k", request.top_k, "0 (for the default) or more")
-        return await self._scheduler.submit(PictureWork(model, request, self.limits))
+        answer = await self._scheduler.submit(PictureWork(model, request, self.limits))
+        if self._copy is not None:
+            self._copy(request, answer)
+        return answer
 
     async def infer(self, request: PixelsRequest) -> BatchAnswer:
         """Answer rows of pixels, in the device's largest batches. Raises as `classify` does."""
@@ -139,7 +149,7 @@ class Classifier:
         """The live model for a request. Raises `Draining` and what `Registry.find` raises."""
         if self._draining:
             raise Draining
-        return self.registry.find(target.model, target.version)
+        return self.registry.find(target.model, target.version, target.label, target.id)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""

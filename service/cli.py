@@ -29,24 +29,38 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 
 @click.command()
 @_option("--models", "Folder of models/<name>/<version>/.", click.Path(file_okay=False, exists=True, path_type=Path))
+@_option("--watch-s", "Seconds between looks at that folder for new versions; 0 never looks.", click.FloatRange(0))
 @_option("--default-model", "Answers requests that name no model, where several serve.")
 @_option("--device", "'cuda' refuses to start without a GPU.", click.Choice(get_args(Device)))
 @_option("--host", "Address to listen on; 0.0.0.0 opens the service to the network.")
 @_option("--grpc-port", "gRPC; 0 picks a free port and prints it.", _PORT)
 @_option("--ops-port", "Metrics, /livez and /readyz; 0 picks a free port.", _PORT)
+@_option("--workers", "Processes that share the gRPC port.", click.IntRange(1, 256))
 @_option("--lanes", "Pictures worked on at once; 0 is one per usable core.", click.IntRange(0, 256))
 @_option("--queue-limit", "Requests that may wait before new ones are refused.", _COUNT)
 @_option("--queue-bytes", "Bytes of pictures that may wait.", _COUNT)
+@_option("--stream-in-flight", "Pictures of one stream held at once; 0 fits the device.", click.IntRange(0, 10**4))
 @_option("--max-image-bytes", "Largest file accepted, in bytes.", _BYTES)
 @_option("--max-image-pixels", "Largest picture accepted, in pixels.", _PIXELS)
 @_option("--grace-s", "Seconds that accepted requests have to finish after SIGTERM.", click.FloatRange(0))
+@click.option("--control", is_flag=False, flag_value=True, default=_DEFAULT.control, type=bool, show_default=True,
+              envvar="ANTHER_CONTROL", show_envvar=True,
+              help="Let clients of the gRPC port load and unload models.")  # fmt: skip
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(**options: Any) -> None:
     """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C."""
-    from service import app, logs
+    from service import logs
 
-    logs.configure(options["log_format"])
-    app.run(Settings(**options))
+    settings = Settings(**options)
+    logs.configure(settings.log_format)
+    if settings.workers == 1:
+        from service import app
+
+        app.run(settings)
+    else:
+        from service import supervisor_app
+
+        supervisor_app.run(settings)
 
 
 @click.command()

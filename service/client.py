@@ -1,66 +1,68 @@
 """The Python client: send pictures, get ranked classes, and errors with their reason."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sized
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
-from bundle.errors import AntherError
+from service.answers import Classification, Explanation, Prediction, classification_of, explanation_of
+from service.call_failed import CallFailed, from_rpc, unreadable
+from service.exchange import WINDOW, Exchange
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
+__all__ = ["DEFAULT_TARGET", "CallFailed", "Classification", "Client", "Explanation", "Prediction"]
+
 DEFAULT_TARGET = "localhost:8001"
 _LOCAL = ("localhost", "127.", "[::1]")  # never asked for through the `http_proxy` of the environment
-_IN_FLIGHT = 8  # enough to keep two to four cores busy without filling a server's queue
+
+Image = bytes | str | Path
+AnyImage = TypeVar("AnyImage", bound=Image)
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    label: str
-    index: int
-    probability: float
+class Ask:
+    """What is asked of every picture: `label` is 'stable' or 'canary', `top_k` 0 the server's default."""
 
+    model: str = ""
+    version: int = 0
+    top_k: int = 0
+    label: str = ""
 
-@dataclass(frozen=True)
-class Classification:
-    """Predictions, most probable first; `timings` are seconds per stage as the server measured them."""
-
-    model: str
-    version: int
-    provider: str
-    confident: bool
-    predictions: tuple[Prediction, ...]
-    timings: dict[str, float]
-
-
-class CallFailed(AntherError):
-    """The server refused or could not be reached: `code` is gRPC's name, `reason` the server's stable one."""
-
-    def __init__(self, code: str, reason: str, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, code=code, reason=reason)
-        self.code, self.reason, self.message, self.retry_after_s = code, reason, message, retry_after_s
+    def fields(self, image: Image, request_id: str) -> dict[str, Any]:
+        """Of a `ClassifyRequest` or an `ExplainRequest`. Raises `OSError` where `image` is a path."""
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        return {"image": data, "id": request_id, **asdict(self)}
 
 
 class Client:
     """A connection to one server; safe to share between threads.
 
+    `timeout_s` is how long an answer may take. In the middle of many pictures a server may also go away, such as to be
+    replaced: for `patience_s` the unanswered ones are asked again.
+
     >>> with Client("localhost:8001") as client:
     ...     client.classify("photo.jpg").predictions[0].label
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0) -> None:
+    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0, patience_s: float = 60.0) -> None:
         proxied = not target.startswith(_LOCAL)
         self._channel = grpc.insecure_channel(
-            target, options=[("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", int(proxied))]
+            target,
+            options=[
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.enable_http_proxy", int(proxied)),
+                ("grpc.initial_reconnect_backoff_ms", 200),
+                ("grpc.max_reconnect_backoff_ms", 2000),  # by default minutes: a server that is back would go unnoticed
+            ],
         )
         self._stub = ImageClassifierStub(self._channel)
-        self._target = target
-        self._timeout_s = timeout_s
+        self._target, self._timeout_s, self._patience_s = target, timeout_s, patience_s
 
     def __enter__(self) -> "Client":
         return self
@@ -73,80 +75,111 @@ class Client:
     def close(self) -> None:
         self._channel.close()
 
-    def classify(self, image: bytes | str | Path, model: str = "", version: int = 0, top_k: int = 0) -> Classification:
+    def classify(
+        self,
+        image: Image,
+        model: str = "",
+        version: int = 0,
+        top_k: int = 0,
+        *,
+        label: str = "",
+        request_id: str = "",
+    ) -> Classification:
         """Classify one picture, given as its encoded bytes or as a path. Raises `CallFailed` or `OSError`."""
-        return self._result(self._send(image, model, version, top_k))
+        fields = Ask(model, version, top_k, label).fields(image, request_id)
+        return classification_of(self._call(self._stub.Classify, pb.ClassifyRequest(**fields)))
 
     def classify_many(
-        self, images: Iterable[bytes | str | Path], model: str = "", version: int = 0, top_k: int = 0
+        self, images: Iterable[Image], model: str = "", version: int = 0, top_k: int = 0, *, label: str = ""
     ) -> Iterator[Classification | CallFailed]:
-        """Classify pictures with several requests in flight; yields in order, a failed one as its error."""
-        pending: deque[Any] = deque()
-        for image in images:
-            if len(pending) == _IN_FLIGHT:
-                yield self._outcome(pending.popleft())
-            pending.append(self._try_send(image, model, version, top_k))
-        while pending:
-            yield self._outcome(pending.popleft())
+        """Classify pictures, several at once; yields in their order, a failed one as its error.
+
+        `images` may be endless: it is drawn from as answers are taken. Raises `CallFailed` where the server is out of
+        reach or silent for too long.
+        """
+        done: dict[int, Classification | CallFailed] = {}
+        following = 0
+        numbered = ((number, str(number), image) for number, image in enumerate(images))
+        for number, outcome in self._classify(numbered, Ask(model, version, top_k, label), done):
+            done[number] = outcome
+            while following in done:
+                yield done.pop(following)
+                following += 1
+
+    def classify_as_ready(
+        self,
+        images: Iterable[AnyImage],
+        model: str = "",
+        version: int = 0,
+        top_k: int = 0,
+        *,
+        label: str = "",
+        request_id: Callable[[AnyImage], str] | None = None,
+    ) -> Iterator[tuple[AnyImage, Classification | CallFailed]]:
+        """As `classify_many`, but yields each picture with its outcome as soon as it is there, in any order.
+
+        `request_id` gives a picture an id of its own, by which a canary's share is chosen.
+        """
+        keyed = (
+            (image, str(number) if request_id is None else request_id(image), image)
+            for number, image in enumerate(images)
+        )
+        return self._classify(keyed, Ask(model, version, top_k, label), ())
+
+    def explain(
+        self,
+        image: Image,
+        explained: int | str | None = None,
+        model: str = "",
+        version: int = 0,
+        top_k: int = 0,
+        *,
+        label: str = "",
+        request_id: str = "",
+    ) -> Explanation:
+        """Where in a picture the evidence for a class lies, which is named by index or label; None is the top one.
+
+        Raises `CallFailed`, with the reason NO_EVIDENCE where the model cannot tell, or `OSError`.
+        """
+        fields = Ask(model, version, top_k, label).fields(image, request_id)
+        if explained is not None:
+            fields["class_label" if isinstance(explained, str) else "class_index"] = explained
+        return explanation_of(self._call(self._stub.Explain, pb.ExplainRequest(**fields)))
 
     def list_models(self) -> list[pb.ModelDescription]:
         """The models in service. Raises `CallFailed`."""
-        call = self._stub.ListModels.future(pb.ListModelsRequest(), timeout=self._timeout_s, wait_for_ready=False)
-        return list(self._wait(call).models)
+        return list(self._call(self._stub.ListModels, pb.ListModelsRequest()).models)
 
-    def _send(self, image: bytes | str | Path, model: str, version: int, top_k: int) -> Any:
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        request = pb.ClassifyRequest(image=data, model=model, version=version, top_k=top_k)
-        return self._stub.Classify.future(request, timeout=self._timeout_s)
+    def get_model(self, model: str = "", version: int = 0, *, label: str = "") -> pb.ModelDescription:
+        """The one that would answer. Raises `CallFailed`."""
+        request = pb.GetModelRequest(model=model, version=version, label=label)
+        description: pb.ModelDescription = self._call(self._stub.GetModel, request).model
+        return description
 
-    def _try_send(self, image: bytes | str | Path, model: str, version: int, top_k: int) -> Any:
+    def _classify(
+        self, images: Iterable[tuple[Key, str, Image]], ask: Ask, held: Sized
+    ) -> Iterator[tuple[Key, Classification | CallFailed]]:
+        """For (key, id, image). Draws no further image while `held` has as many outcomes as may be in flight."""
+        keys: dict[str, Key] = {}
+        with Exchange(self._stub, self._target, self._timeout_s, self._patience_s) as exchange:
+            for key, request_id, image in images:
+                while exchange.in_flight and (exchange.full or len(held) >= WINDOW):
+                    yield _received(exchange, keys)
+                try:
+                    exchange.send(pb.ClassifyRequest(**ask.fields(image, request_id)))
+                    keys[request_id] = key
+                except OSError as exc:
+                    yield key, unreadable(exc)
+            while exchange.in_flight:
+                yield _received(exchange, keys)
+
+    def _call(self, method: Any, request: Any) -> Any:
         try:
-            return self._send(image, model, version, top_k)
-        except OSError as exc:
-            return CallFailed("INVALID_ARGUMENT", "FILE_UNREADABLE", f"cannot read the file: {exc}")
-
-    def _outcome(self, sent: Any) -> Classification | CallFailed:
-        if isinstance(sent, CallFailed):
-            return sent
-        try:
-            return self._result(sent)
-        except CallFailed as failed:
-            return failed
-
-    def _result(self, call: Any) -> Classification:
-        response: pb.ClassifyResponse = self._wait(call)
-        timings = response.timings
-        return Classification(
-            response.model,
-            response.version,
-            response.execution_provider,
-            response.confident,
-            tuple(Prediction(found.label, found.index, found.probability) for found in response.predictions),
-            {field.name: getattr(timings, field.name) for field in timings.DESCRIPTOR.fields},
-        )
-
-    def _wait(self, call: Any) -> Any:
-        try:
-            return call.result()
+            return method(request, timeout=self._timeout_s)
         except grpc.RpcError as exc:
-            raise _failure(exc, self._target) from exc
+            raise from_rpc(exc, self._target) from exc
 
 
-def _failure(error: Any, target: str) -> CallFailed:
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-    if details is None:  # refused by gRPC itself, before our code
-        message = error.details() or ""
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            message = f"no server answers at {target} ({message}); start one with `anther serve`"
-        return CallFailed(error.code().name, error.code().name, message)
-    return _from_details(error.code().name, status_pb2.Status.FromString(details))
-
-
-def _from_details(code: str, status: status_pb2.Status) -> CallFailed:
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    retry_after_s = None
-    for detail in status.details:
-        if detail.Unpack(retry):
-            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-        detail.Unpack(info)
-    return CallFailed(code, info.reason, status.message, retry_after_s)
+def _received(exchange: Exchange, keys: dict[str, Key]) -> tuple[Key, Classification | CallFailed]:
+    request_id, outcome = exchange.receive()
+    return keys.pop(request_id), outcome if isinstance(outcome, CallFailed) else classification_of(outcome)

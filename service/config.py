@@ -13,15 +13,19 @@ class Settings:
     """Flags beat `ANTHER_*` environment variables, which beat these defaults."""
 
     models: Path = Path("models")  # the folder of models/<name>/<version>/
+    watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to the operator's commands
     default_model: str = ""  # answers requests that name none; needed only where several models serve
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
     host: str = "127.0.0.1"  # the address to listen on; 0.0.0.0 opens the service to the network
     grpc_port: int = 8001  # 0 picks a free one
     ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one
+    workers: int = 1  # processes that share the port, the lanes and the queue; each costs a model's memory
     lanes: int = 0  # pictures worked on at once; 0 is one per usable core, more only adds waiting
     queue_limit: int = 128  # requests that may wait; more hides overload longer, fewer refuses bursts sooner
     queue_bytes: int = 256 * 2**20  # memory that waiting pictures may hold, in bytes
+    stream_in_flight: int = 0  # pictures of one stream held at once; 0 is a few more than the device works on
     max_image_bytes: int = 20 * 10**6  # larger files are refused unread
     max_image_pixels: int = 50 * 10**6  # larger pictures are refused undecoded; a pixel costs up to 8 bytes
     grace_s: float = 20.0  # how long accepted requests may take to finish after SIGTERM
+    control: bool = False  # whether clients of the gRPC port may load and unload models
     log_format: LogFormat = "text"  # 'json' for machines

@@ -1,23 +1,15 @@
-"""The engine: pixels in, probabilities and logits out, on a device that it proves to be the one asked for."""
+"""The engine: pixels in, probabilities and logits out. Here its interface and the one for a CPU."""
 
-import os
-from collections.abc import Sequence
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from bundle.manifest import CUDA, TF32, Manifest
 from bundle.preprocessing import Pixels
-from service.config import Device
-from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
-
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-_CUDA_OPTIONS = {
-    "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search takes seconds for every new batch size
-    "use_tf32": "0",  # 10-bit mantissas would pass through the golden pictures' tolerance
-}
+from bundle.repository import Bundle
+from service.runtime import CPU, open_session
 
 
 class Outputs(NamedTuple):
@@ -44,14 +36,18 @@ class Engine(Protocol):
         ...
 
 
+OpenEngine = Callable[[Bundle], Engine]
+"""Raises `BundleCorrupt`, `DeviceUnavailable`, and what ONNX Runtime raises on a model that it cannot load."""
+
+
 class OnnxEngine:
     """An ONNX Runtime session on the CPU. One serves every lane: each call computes on its caller's thread."""
 
+    provider: str = CPU
     batch_sizes: tuple[int, ...] = (1,)
 
-    def __init__(self, model: bytes, device: Device) -> None:
-        self._session: Any = _session(model, device)
-        self.provider: str = self._session.get_providers()[0]
+    def __init__(self, model: bytes) -> None:
+        self._session: Any = open_session(model)
 
     def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -62,38 +58,12 @@ class OnnxEngine:
         self._session = None
 
 
-def check_runtime(installed: Sequence[str] | None = None) -> None:
-    """Exactly one ONNX Runtime distribution must be installed. Raises `RuntimeMissing` or `RuntimeConflict`."""
-    found = [name for name in _RUNTIMES if _is_installed(name)] if installed is None else list(installed)
-    if not found:
-        raise RuntimeMissing
-    if len(found) > 1:
-        raise RuntimeConflict(" and ".join(found))
+def open_on_cpu(bundle: Bundle) -> OnnxEngine:
+    """An `OpenEngine`."""
+    return OnnxEngine(bundle.read(bundle.manifest.model.file))
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _session(model: bytes, device: Device) -> Any:
-    # From 1.29 on the runtime reports its use to its maker, starting when it is imported, unless this says otherwise.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    providers: list[Any] = [CPU]
-    if device != "cpu" and CUDA in onnxruntime.get_available_providers():
-        onnxruntime.preload_dlls(directory="")  # the CUDA libraries that the extras installed
-        providers.insert(0, (CUDA, _CUDA_OPTIONS))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=providers)
-    session.disable_fallback()
-    if device == "cuda" and session.get_providers()[0] != CUDA:
-        raise DeviceUnavailable(device, session.get_providers()[0])
-    return session
+def precision_on(manifest: Manifest, provider: str) -> str:
+    """What the model is computed in: its own precision, but 'tf32' on CUDA where fp32 has a tolerance for that."""
+    own = manifest.model.precision
+    return TF32 if provider == CUDA and own == "fp32" and TF32 in manifest.tolerances.get(CUDA, {}) else own

@@ -7,10 +7,15 @@ AntherError
     ├── DeadlineExpired       the caller's time was up before the work began
     ├── Draining              the server is going away
     ├── NoModelReady          no model passed its checks
+    ├── NoEvidence            a model that cannot explain its answers
+    ├── CanaryNotFound        a canary was asked for where there is none
+    ├── ControlDisabled       clients may not load and unload models here
+    ├── NotOffered            a part of a protocol that this server does not have
     ├── DeviceUnavailable     the asked-for device cannot be used
     ├── RuntimeMissing        no ONNX Runtime is installed
     ├── RuntimeConflict       two ONNX Runtime distributions are installed
-    └── PortUnavailable       an address that cannot be listened on
+    ├── PortUnavailable       an address that cannot be listened on
+    └── WorkerFailed          one of several serving processes did not start
 """
 
 from bundle.errors import AntherError
@@ -56,6 +61,38 @@ class NoModelReady(ServiceError):
         )
 
 
+class CanaryNotFound(ServiceError):
+    def __init__(self, model: str, stable: int) -> None:
+        super().__init__(
+            f"model '{model}' has no canary; its stable version is {stable}: leave the label out, or ask for 'stable'",
+            model=model,
+            stable=stable,
+        )
+
+
+class NoEvidence(ServiceError):
+    def __init__(self, model: str, version: int) -> None:
+        super().__init__(
+            f"{model}/{version} gives no evidence maps, so its answers cannot be explained; ask a version whose manifest "
+            "says 'evidence': true",
+            model=model,
+            version=version,
+        )
+
+
+class ControlDisabled(ServiceError):
+    def __init__(self, call: str) -> None:
+        super().__init__(
+            f"{call} is switched off: clients load and unload models only where the server runs with --control",
+            call=call,
+        )
+
+
+class NotOffered(ServiceError):
+    def __init__(self, call: str, what: str, instead: str) -> None:
+        super().__init__(f"{call} is not offered: this server has no {what}; {instead}", call=call)
+
+
 class DeviceUnavailable(ServiceError):
     def __init__(self, device: str, found: str) -> None:
         super().__init__(
@@ -87,3 +124,10 @@ class PortUnavailable(ServiceError):
             address=address,
             reason=reason,
         )
+
+
+class WorkerFailed(ServiceError):
+    """`reason` is the worker's own sentence, or how it ended where it said none."""
+
+    def __init__(self, slot: int, reason: str) -> None:
+        super().__init__(reason, worker=slot)

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 
 from service.config import LogFormat
@@ -27,4 +28,13 @@ def configure(log_format: LogFormat) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(_Json() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.captureWarnings(True)  # Pillow's, about pictures that clients send
+    # What Pillow has to say is about clients' pictures, one of which can give it 65,000 reasons.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
+    logging.captureWarnings(True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A client that leaves before its answer is written is none, which gRPC calls an error and gives a trace."""
+    return not record.getMessage().startswith("ExecuteBatchError")

@@ -1,4 +1,6 @@
-"""Keep glibc from handing memory back between pictures: each hand-back costs page faults on the next picture."""
+"""When glibc hands memory back: not between pictures, as each time costs page faults on the next picture, but after a
+model has left.
+"""
 
 import ctypes
 
@@ -13,3 +15,9 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)) and bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP))
+
+
+def give_back() -> bool:
+    """Hand all free memory back to the system; False where there was none, or the C library is not glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))

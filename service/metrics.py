@@ -1,10 +1,13 @@
-"""Everything that Prometheus sees: names, units and buckets in one place.
+"""Everything that Prometheus sees of a serving process: names, units and buckets in one place.
 
 Labels come from loaded models alone; what a client sends never becomes a label.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,17 +21,26 @@ from prometheus_client import (
 )
 
 from service.classifier import Answer
+from service.reconcile import Change
 from service.registry import LiveModel
+from service.statistics import ONE, Statistics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nobody queries
+
+Together = Literal["livemin", "livemax", "livesum"]
+"""How one number comes of a gauge's values in several processes; a process that has died has none."""
 
 _VERSION = ["model", "version"]
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.02, 0.05, 0.1, 0.5, 1.0)
+_INFERENCES = frozenset({"Classify", "ClassifyStream", "Explain", "ModelInfer", "ModelStreamInfer"})
 _PROBABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_SHADOW = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_KEPT = 8  # versions that have left service and whose counts are still shown; more would grow with every reload
 
 
 _STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
+_Family = TypeVar("_Family", Counter, Histogram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +54,19 @@ class _Series:
 
 
 class Metrics:
-    """One registry per server, so that two servers in one process do not share numbers."""
+    """One registry per server, so that two servers in one process do not share numbers.
 
-    def __init__(self) -> None:
+    `shared` where the numbers go to the page of several processes (`service.shared_metrics`), which reads no functions
+    and from which no series can be taken away.
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        self._shared = shared
+        self.statistics = Statistics()
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+        self._of_versions: list[Counter | Histogram] = []
         self._requests = self._counter("requests", "Requests answered", [*_VERSION, "method", "code"])
         self._seconds = self._histogram(
             "request_duration_seconds", "Time from request to response", [*_VERSION, "method"], _SECONDS
@@ -59,32 +78,101 @@ class Metrics:
         self._abstained = self._counter("abstained", "Answers under the model's threshold", _VERSION)
         info = [*_VERSION, "sha256", "provider", "precision", "architecture"]
         self._info = self._gauge("model_info", "Always 1; the labels describe the model in service", info)
-        self._ready = self._gauge("model_ready", "1 where the version serves, 0 where it failed its checks", _VERSION)
+        ready = "1 where the version serves, 0 where it failed its checks"
+        self._ready = self._gauge("model_ready", ready, _VERSION, "livemin")
         self._load = self._gauge("model_load_seconds", "Time to open, check and warm the version", _VERSION)
         self._golden = self._gauge(
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
         )
+        self._loads = self._counter("model_loads", "Attempts to load a version", ["model", "outcome"])
+        self._shadowed = self._counter("shadow", "Requests that a shadow got a copy of", [*_VERSION, "outcome"])
+        self._shadow_difference = self._histogram(
+            "shadow_probability_difference",
+            "Largest difference of a probability from the live answer",
+            _VERSION,
+            _SHADOW,
+        )
+        self._watched: tuple[tuple[Gauge, Callable[[], float]], ...] = ()
+        self._described: dict[tuple[str, str], tuple[Gauge, ...]] = {}
+        self._departed: deque[tuple[str, str]] = deque()
         self._series: dict[tuple[str, str], _Series] = {}
         self._ended: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
 
     def watch(self, queue_depth: Callable[[], float], inflight: Callable[[], float]) -> None:
-        """Read these at every scrape."""
-        self._gauge("queue_depth", "Requests waiting for a lane").set_function(queue_depth)
-        self._gauge("inflight_requests", "Requests accepted and not yet answered").set_function(inflight)
+        """Read these at every scrape; where the numbers are shared, at every `sample`."""
+        self._watched = (
+            (self._gauge("queue_depth", "Requests waiting for a lane", [], "livesum"), queue_depth),
+            (self._gauge("inflight_requests", "Requests accepted and not yet answered", [], "livesum"), inflight),
+        )
+        if not self._shared:
+            for gauge, read in self._watched:
+                gauge.set_function(read)
+
+    def sample(self) -> None:
+        for gauge, read in self._watched:
+            gauge.set(read())
+
+    def changed(self, change: Change) -> None:
+        """A look at a model's folder ended."""
+        for model in change.retired:
+            self.retired(model)
+        for model in change.loaded:
+            self.loaded(model)
+            self._loads.labels(change.name, "loaded").inc()
+        for version in change.refused:
+            self.refused_version(change.name, str(version))
+            self._loads.labels(change.name, "refused").inc()
+        for version in change.cleared:
+            self._cleared(change.name, str(version))
 
     def loaded(self, model: LiveModel) -> None:
         """A version came into service."""
-        where, record = (model.name, str(model.version)), model.bundle.manifest.model
+        where, record = model.labels, model.bundle.manifest.model
         digest = model.bundle.manifest.files[record.file]
-        self._info.labels(*where, digest, model.engine.provider, record.precision, record.architecture).set(1)
-        self._ready.labels(*where).set(1)
-        self._load.labels(*where).set(model.load_s)
-        self._golden.labels(*where).set(model.golden_difference)
+        values = {
+            self._info.labels(*where, digest, model.engine.provider, record.precision, record.architecture): 1,
+            self._ready.labels(*where): 1,
+            self._load.labels(*where): model.load_s,
+            self._golden.labels(*where): model.golden_difference,
+        }
+        for gauge, value in values.items():
+            gauge.set(value)
+        self._described[where] = tuple(values)
+        if where in self._departed:
+            self._departed.remove(where)
         self._series_of(model)
+
+    def retired(self, model: LiveModel) -> None:
+        """A version left service: it is neither ready nor refused. What it answered stays counted for a while."""
+        gauges = self._described.pop(model.labels, ())
+        if self._shared:
+            for gauge in gauges:
+                gauge.set(math.nan)  # which the shared page leaves out
+        else:
+            for family in (self._info, self._ready, self._load, self._golden):
+                _drop(family, model.labels)
+        self._departed.append(model.labels)
+        if len(self._departed) > _KEPT:
+            self._forget(self._departed.popleft())
 
     def refused_version(self, model: str, version: str) -> None:
         """A version on disk failed its checks; an older one may serve in its place."""
         self._ready.labels(model, version).set(0)
+
+    def shadowed(self, model: LiveModel, outcome: str, difference: float | None) -> None:
+        """A shadow got a copy of a request; `difference` where it computed it."""
+        self._shadowed.labels(*model.labels, outcome).inc()
+        if difference is not None:
+            self._shadow_difference.labels(*model.labels).observe(difference)
+
+    def _cleared(self, model: str, version: str) -> None:
+        """A refused version is gone, or its files are again those that serve."""
+        if (model, version) in self._described:
+            self._ready.labels(model, version).set(1)
+        elif self._shared:
+            self._ready.labels(model, version).set(math.nan)
+        else:
+            _drop(self._ready, (model, version))
 
     def answered(self, answer: Answer) -> None:
         """One picture was classified."""
@@ -97,6 +185,7 @@ class Metrics:
         series.confidence.observe(top.probability)
         if not answer.confident:
             series.abstained.inc()
+        self.statistics.ran(answer.model.labels, ONE, timings)
 
     def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
         """A request ended; `model` and `version` are empty where it named none that serves."""
@@ -109,9 +198,19 @@ class Metrics:
             self._ended[model, version, method, code] = ended
         ended[0].inc()
         ended[1].observe(seconds)
+        if model and method in _INFERENCES:
+            self.statistics.ended((model, version), code == "OK", seconds)
 
     def refused(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
+
+    def _forget(self, where: tuple[str, str]) -> None:
+        for family in [] if self._shared else self._of_versions:
+            _drop(family, where)
+        self._series.pop(where, None)
+        self.statistics.forget(where)
+        for key in [key for key in list(self._ended) if key[:2] == where]:
+            del self._ended[key]
 
     def _series_of(self, model: LiveModel) -> _Series:
         where = model.labels
@@ -126,10 +225,20 @@ class Metrics:
         return series
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
-        return Counter(f"anther_{name}", text, labels, registry=self.registry)
+        return self._kept(Counter(f"anther_{name}", text, labels, registry=self.registry), labels)
 
-    def _gauge(self, name: str, text: str, labels: list[str] | None = None) -> Gauge:
-        return Gauge(f"anther_{name}", text, labels or [], registry=self.registry)
+    def _gauge(self, name: str, text: str, labels: list[str], together: Together = "livemax") -> Gauge:
+        return Gauge(f"anther_{name}", text, labels, registry=self.registry, multiprocess_mode=together)
 
     def _histogram(self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"anther_{name}", text, labels, buckets=buckets, registry=self.registry)
+        return self._kept(Histogram(f"anther_{name}", text, labels, buckets=buckets, registry=self.registry), labels)
+
+    def _kept(self, family: _Family, labels: list[str]) -> _Family:
+        if set(_VERSION) <= set(labels):
+            self._of_versions.append(family)
+        return family
+
+
+def _drop(family: Counter | Gauge | Histogram, where: tuple[str, str]) -> None:
+    """Take a version's series off the page; who still counts on one counts unseen."""
+    family.remove_by_labels(dict(zip(_VERSION, where, strict=True)))

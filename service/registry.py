@@ -1,170 +1,153 @@
-"""The models in service: each opened, checked, warmed and proven on its golden pictures before it answers.
+"""The models in service: who answers a request, at every moment, and how one set of versions takes another's place.
 
-A version that fails is passed over for the newest older one that holds, and the reason is kept for the log.
+A lookup reads one immutable route; a switch replaces it in one step. Requests in flight hold the version that they
+began with, so they finish on it.
 """
 
 import logging
-import time
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from bundle import golden
-from bundle.errors import AntherError, BundleRefused, ModelNotFound, VersionNotFound
-from bundle.repository import Bundle, Repository
-from service.engine import Engine
+from bundle.errors import ModelNotFound
+from bundle.repository import Repository
+from service import loader
+from service.engine import Engine, OpenEngine
 from service.errors import InvalidArgument, NoModelReady
+from service.loader import LiveModel
+from service.reconcile import Change, Keeper
+from service.routes import Route
+
+__all__ = ["Change", "LiveModel", "OpenEngine", "Registry"]
 
 log = logging.getLogger(__name__)
 
-OpenEngine = Callable[[bytes], Engine]
 
-
-@dataclass(frozen=True)
-class LiveModel:
-    """A version that may take traffic, with what its checks showed."""
-
-    bundle: Bundle
-    engine: Engine
-    golden_difference: float  # largest absolute difference of a logit
-    load_s: float
-
-    @property
-    def name(self) -> str:
-        return self.bundle.name
-
-    @property
-    def version(self) -> int:
-        return self.bundle.version
-
-    @cached_property
-    def labels(self) -> tuple[str, str]:
-        """Name and version as metrics carry them."""
-        return self.name, str(self.version)
+def _drop(engine: Engine) -> None:
+    """Nothing to do: with its last reference an engine is freed."""
 
 
 @dataclass
 class Registry:
-    """Finds the live model for a request. `default` answers requests that name no model."""
+    """Finds the live model for a request. `default` answers requests that name no model.
+
+    Lookups may come from any thread. `on_change` is called after each switch, by the thread that made it.
+    """
 
     repository: Repository
     open_engine: OpenEngine
     default: str = ""
+    on_change: list[Callable[[Change], None]] = field(default_factory=list)
+    dispose: Callable[[Engine], None] = _drop  # gets the engine of a retired version that nobody works with any more
     refused: dict[str, str] = field(default_factory=dict)  # 'name/version' → why it does not serve
-    _live: dict[str, LiveModel] = field(default_factory=dict)
+    policy_errors: dict[str, str] = field(default_factory=dict)  # name → why its policy could not be read
+    _routes: dict[str, Route] = field(default_factory=dict)  # replaced, never changed
+    _keepers: dict[str, Keeper] = field(default_factory=dict)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def load_all(self) -> None:
-        """Bring the newest version that holds of every model into service. Raises `NoModelReady` where none does."""
-        for name in self.repository.models():
-            self._load_newest_good(name)
-        if not self._live:
-            reasons = "; ".join(f"{which}: {why}" for which, why in self.refused.items()) or "there is none"
-            raise NoModelReady(self.repository.root, reasons)
-        if self.default and self.default not in self._live:
-            raise ModelNotFound(self.default, list(self._live))
+        """Bring every model into service as its policy says. Raises `NoModelReady` where none is, though one should.
+
+        Also `ModelNotFound` for an unknown default.
+        """
+        self.refresh()
+        unloaded = [name for name, keeper in self._keepers.items() if not keeper.policy.loaded]
+        if not self._routes and not unloaded:
+            raise self._nothing_ready()
+        if self.default and self.default not in (*self._routes, *unloaded):
+            raise ModelNotFound(self.default, list(self._routes))
+
+    def refresh(self, again: bool = False) -> None:
+        """Look at every model's folder, load what is missing, switch, retire the rest; one caller at a time.
+
+        `again` tries refused versions once more although their files have not changed. Raises what is no fault of a
+        bundle, such as an unreadable folder of models; what serves then goes on to serve.
+        """
+        with self._turn:
+            if self._keepers:
+                self.repository.root.stat()  # a share that is not mounted must not take every model away
+            for name in sorted({*self.repository.models(), *self._keepers}):
+                self._look(name, again)
 
     def live(self) -> list[LiveModel]:
-        """Sorted by name."""
-        return [self._live[name] for name in sorted(self._live)]
+        """Every version that answers requests, by name and number: stable, canary, and those asked for by number."""
+        routes = self._routes
+        return [model for name in sorted(routes) for model in routes[name].answering.values()]
 
-    def find(self, name: str = "", version: int = 0) -> LiveModel:
-        """The live model of that name; '' is the default or the only one, version 0 whichever serves.
+    def routes(self) -> dict[str, Route]:
+        """By name: who is stable, canary and shadow at this moment."""
+        return dict(sorted(self._routes.items()))
 
-        Raises `ModelNotFound`, `VersionNotFound` or `InvalidArgument`.
+    def route(self, name: str) -> Route | None:
+        """'' is the default or the only one."""
+        routes = self._routes
+        if not name and not self.default and len(routes) == 1:
+            return next(iter(routes.values()))
+        return routes.get(name or self.default)
+
+    def find(self, name: str = "", version: int = 0, label: str = "", request_id: str = "") -> LiveModel:
+        """The version that answers a request; see `Route.choose`. '' is the default model or the only one.
+
+        Raises `ModelNotFound`, `VersionNotFound`, `CanaryNotFound`, `NoModelReady` or `InvalidArgument`.
         """
-        model = self.named(name)
-        if model is None and name:
-            raise ModelNotFound(name, sorted(self._live))
-        if model is None:
-            raise InvalidArgument("model", "", f"one of {', '.join(sorted(self._live))}: several models serve")
-        if version not in (0, model.version):
-            raise VersionNotFound(model.name, version, [model.version])
-        return model
+        route = self.route(name)
+        if route is None:
+            raise self._not_found(name or self.default)
+        return route.choose(version, label, request_id)
 
     def named(self, name: str) -> LiveModel | None:
-        """The live model that a request means by `name`; None where there is no such one."""
-        if not name and not self.default and len(self._live) == 1:
-            return next(iter(self._live.values()))
-        return self._live.get(name or self.default)
+        """The stable version of what a request means by `name`; None where there is no such model."""
+        route = self.route(name)
+        return None if route is None else route.stable
 
     def close(self) -> None:
-        for model in self._live.values():
-            model.engine.close()
+        for route in self._routes.values():
+            for model in route.models():
+                model.engine.close()
 
-    def _load_newest_good(self, name: str) -> None:
-        for version in reversed(self.repository.versions(name)):
-            try:
-                self._live[name] = self._load(name, version)
-            except (BundleRefused, VersionNotFound, OSError) as exc:  # the last two: removed or locked meanwhile
-                self.refused[f"{name}/{version}"] = str(exc)
-                log.error("refused %s/%d: %s", name, version, exc)
-            else:
-                return
+    def _look(self, name: str, again: bool) -> None:
+        keeper = self._keepers.get(name)
+        if keeper is None:
+            load = partial(loader.load, self.repository, self.open_engine)
+            keeper = self._keepers[name] = Keeper(name, self.repository, load)
+        change = keeper.look(again)
+        self._switch(name, keeper.route)
+        if keeper.route is None and keeper.gone:
+            del self._keepers[name]
+        self._note_refusals()
+        for model in change.retired:
+            log.info("%s/%d serves no more; requests in flight finish on it", model.name, model.version)
+            weakref.finalize(model, self.dispose, model.engine).atexit = False
+        for tell in self.on_change:
+            tell(change)
 
-    def _load(self, name: str, version: int) -> LiveModel:
-        started = time.monotonic()
-        bundle = self.repository.open(name, version)
-        engine = self._engine(bundle)
-        try:
-            difference = _prove(bundle, engine)
-        except AntherError:
-            engine.close()
-            raise
-        model = LiveModel(bundle, engine, difference, time.monotonic() - started)
-        log.info(
-            "serving %s/%d on %s: golden pictures equal, logits within %.1e, loaded in %.2f s",
-            name,
-            version,
-            engine.provider,
-            difference,
-            model.load_s,
-        )
-        return model
+    def _switch(self, name: str, route: Route | None) -> None:
+        before = self._routes.get(name)
+        if route == before:
+            return
+        others = {other: found for other, found in self._routes.items() if other != name}
+        self._routes = others if route is None else {**others, name: route}
+        log.info("serving %s: %s", name, "nothing" if route is None else route)
 
-    def _engine(self, bundle: Bundle) -> Engine:
-        try:
-            return self.open_engine(bundle.read(bundle.manifest.model.file))
-        except (AntherError, ModuleNotFoundError):  # a missing runtime is no fault of the bundle
-            raise
-        except Exception as exc:  # ONNX Runtime's own exceptions share no base class
-            raise BundleRefused(f"{bundle.path}: the runtime cannot load the model ({exc})") from exc
+    def _note_refusals(self) -> None:
+        keepers = dict(sorted(self._keepers.items()))
+        self.refused = {
+            f"{name}/{version}": refusal.reason
+            for name, keeper in keepers.items()
+            for version, refusal in sorted(keeper.refused.items(), reverse=True)
+        }
+        self.policy_errors = {name: keeper.policy_error for name, keeper in keepers.items() if keeper.policy_error}
 
+    def _not_found(self, name: str) -> Exception:
+        serving = sorted(self._routes)
+        if not serving:
+            return self._nothing_ready()
+        if name:
+            return ModelNotFound(name, serving)
+        return InvalidArgument("model", "", f"one of {', '.join(serving)}: several models serve")
 
-def _prove(bundle: Bundle, engine: Engine) -> float:
-    manifest = bundle.manifest
-    tolerance = manifest.tolerances.get(engine.provider, {}).get(manifest.model.precision)
-    if tolerance is None:
-        raise BundleRefused(
-            f"{bundle.path}: the manifest allows no {manifest.model.precision} on {engine.provider}; "
-            f"it names {', '.join(manifest.tolerances)}"
-        )
-    try:
-        return golden.replay(golden.load(bundle), manifest.preprocessing, _checked(bundle, engine), tolerance)
-    except AntherError:
-        raise
-    except Exception as exc:  # a model with other inputs or outputs than it claims
-        raise BundleRefused(f"{bundle.path}: the model cannot answer a golden picture ({exc})") from exc
-
-
-def _checked(bundle: Bundle, engine: Engine) -> golden.Infer:
-    """The engine's logits; the golden pictures hold no probabilities, so these are checked on the way."""
-    labels, temperature = bundle.manifest.labels, bundle.manifest.calibration.temperature
-
-    def infer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        probabilities, logits, _ = engine.run((pixels,))
-        if probabilities.shape != (len(pixels), len(labels)):
-            raise BundleRefused(f"{bundle.path}: probabilities of shape {probabilities.shape} for {len(labels)} labels")
-        if not np.allclose(probabilities, _softmax(logits / temperature), atol=1e-3):
-            raise BundleRefused(f"{bundle.path}: the probabilities are not softmax(logits / {temperature})")
-        return logits
-
-    return infer
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return softmax
+    def _nothing_ready(self) -> NoModelReady:
+        reasons = "; ".join(f"{which}: {why}" for which, why in self.refused.items()) or "there is none"
+        return NoModelReady(self.repository.root, reasons)

@@ -4,6 +4,7 @@ Handlers are wrapped once, when they are registered: a gRPC interceptor would co
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,8 +21,10 @@ from service.rpc.status import Status, reason_of, status_of
 
 log = logging.getLogger(__name__)
 
+_SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
+
 Handler = Callable[[Any, Any], Awaitable[Any]]
-StreamHandler = Callable[[Any, Any], AsyncIterator[Any]]
+StreamHandler = Callable[[Any, Any], Awaitable[None]]
 
 
 class Observed:
@@ -65,7 +68,7 @@ class Observed:
                 code = self._note_departure(context)
                 raise
             except Exception as exc:
-                status = self._noted(exc)
+                status = noted(exc, self._metrics)
                 code = status.code.name
                 return _fail(context, status)
             finally:
@@ -75,20 +78,26 @@ class Observed:
         return observed
 
     def _observed_stream(self, handler: Any) -> StreamHandler:
-        """A stream counts its own items; what ends it is turned into a status here."""
+        """A stream counts its own items; what ends it is turned into a status here.
+
+        The handler's generator is closed before the call ends: gRPC would leave that to the garbage collector, and work
+        for a caller who left would go on until then.
+        """
         parse, behave = handler.request_deserializer, handler.stream_stream
 
-        async def observed(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async def observed(messages: AsyncIterator[bytes], context: Any) -> None:
             self._begin()
             try:
-                async for response in behave((parsed(parse, data) async for data in messages), context):
-                    self.last_call = time.monotonic()
-                    yield response
-            except asyncio.CancelledError:
+                requests = (parsed(parse, data) async for data in messages)
+                async with contextlib.aclosing(behave(requests, context)) as responses:
+                    async for response in responses:
+                        self.last_call = time.monotonic()
+                        await context.write(response)
+            except (asyncio.CancelledError, grpc.aio.BaseError):  # the latter: a write to a caller who has just left
                 self._note_departure(context)
                 raise
             except Exception as exc:
-                _fail(context, self._noted(exc))
+                _fail(context, noted(exc, self._metrics))
             finally:
                 self._end()
 
@@ -107,23 +116,35 @@ class Observed:
 
     def _note_departure(self, context: Any) -> str:
         """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
-        if context.time_remaining() == 0:
+        remaining = context.time_remaining()
+        if remaining is not None and remaining < _SAME_MOMENT_S:
             self._metrics.refused(reason_of(DeadlineExpired))
             return "DEADLINE_EXCEEDED"
         self._metrics.refused("CANCELLED")
         return "CANCELLED"
 
-    def _noted(self, error: Exception) -> Status:
-        status = status_of(error)
-        self._metrics.refused(status.reason)
-        if not isinstance(error, AntherError):
-            log.error("a call failed", exc_info=error)
-        return status
-
     def _labels(self, request: Any) -> tuple[str, str]:
         """Model and version as loaded; empty for a name that the client made up."""
-        model = self._registry.named(getattr(request, "model", ""))
+        model = self._registry.named(_model_of(request))
         return model.labels if model else ("", "")
+
+
+def _model_of(request: Any) -> str:
+    """The field is `model` in anther.v1, and `model_name` or `name` in the Open Inference Protocol."""
+    for field in ("model", "model_name", "name"):
+        name: str | None = getattr(request, field, None)
+        if name is not None:
+            return name
+    return ""
+
+
+def noted(error: BaseException, metrics: Metrics) -> Status:
+    """The status of a call, or of an item of a stream, that failed; counted, and logged where nobody foresaw it."""
+    status = status_of(error)
+    metrics.refused(status.reason)
+    if not isinstance(error, AntherError):
+        log.error("a call failed", exc_info=error)
+    return status
 
 
 def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:

@@ -1,23 +1,33 @@
-"""The gRPC server: our service, health and reflection on one port."""
+"""The gRPC server: our services, health and reflection on one port."""
 
 import asyncio
 import contextlib
+import functools
 import time
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from service.address import refuse_unusable, shown
 from service.classifier import Classifier
 from service.config import Settings
+from service.cores import usable_cores
 from service.metrics import Metrics
+from service.reconcile import Change
+from service.rpc import reflected
+from service.rpc.inference.config import Bounds
+from service.rpc.inference.repository import Control
+from service.rpc.inference.servicer import InferenceServicer
 from service.rpc.observed import Observed
 from service.rpc.pb.anther.v1 import classifier_pb2
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
+from service.rpc.pb.inference import open_inference_pb2
+from service.rpc.pb.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from service.rpc.servicer import Servicer
+from service.rpc.stream import Streams
 
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
+OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
 _QUIET_S, _LONGEST_REFUSAL_S = 0.5, 5.0  # without a call, connections may close; callers who never rest wait for none
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
@@ -26,30 +36,53 @@ _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 class RpcServer:
     """Not listening until `start`; NOT_SERVING from `announce_stop`; `stop` waits for calls in progress."""
 
-    def __init__(self, classifier: Classifier, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, classifier: Classifier, metrics: Metrics, settings: Settings, control: Control | None = None
+    ) -> None:
         self._classifier = classifier
+        request_bytes = settings.max_image_bytes + _ENVELOPE_BYTES
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", settings.max_image_bytes + _ENVELOPE_BYTES),
-                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share the traffic
+                ("grpc.max_receive_message_length", request_bytes),
+                # A second server on the port must fail, not share the traffic; workers do share it.
+                ("grpc.so_reuseport", int(settings.workers > 1)),
             ],
         )
         self._observed = Observed(self._server, metrics, classifier.registry)
-        add_ImageClassifierServicer_to_server(Servicer(classifier, metrics), self._observed)
+        places = _places(settings, classifier)
+        self._streams = Streams(classifier, metrics, places)
+        add_ImageClassifierServicer_to_server(Servicer(classifier, metrics, self._streams), self._observed)
+        # As many pictures in a request as may wait: with more it would be refused whenever it comes.
+        bounds = Bounds(settings.queue_limit, request_bytes, classifier.limits)
+        allowed = control if settings.control else None
+        self._inference = InferenceServicer(classifier, metrics, bounds, places, allowed)
+        add_GRPCInferenceServiceServicer_to_server(self._inference, self._observed)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self.port = self._bind(settings.host, settings.grpc_port)
+        files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
+        reflected.enable(self._server, (SERVICE, OPEN_INFERENCE), files)
+        if settings.workers == 1:  # a supervisor has seen to it before
+            refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
+        self.port = int(self._server.add_insecure_port(shown(settings.host, settings.grpc_port)))
 
     async def start(self) -> None:
-        """Listen, and say SERVING for the server, the service and each model ('model:<name>')."""
+        """Listen, and say SERVING for the server, the services and each model ('model:<name>')."""
         await self._server.start()
+        self._classifier.registry.on_change.append(functools.partial(self._announce, asyncio.get_running_loop()))
         models = [f"model:{model.name}" for model in self._classifier.registry.live()]
-        for name in ("", SERVICE, *models):
+        for name in ("", SERVICE, OPEN_INFERENCE, *models):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _announce(self, loop: asyncio.AbstractEventLoop, change: Change) -> None:
+        """From whichever thread made the change."""
+        states = health_pb2.HealthCheckResponse
+        status = states.SERVING if change.serves else states.NOT_SERVING
+        asyncio.run_coroutine_threadsafe(self._health.set(f"model:{change.name}", status), loop)
 
     async def announce_stop(self) -> None:
         await self._health.enter_graceful_shutdown()
+        self._streams.end()
+        self._inference.end_streams()
 
     async def stop(self, grace_s: float) -> None:
         """End as soon as every call of ours is answered, at the latest after `grace_s` seconds; cancel what is left.
@@ -70,6 +103,9 @@ class RpcServer:
         while (now := time.monotonic()) < min(latest, self._observed.last_call + _QUIET_S):
             await asyncio.sleep(min(latest, self._observed.last_call + _QUIET_S) - now)
 
-    def _bind(self, host: str, port: int) -> int:
-        refuse_unusable(host, port, "--grpc-port")
-        return int(self._server.add_insecure_port(shown(host, port)))
+
+def _places(settings: Settings, classifier: Classifier) -> int:
+    """Enough of a stream's pictures to keep every lane busy, or the device with two batches; never the whole queue."""
+    batch = max((model.engine.batch_sizes[-1] for model in classifier.registry.live()), default=1)
+    enough = 4 + 2 * max(settings.lanes or usable_cores(), batch)
+    return settings.stream_in_flight or max(1, min(enough, settings.queue_limit // 2))

@@ -1,83 +1,69 @@
 """`anther.v1.ImageClassifier`: wire in, domain call, wire out."""
 
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
-from service.classifier import Answer, Classifier, Request, Target
+from service.classifier import Classifier, Target
+from service.explain import explain
 from service.metrics import Metrics
-from service.registry import LiveModel
+from service.routes import STABLE
+from service.rpc.messages import description, explanation, request_of, response
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierServicer
+from service.rpc.stream import Stream, Streams
 
 
 class Servicer(ImageClassifierServicer):
     """Errors are left to `observed`."""
 
-    def __init__(self, classifier: Classifier, metrics: Metrics) -> None:
+    def __init__(self, classifier: Classifier, metrics: Metrics, streams: Streams) -> None:
         self._classifier = classifier
         self._metrics = metrics
+        self._streams = streams
 
     async def Classify(  # noqa: N802 - the name is the protocol's
         self, request: pb.ClassifyRequest, context: "grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyResponse]"
     ) -> pb.ClassifyResponse:
-        remaining = context.time_remaining()
-        deadline = None if remaining is None else time.monotonic() + remaining
-        target = Target(request.model, request.version)
-        answer = await self._classifier.classify(Request(request.image, target, request.top_k, deadline))
+        answer = await self._classifier.classify(request_of(request, _deadline(context)))
         self._metrics.answered(answer)
-        return _response(answer)
+        return response(answer, request.id)
+
+    def ClassifyStream(  # noqa: N802
+        self,
+        requests: AsyncIterator[pb.ClassifyRequest],
+        context: "grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyStreamResponse]",
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        return Stream(self._streams, _deadline(context)).answers(requests)
+
+    async def Explain(  # noqa: N802
+        self, request: pb.ExplainRequest, context: "grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainResponse]"
+    ) -> pb.ExplainResponse:
+        named = request.WhichOneof("explained")
+        wanted = None if named is None else getattr(request, named)
+        found = await explain(self._classifier, request_of(request, _deadline(context)), wanted)
+        self._metrics.answered(found)
+        return explanation(found, request.id)
 
     async def ListModels(  # noqa: N802
         self,
         request: pb.ListModelsRequest,  # noqa: ARG002 - it has no fields
         context: "grpc.aio.ServicerContext[pb.ListModelsRequest, pb.ListModelsResponse]",  # noqa: ARG002
     ) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[_description(model) for model in self._classifier.registry.live()])
+        return pb.ListModelsResponse(models=[description(model) for model in self._classifier.registry.live()])
 
     async def GetModel(  # noqa: N802
         self,
         request: pb.GetModelRequest,
         context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
     ) -> pb.GetModelResponse:
-        return pb.GetModelResponse(model=_description(self._classifier.registry.find(request.model, request.version)))
+        target = Target(request.model, request.version, request.label or STABLE)
+        return pb.GetModelResponse(model=description(self._classifier.find(target)))
 
 
-def _response(answer: Answer) -> pb.ClassifyResponse:
-    timings = answer.timings
-    return pb.ClassifyResponse(
-        model=answer.model.name,
-        version=answer.model.version,
-        execution_provider=answer.model.engine.provider,
-        predictions=[
-            pb.Prediction(label=found.label, index=found.index, probability=found.probability)
-            for found in answer.predictions
-        ],
-        confident=answer.confident,
-        timings=pb.Timings(
-            queue=timings.queue,
-            decode=timings.decode,
-            preprocess=timings.preprocess,
-            inference=timings.inference,
-            postprocess=timings.postprocess,
-        ),
-    )
-
-
-def _description(model: LiveModel) -> pb.ModelDescription:
-    manifest = model.bundle.manifest
-    low, high = manifest.metrics.top1_interval
-    return pb.ModelDescription(
-        name=model.name,
-        version=model.version,
-        labels=manifest.labels,
-        architecture=manifest.model.architecture,
-        precision=manifest.model.precision,
-        execution_provider=model.engine.provider,
-        sha256=manifest.files[manifest.model.file],
-        threshold=manifest.calibration.threshold,
-        test_metrics=pb.TestMetrics(
-            photos=manifest.metrics.n, top1=manifest.metrics.top1, top1_low=low, top1_high=high
-        ),
-        manifest_json=manifest.to_json(),
-    )
+def _deadline(context: "grpc.aio.ServicerContext[Any, Any]") -> float | None:
+    """In seconds of `time.monotonic`."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining

@@ -24,25 +24,35 @@ CODES: dict[type[AntherError], grpc.StatusCode] = {
     bundle_errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
     bundle_errors.VersionNotFound: grpc.StatusCode.NOT_FOUND,
     bundle_errors.BundleRefused: grpc.StatusCode.UNAVAILABLE,
+    bundle_errors.NoEarlierVersion: grpc.StatusCode.FAILED_PRECONDITION,
+    bundle_errors.NotPublished: grpc.StatusCode.FAILED_PRECONDITION,
+    bundle_errors.PolicyNotWritable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
     errors.NoModelReady: grpc.StatusCode.UNAVAILABLE,
+    errors.NoEvidence: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.CanaryNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ControlDisabled: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     errors.DeviceUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.RuntimeMissing: grpc.StatusCode.UNAVAILABLE,
     errors.RuntimeConflict: grpc.StatusCode.UNAVAILABLE,
     errors.PortUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.WorkerFailed: grpc.StatusCode.UNAVAILABLE,
 }
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a failed call answers with."""
+    """What a failed call answers with, or an item of a stream."""
 
     code: grpc.StatusCode
     reason: str
     message: str
+    facts: dict[str, str]
+    retry_after_s: float | None
     trailing_metadata: tuple[tuple[str, bytes], ...]
 
 
@@ -70,7 +80,7 @@ def _status(
         delay = duration_pb2.Duration(seconds=int(seconds), nanos=int(fraction * 1e9))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     whole = status_pb2.Status(code=code.value[0], message=message, details=details)
-    return Status(code, reason, message, ((_DETAILS_KEY, whole.SerializeToString()),))
+    return Status(code, reason, message, facts, retry_after_s, ((_DETAILS_KEY, whole.SerializeToString()),))
 
 
 def _clipped(text: str, length: int) -> str:

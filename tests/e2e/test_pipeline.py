@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def labels_and_versions(done: "subprocess.CompletedProcess[str]") -> tuple[dict[
 
 
 @pytest.mark.timeout(300)
-def test_photos_become_a_server_that_knows_them_and_then_its_next_version(home, anther, retrain, served) -> None:
+def test_photos_become_a_server_that_knows_them_and_takes_their_next_version(home, anther, retrain, served) -> None:
     right = {label: label for label in COLOURS}
     retrain()
     files = {path.name for path in (home / "models/flowers/1").iterdir()}
@@ -117,5 +118,9 @@ def test_photos_become_a_server_that_knows_them_and_then_its_next_version(home, 
     assert "3 of 4 answered by flowers/1 on CPUExecutionProvider" in done.stdout
 
     retrain("--seed", "1")
-    assert labels_and_versions(anther("classify", "--json", "--target", target, "new")) == (right, {1})
-    assert labels_and_versions(anther("classify", "--json", "--target", served(), "new")) == (right, {2})
+    ends = time.monotonic() + PATIENCE_S
+    versions = {1}
+    while versions != {2} and time.monotonic() < ends:  # the running server takes it over at one of its next looks
+        labels, versions = labels_and_versions(anther("classify", "--json", "--target", target, "new"))
+        assert labels == right
+    assert versions == {2}

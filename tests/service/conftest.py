@@ -22,10 +22,10 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from bundle.preprocessing import Limits
-from bundle.repository import Repository
+from bundle.repository import Bundle, Repository
 from service.classifier import Classifier
 from service.config import Settings
-from service.engine import OnnxEngine
+from service.engine import open_on_cpu
 from service.lanes import Lanes
 from service.metrics import Metrics
 from service.registry import Registry
@@ -43,8 +43,8 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 class GatedEngine:
     """The real engine behind a gate: while `gate` is cleared, whoever enters waits, and its lane with it."""
 
-    def __init__(self, model: bytes) -> None:
-        self._inner = OnnxEngine(model, "cpu")
+    def __init__(self, bundle: Bundle) -> None:
+        self._inner = open_on_cpu(bundle)
         self.provider, self.batch_sizes = self._inner.provider, self._inner.batch_sizes
         self.gate = threading.Event()
         self.gate.set()
@@ -201,23 +201,24 @@ def pictures(make_picture) -> dict[str, bytes]:
 
 @pytest.fixture
 def start_edge(run: Run, models: Path) -> Iterator[StartEdge]:
-    """`start_edge(models, queue_limit=…)`: the gRPC side of a server, one lane unless told otherwise."""
+    """`start_edge(models, queue_limit=…, controlled_by=…)`: the gRPC side of a server, with one lane unless told."""
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path | None = None, **options: Any) -> Edge:
+            control = options.pop("controlled_by", None)
             settings = Settings(models=folder or models, grpc_port=0, ops_port=0, **{"lanes": 1, **options})
-            edge = run(_edge(settings))
+            edge = run(_edge(settings, control))
             stack.callback(_stop, run, edge)
             return edge
 
         yield start
 
 
-async def _edge(settings: Settings) -> Edge:
+async def _edge(settings: Settings, control: Any) -> Edge:
     engines: list[GatedEngine] = []
 
-    def open_engine(model: bytes) -> GatedEngine:
-        engines.append(GatedEngine(model))
+    def open_engine(bundle: Bundle) -> GatedEngine:
+        engines.append(GatedEngine(bundle))
         return engines[-1]
 
     registry = Registry(Repository(settings.models), open_engine, settings.default_model)
@@ -225,7 +226,7 @@ async def _edge(settings: Settings) -> Edge:
     lanes = Lanes(settings.lanes, settings.queue_limit, settings.queue_bytes)
     classifier = Classifier(registry, lanes, Limits(settings.max_image_bytes, settings.max_image_pixels))
     metrics = Metrics()
-    server = RpcServer(classifier, metrics, settings)
+    server = RpcServer(classifier, metrics, settings, control)
     await server.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)

@@ -16,7 +16,7 @@ from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPix
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
 from service.classifier import Answer, Classifier, PixelsRequest, Request, Target
-from service.engine import OnnxEngine, Outputs
+from service.engine import Outputs, open_on_cpu
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
 from service.lanes import Lanes
 from service.registry import LiveModel, Registry
@@ -58,7 +58,7 @@ class OneModel:
 
 @pytest.fixture(scope="module")
 def registry(models: Path) -> Iterator[Registry]:
-    registry = Registry(Repository(models), lambda model: OnnxEngine(model, "cpu"))
+    registry = Registry(Repository(models), open_on_cpu)
     registry.load_all()
     yield registry
     registry.close()
@@ -140,7 +140,7 @@ def test_top_k_is_how_many_predictions_there_are_at_most(classify, pictures, top
 
 def test_the_default_is_five_predictions(tmp_path, publish_bundle, lanes, pictures) -> None:
     publish_bundle(tmp_path, labels=tuple("abcdefg"))
-    registry = Registry(Repository(tmp_path), lambda model: OnnxEngine(model, "cpu"))
+    registry = Registry(Repository(tmp_path), open_on_cpu)
     registry.load_all()
     answer = asyncio.run(Classifier(registry, lanes, Limits()).classify(Request(pictures["daisy"])))
     assert len(answer.predictions) == 5

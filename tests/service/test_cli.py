@@ -10,31 +10,38 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bundle.preprocessing import Limits
-from service import app, cli, logs
+from service import app, cli, logs, supervisor_app
 from service.config import Settings
 
 OTHER = {  # a value that is not the default → as text
+    "watch_s": (0.5, "0.5"),
     "default_model": ("trees", "trees"),
     "device": ("cpu", "cpu"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "grpc_port": (9001, "9001"),
     "ops_port": (0, "0"),
+    "workers": (2, "2"),
     "lanes": (3, "3"),
     "queue_limit": (7, "7"),
     "queue_bytes": (1000, "1000"),
+    "stream_in_flight": (9, "9"),
     "max_image_bytes": (2000, "2000"),
     "max_image_pixels": (3000, "3000"),
     "grace_s": (1.5, "1.5"),
+    "control": (True, "true"),
     "log_format": ("json", "json"),
 }
 BAD = [
+    ("--watch-s", "-1", "x>=0"),
     ("--grpc-port", "abc", "integer"),
     ("--grpc-port", "65536", "0<=x<=65535"),
     ("--ops-port", "-1", "0<=x<=65535"),
     ("--device", "tpu", "'auto', 'cpu', 'cuda'"),
+    ("--workers", "0", "1<=x<=256"),
     ("--lanes", "257", "0<=x<=256"),
     ("--queue-limit", "0", "x>=1"),
     ("--queue-bytes", "0", "x>=1"),
+    ("--stream-in-flight", "-1", "0<=x<=10000"),
     ("--max-image-bytes", "0", "1<=x<=1000000000"),
     ("--max-image-bytes", "3000000000", "1<=x<=1000000000"),
     ("--max-image-pixels", "134217729", "1<=x<=134217728"),
@@ -58,7 +65,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     seen: list[Settings] = []
     formats: list[str] = []
-    monkeypatch.setattr(app, "run", seen.append)
+    monkeypatch.setattr(app, "run", lambda settings: seen.append(settings) if settings.workers == 1 else None)
+    monkeypatch.setattr(supervisor_app, "run", lambda settings: seen.append(settings) if settings.workers > 1 else None)
     monkeypatch.setattr(logs, "configure", formats.append)
 
     def call(*arguments: str, env: dict[str, str] | None = None) -> tuple[Result, Settings | None]:

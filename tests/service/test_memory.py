@@ -1,7 +1,9 @@
-"""malloc's thresholds are raised where there is glibc, and only there."""
+"""malloc's thresholds are raised, and free memory is handed back, where there is glibc and only there."""
 
 import ctypes
 import platform
+import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -44,3 +46,32 @@ def test_a_refused_threshold_is_told(fake_library, answers: tuple[int, int]) -> 
 def test_another_c_library_is_left_alone(fake_library) -> None:
     fake_library()
     assert memory.keep_freed_memory() is False
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_handed_back() -> None:
+    """Blocks too small to be mapped on their own, so that they come from a heap and stay there when freed."""
+    memory.keep_freed_memory()
+    blocks = [bytes(1000) for _ in range(50_000)]
+    last = bytes(1000)  # above them, so that the heap's end does not move
+    full = resident()
+    blocks.clear()
+    assert resident() > full - 20e6
+    assert memory.give_back() is True
+    assert resident() < full - 20e6
+    del last
+
+
+def resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("trimmed", [True, False])
+def test_it_is_told_whether_anything_was_handed_back(fake_library, trimmed: bool) -> None:
+    fake_library(malloc_trim=lambda keep: int(trimmed))
+    assert memory.give_back() is trimmed
+
+
+def test_another_c_library_hands_back_by_itself(fake_library) -> None:
+    fake_library()
+    assert memory.give_back() is False

@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 
 from bundle.repository import Repository
 from service.classifier import Answer, Prediction, Timings
-from service.engine import OnnxEngine
+from service.engine import open_on_cpu
 from service.metrics import Metrics
 from service.registry import LiveModel, Registry
 
@@ -33,7 +33,7 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
 
 @pytest.fixture(scope="module")
 def model(models: Path) -> LiveModel:
-    registry = Registry(Repository(models), lambda content: OnnxEngine(content, "cpu"))
+    registry = Registry(Repository(models), open_on_cpu)
     registry.load_all()
     return registry.find()
 

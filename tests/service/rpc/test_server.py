@@ -12,6 +12,7 @@ from bundle.manifest import Manifest
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 
 SERVICE = "anther.v1.ImageClassifier"
+OPEN_INFERENCE = "inference.GRPCInferenceService"
 WHERE = {"model": "flowers", "version": "1"}
 PATIENCE_S = 60
 
@@ -157,7 +158,7 @@ def test_a_compressed_message_may_not_expand_over_the_limit(start_edge, failure_
 
 
 @pytest.mark.parametrize(
-    "method", [f"/{SERVICE}/Explain", "/anther.v1.Nothing/Classify", "/inference.GRPCInferenceService/ModelInfer", "/x"]
+    "method", [f"/{SERVICE}/Nothing", "/anther.v1.Nothing/Classify", "/inference.GRPCInferenceService/Nothing", "/x"]
 )
 def test_unknown_methods_are_unimplemented(call_raw, failure_of, method: str) -> None:
     assert failure_of(lambda: call_raw(method, b"")).code == "UNIMPLEMENTED"
@@ -188,7 +189,13 @@ def test_every_method_answers_a_request_with_every_field_missing(edge, call_raw,
             ends[method.name] = "OK"
         except grpc.RpcError as error:
             ends[method.name] = error.code().name
-    assert ends == {"Classify": "INVALID_ARGUMENT", "ListModels": "OK", "GetModel": "OK"}
+    assert ends == {
+        "Classify": "INVALID_ARGUMENT",
+        "ClassifyStream": "OK",  # its one item says INVALID_ARGUMENT
+        "Explain": "INVALID_ARGUMENT",
+        "ListModels": "OK",
+        "GetModel": "OK",
+    }
 
 
 def test_where_several_models_serve_the_request_must_name_one(
@@ -220,7 +227,7 @@ def test_what_nobody_foresaw_is_internal_and_its_trace_is_in_the_log(edge, failu
 
 def test_health_is_told_for_the_server_the_service_and_each_model(edge, failure_of) -> None:
     health = health_pb2_grpc.HealthStub(edge.channel)
-    for service in ("", SERVICE, "model:flowers"):
+    for service in ("", SERVICE, OPEN_INFERENCE, "model:flowers"):
         assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == 1  # SERVING
     failure = failure_of(lambda: health.Check(health_pb2.HealthCheckRequest(service="model:trees")))
     assert failure.code == "NOT_FOUND"
@@ -229,9 +236,15 @@ def test_health_is_told_for_the_server_the_service_and_each_model(edge, failure_
 def test_reflection_lists_the_services_and_their_methods(edge) -> None:
     database = ProtoReflectionDescriptorDatabase(edge.channel)
     services = set(database.get_services())
-    assert services == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    assert services == {SERVICE, OPEN_INFERENCE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
     found = database.FindFileContainingSymbol(SERVICE)
-    assert [method.name for method in found.service[0].method] == ["Classify", "ListModels", "GetModel"]
+    assert [method.name for method in found.service[0].method] == [
+        "Classify",
+        "ClassifyStream",
+        "Explain",
+        "ListModels",
+        "GetModel",
+    ]
 
 
 def test_calls_are_counted_with_labels_of_loaded_models_alone(edge, failure_of, red) -> None:

@@ -24,33 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61nther/v1/classifier.proto\x12\tanther.v1\"O\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05top_k\x18\x04 \x01(\x05\"\xb2\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1a\n\x12\x65xecution_provider\x18\x03 \x01(\t\x12*\n\x0bpredictions\x18\x04 \x03(\x0b\x32\x15.anther.v1.Prediction\x12\x11\n\tconfident\x18\x05 \x01(\x08\x12#\n\x07timings\x18\x06 \x01(\x0b\x32\x12.anther.v1.Timings\"?\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"d\n\x07Timings\x12\r\n\x05queue\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\x12\n\npreprocess\x18\x03 \x01(\x01\x12\x11\n\tinference\x18\x04 \x01(\x01\x12\x13\n\x0bpostprocess\x18\x05 \x01(\x01\"\x13\n\x11ListModelsRequest\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.anther.v1.ModelDescription\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\">\n\x10GetModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.anther.v1.ModelDescription\"\xee\x01\n\x10ModelDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x11\n\tthreshold\x18\x08 \x01(\x01\x12,\n\x0ctest_metrics\x18\t \x01(\x0b\x32\x16.anther.v1.TestMetrics\x12\x15\n\rmanifest_json\x18\n \x01(\t\"P\n\x0bTestMetrics\x12\x0e\n\x06photos\x18\x01 \x01(\x03\x12\x0c\n\x04top1\x18\x02 \x01(\x01\x12\x10\n\x08top1_low\x18\x03 \x01(\x01\x12\x11\n\ttop1_high\x18\x04 \x01(\x01\x32\xe6\x01\n\x0fImageClassifier\x12\x43\n\x08\x43lassify\x12\x1a.anther.v1.ClassifyRequest\x1a\x1b.anther.v1.ClassifyResponse\x12I\n\nListModels\x12\x1c.anther.v1.ListModelsRequest\x1a\x1d.anther.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.anther.v1.GetModelRequest\x1a\x1b.anther.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61nther/v1/classifier.proto\x12\tanther.v1\"j\n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12\n\n\x02id\x18\x05 \x01(\t\x12\r\n\x05label\x18\x06 \x01(\t\"\xbe\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1a\n\x12\x65xecution_provider\x18\x03 \x01(\t\x12*\n\x0bpredictions\x18\x04 \x03(\x0b\x32\x15.anther.v1.Prediction\x12\x11\n\tconfident\x18\x05 \x01(\x08\x12#\n\x07timings\x18\x06 \x01(\x0b\x32\x12.anther.v1.Timings\x12\n\n\x02id\x18\x07 \x01(\t\"\x85\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1b.anther.v1.ClassifyResponseH\x00\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.anther.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xcb\x01\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x34\n\x08metadata\x18\x04 \x03(\x0b\x32\".anther.v1.ItemError.MetadataEntry\x12\x18\n\x0bretry_after\x18\x05 \x01(\x01H\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_retry_after\"\xa4\x01\n\x0e\x45xplainRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12\n\n\x02id\x18\x05 \x01(\t\x12\r\n\x05label\x18\x06 \x01(\t\x12\x15\n\x0b\x63lass_index\x18\x07 \x01(\x05H\x00\x12\x15\n\x0b\x63lass_label\x18\x08 \x01(\tH\x00\x42\x0b\n\texplained\"\xa7\x01\n\x0f\x45xplainResponse\x12+\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x1b.anther.v1.ClassifyResponse\x12(\n\texplained\x18\x02 \x01(\x0b\x32\x15.anther.v1.Prediction\x12(\n\x08\x65vidence\x18\x03 \x01(\x0b\x32\x16.anther.v1.EvidenceMap\x12\x13\n\x0boverlay_png\x18\x04 \x01(\x0c\"K\n\x0b\x45videnceMap\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06values\x18\x03 \x03(\x02\x12\r\n\x05logit\x18\x04 \x01(\x02\"?\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"d\n\x07Timings\x12\r\n\x05queue\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\x12\n\npreprocess\x18\x03 \x01(\x01\x12\x11\n\tinference\x18\x04 \x01(\x01\x12\x13\n\x0bpostprocess\x18\x05 \x01(\x01\"\x13\n\x11ListModelsRequest\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.anther.v1.ModelDescription\"@\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05label\x18\x03 \x01(\t\">\n\x10GetModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.anther.v1.ModelDescription\"\xee\x01\n\x10ModelDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x1a\n\x12\x65xecution_provider\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x11\n\tthreshold\x18\x08 \x01(\x01\x12,\n\x0ctest_metrics\x18\t \x01(\x0b\x32\x16.anther.v1.TestMetrics\x12\x15\n\rmanifest_json\x18\n \x01(\t\"P\n\x0bTestMetrics\x12\x0e\n\x06photos\x18\x01 \x01(\x03\x12\x0c\n\x04top1\x18\x02 \x01(\x01\x12\x10\n\x08top1_low\x18\x03 \x01(\x01\x12\x11\n\ttop1_high\x18\x04 \x01(\x01\x32\xfd\x02\n\x0fImageClassifier\x12\x43\n\x08\x43lassify\x12\x1a.anther.v1.ClassifyRequest\x1a\x1b.anther.v1.ClassifyResponse\x12S\n\x0e\x43lassifyStream\x12\x1a.anther.v1.ClassifyRequest\x1a!.anther.v1.ClassifyStreamResponse(\x01\x30\x01\x12@\n\x07\x45xplain\x12\x19.anther.v1.ExplainRequest\x1a\x1a.anther.v1.ExplainResponse\x12I\n\nListModels\x12\x1c.anther.v1.ListModelsRequest\x1a\x1d.anther.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.anther.v1.GetModelRequest\x1a\x1b.anther.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anther.v1.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ITEMERROR_METADATAENTRY']._loaded_options = None
+  _globals['_ITEMERROR_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_CLASSIFYREQUEST']._serialized_start=41
-  _globals['_CLASSIFYREQUEST']._serialized_end=120
-  _globals['_CLASSIFYRESPONSE']._serialized_start=123
-  _globals['_CLASSIFYRESPONSE']._serialized_end=301
-  _globals['_PREDICTION']._serialized_start=303
-  _globals['_PREDICTION']._serialized_end=366
-  _globals['_TIMINGS']._serialized_start=368
-  _globals['_TIMINGS']._serialized_end=468
-  _globals['_LISTMODELSREQUEST']._serialized_start=470
-  _globals['_LISTMODELSREQUEST']._serialized_end=489
-  _globals['_LISTMODELSRESPONSE']._serialized_start=491
-  _globals['_LISTMODELSRESPONSE']._serialized_end=556
-  _globals['_GETMODELREQUEST']._serialized_start=558
-  _globals['_GETMODELREQUEST']._serialized_end=607
-  _globals['_GETMODELRESPONSE']._serialized_start=609
-  _globals['_GETMODELRESPONSE']._serialized_end=671
-  _globals['_MODELDESCRIPTION']._serialized_start=674
-  _globals['_MODELDESCRIPTION']._serialized_end=912
-  _globals['_TESTMETRICS']._serialized_start=914
-  _globals['_TESTMETRICS']._serialized_end=994
-  _globals['_IMAGECLASSIFIER']._serialized_start=997
-  _globals['_IMAGECLASSIFIER']._serialized_end=1227
+  _globals['_CLASSIFYREQUEST']._serialized_end=147
+  _globals['_CLASSIFYRESPONSE']._serialized_start=150
+  _globals['_CLASSIFYRESPONSE']._serialized_end=340
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=343
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=476
+  _globals['_ITEMERROR']._serialized_start=479
+  _globals['_ITEMERROR']._serialized_end=682
+  _globals['_ITEMERROR_METADATAENTRY']._serialized_start=619
+  _globals['_ITEMERROR_METADATAENTRY']._serialized_end=666
+  _globals['_EXPLAINREQUEST']._serialized_start=685
+  _globals['_EXPLAINREQUEST']._serialized_end=849
+  _globals['_EXPLAINRESPONSE']._serialized_start=852
+  _globals['_EXPLAINRESPONSE']._serialized_end=1019
+  _globals['_EVIDENCEMAP']._serialized_start=1021
+  _globals['_EVIDENCEMAP']._serialized_end=1096
+  _globals['_PREDICTION']._serialized_start=1098
+  _globals['_PREDICTION']._serialized_end=1161
+  _globals['_TIMINGS']._serialized_start=1163
+  _globals['_TIMINGS']._serialized_end=1263
+  _globals['_LISTMODELSREQUEST']._serialized_start=1265
+  _globals['_LISTMODELSREQUEST']._serialized_end=1284
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1286
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1351
+  _globals['_GETMODELREQUEST']._serialized_start=1353
+  _globals['_GETMODELREQUEST']._serialized_end=1417
+  _globals['_GETMODELRESPONSE']._serialized_start=1419
+  _globals['_GETMODELRESPONSE']._serialized_end=1481
+  _globals['_MODELDESCRIPTION']._serialized_start=1484
+  _globals['_MODELDESCRIPTION']._serialized_end=1722
+  _globals['_TESTMETRICS']._serialized_start=1724
+  _globals['_TESTMETRICS']._serialized_end=1804
+  _globals['_IMAGECLASSIFIER']._serialized_start=1807
+  _globals['_IMAGECLASSIFIER']._serialized_end=2188
 # @@protoc_insertion_point(module_scope)

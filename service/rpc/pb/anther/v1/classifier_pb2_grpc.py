@@ -39,6 +39,16 @@ class ImageClassifierStub:
                 request_serializer=anther_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=anther_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/anther.v1.ImageClassifier/ClassifyStream',
+                request_serializer=anther_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=anther_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/anther.v1.ImageClassifier/Explain',
+                request_serializer=anther_dot_v1_dot_classifier__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=anther_dot_v1_dot_classifier__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/anther.v1.ImageClassifier/ListModels',
                 request_serializer=anther_dot_v1_dot_classifier__pb2.ListModelsRequest.SerializeToString,
@@ -56,6 +66,24 @@ class ImageClassifierServicer:
 
     def Classify(self, request, context):
         """Classifies one encoded picture: JPEG, PNG, WebP, BMP, GIF or TIFF.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyStream(self, request_iterator, context):
+        """Classifies pictures as they come and answers as each is ready, in any order: give every request an id of its own.
+        A picture that fails is answered by an error and harms no other. The server reads on only while it has few pictures
+        of this stream in work, so a caller may send as fast as flow control lets it, and must read answers meanwhile. The
+        call's deadline is that of all its pictures. A server that shuts down answers what it has read and ends the stream
+        with UNAVAILABLE; ask again for what is unanswered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Classifies one picture and shows where in it the evidence for a class lies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +110,16 @@ def add_ImageClassifierServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=anther_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=anther_dot_v1_dot_classifier__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=anther_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
+                    response_serializer=anther_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=anther_dot_v1_dot_classifier__pb2.ExplainRequest.FromString,
+                    response_serializer=anther_dot_v1_dot_classifier__pb2.ExplainResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -121,6 +159,60 @@ class ImageClassifier:
             '/anther.v1.ImageClassifier/Classify',
             anther_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             anther_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/anther.v1.ImageClassifier/ClassifyStream',
+            anther_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
+            anther_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anther.v1.ImageClassifier/Explain',
+            anther_dot_v1_dot_classifier__pb2.ExplainRequest.SerializeToString,
+            anther_dot_v1_dot_classifier__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,168 @@
+"""New versions under load: `python -m benchmarks.reload [--reloads 20]`.
+
+One h2load run goes through it all, and its log says when each request began. The same model is published again and
+again under new numbers; p99 of the requests that met a reload is compared with p99 before. Prints one JSON line.
+"""
+
+import bisect
+import json
+import os
+import re
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.load import require_h2load
+from benchmarks.subject import Server, photo_option, serving
+from benchmarks.vitals import read_vitals
+from bundle.repository import Repository
+from service.cores import usable_cores
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+
+_PORT = 18011
+_WATCH_S = 0.1  # so that nearly all of what is measured as a reload is one
+_SETTLE_S = 0.1  # after the switch: the old version is freed
+_LONGEST_RELOAD_S = 20.0
+_LONGEST_LOAD_S = 3600  # it is ended when all is measured
+_METHOD = "anther.v1.ImageClassifier/Classify"
+
+
+@dataclass(frozen=True)
+class Requests:
+    """As h2load logged them, in the order they began: seconds since 1970, and latencies in ms."""
+
+    began: list[float]
+    latencies: list[float]
+
+    def p99(self, spans: Iterable[tuple[float, float]]) -> float:
+        """Of the requests that were on their way at some moment of these spans."""
+        met = sorted(latency for span in spans for latency in self._within(*span))
+        return met[int(0.99 * len(met))]
+
+    def _within(self, start: float, end: float) -> Iterable[float]:
+        last = bisect.bisect_right(self.began, end)
+        begun = zip(self.began[:last], self.latencies[:last], strict=True)
+        return (latency for at, latency in begun if at + latency / 1000 >= start)
+
+
+@click.command()
+@click.option("--models", default=Path("models"), type=click.Path(path_type=Path), show_default=True)
+@click.option("--model", default="flowers", show_default=True)
+@photo_option
+@click.option("--callers", default=8, show_default=True, help="Closed-loop callers.")
+@click.option("--reloads", default=20, show_default=True, help="Versions to publish.")
+@click.option("--every", default=2.5, show_default=True, help="Seconds from one to the next; more than a reload takes.")
+@click.option("--before", default=10, show_default=True, help="Seconds of load before the first.")
+def main(models: Path, model: str, photo: Path, callers: int, reloads: int, every: float, before: int) -> None:
+    """Latency before and during reloads, what a reload takes, failed requests, and memory before and after."""
+    require_h2load()
+    with tempfile.TemporaryDirectory() as folder:
+        root, source = Path(folder), _newest(models, model)
+        shutil.copytree(source, root / model / "1")
+        with serving(root, photo, _PORT, (f"--watch-s={_WATCH_S}",)) as server:
+            load = _start_load(server, photo, root, callers)
+            os.nice(19)  # of this process alone, started last: publishing goes on elsewhere as a rule
+            print(json.dumps(_measure(server, load, root, model, source, reloads, every, before)))
+
+
+def _measure(
+    server: Server, load: "subprocess.Popen[bytes]", root: Path, model: str, source: Path, reloads: int, every: float,
+    before: int,
+) -> dict[str, object]:  # fmt: skip
+    time.sleep(2)  # connections, caches
+    calm = (time.time(), time.time() + before - 2)
+    time.sleep(before - 2)
+    memory = [read_vitals(server.process.pid).memory]
+    spans = []
+    for _ in range(reloads):
+        started = time.time()
+        spans.append(_reload(server, root, model, source))
+        memory.append(read_vitals(server.process.pid).memory)
+        time.sleep(max(0.0, started + every - time.time()))
+    failed, took = _refused(server), [end - start - _SETTLE_S for start, end in spans]
+    load.terminate()
+    load.wait()
+    requests = _read(root / "log")
+    calm_p99, during_p99 = requests.p99([calm]), requests.p99(spans)
+    return {
+        "cores": usable_cores(),
+        "reloads": reloads,
+        "requests": len(requests.began),
+        "failed": failed,
+        "p99_before_ms": round(calm_p99, 1),
+        "p99_during_ms": round(during_p99, 1),
+        "ratio": round(during_p99 / calm_p99, 2),
+        "reload_s": round(statistics.median(took), 2),
+        "slowest_reload_s": round(max(took), 2),
+        "memory_before_mb": round(memory[0] / 1e6, 1),
+        "memory_after_first_mb": round(memory[1] / 1e6, 1),
+        "memory_after_mb": round(memory[-1] / 1e6, 1),
+    }
+
+
+def _newest(models: Path, model: str) -> Path:
+    return Repository(models).open(model).path
+
+
+def _reload(server: Server, root: Path, model: str, source: Path) -> tuple[float, float]:
+    """From the moment that the new version can be seen to a moment after the old one has left."""
+    started = time.time()
+
+    def write(staging: Path) -> None:
+        nonlocal started
+        for file in source.iterdir():
+            shutil.copyfile(file, staging / file.name)
+
+    version = Repository(root).publish(model, write).version
+    started = (root / model / str(version)).stat().st_ctime  # the rename
+    while _serving(server, model) != version:
+        if time.time() - started > _LONGEST_RELOAD_S:
+            sys.exit(f"version {version} does not serve after {_LONGEST_RELOAD_S} s")
+        time.sleep(0.05)
+    time.sleep(_SETTLE_S)
+    return started, time.time()
+
+
+def _start_load(server: Server, photo: Path, root: Path, callers: int) -> "subprocess.Popen[bytes]":
+    request = pb.ClassifyRequest(image=photo.read_bytes()).SerializeToString()
+    frame = root / "frame"
+    frame.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
+    command = [
+        "h2load", "--threads=1", f"--clients={callers}", "--max-concurrent-streams=1", f"--duration={_LONGEST_LOAD_S}",
+        f"--data={frame}", f"--log-file={root / 'log'}", "--header=content-type: application/grpc",
+        "--header=te: trailers", f"http://{server.target}/{_METHOD}",
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def _read(log: Path) -> Requests:
+    lines = sorted(tuple(map(int, line.split())) for line in log.read_text().splitlines())
+    if any(status != 200 for _, status, _ in lines):
+        sys.exit("not every request was answered")
+    return Requests([began / 1e6 for began, *_ in lines], [micros / 1000 for *_, micros in lines])
+
+
+def _serving(server: Server, model: str) -> int:
+    with urllib.request.urlopen(f"{server.ops}/readyz") as response:
+        return int(json.load(response)["models"][model])
+
+
+def _refused(server: Server) -> int:
+    """Calls that did not end as OK, while all callers were still there; to h2load a gRPC error is no failure."""
+    with urllib.request.urlopen(f"{server.ops}/metrics") as response:
+        found = re.findall(r"^anther_rejected_total\{.*\} (\S+)", response.read().decode(), re.MULTILINE)
+    return round(sum(map(float, found)))
+
+
+if __name__ == "__main__":
+    main()

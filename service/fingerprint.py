@@ -1,0 +1,54 @@
+"""What is on the disk, as stat tells it without reading a file: equal while nothing has changed."""
+
+import stat
+from pathlib import Path
+
+from bundle.manifest import valid_name
+from bundle.policy import POLICY
+from bundle.repository import Repository
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Name, size, time of the last change in ns, and mode of each file."""
+
+GONE: Fingerprint = ()
+
+
+def of_folder(folder: Path) -> Fingerprint:
+    """The files of a version, and whether they can be got at; `GONE` where there is no such folder."""
+    mode = _mode_of_folder(folder)
+    if mode is None:
+        return GONE
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:  # locked, or removed meanwhile: then the next look finds it gone
+        files = []
+    return ((".", 0, 0, mode), *(part for path in files for part in of_file(path)))
+
+
+def of_file(path: Path) -> Fingerprint:
+    """`GONE` where there is no such file."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return GONE
+    return ((path.name, found.st_size, found.st_mtime_ns, found.st_mode),)
+
+
+def of_repository(repository: Repository) -> tuple[object, ...]:
+    """Every model's policy and versions. Raises `OSError` where the folder of models cannot be listed."""
+    names = sorted(path.name for path in repository.root.iterdir() if valid_name(path.name))
+    return tuple((name, *_of_model(repository, name)) for name in names)
+
+
+def _of_model(repository: Repository, name: str) -> tuple[object, ...]:
+    folder = repository.root / name
+    versions = {version: of_folder(folder / str(version)) for version in repository.versions(name)}
+    return (_mode_of_folder(folder), of_file(folder / POLICY), tuple(versions.items()))
+
+
+def _mode_of_folder(path: Path) -> int | None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return mode if stat.S_ISDIR(mode) else None

@@ -1,0 +1,74 @@
+"""The records of the core as messages of `anther.v1`, and back."""
+
+from service.classifier import Answer, Prediction, Request, Target
+from service.explain import Explanation
+from service.loader import LiveModel
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from service.rpc.status import Status
+
+
+def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, deadline: float | None) -> Request:
+    target = Target(message.model, message.version, message.label, message.id)
+    return Request(message.image, target, message.top_k, deadline)
+
+
+def response(answer: Answer, request_id: str) -> pb.ClassifyResponse:
+    timings = answer.timings
+    return pb.ClassifyResponse(
+        id=request_id,
+        model=answer.model.name,
+        version=answer.model.version,
+        execution_provider=answer.model.engine.provider,
+        predictions=[_prediction(found) for found in answer.predictions],
+        confident=answer.confident,
+        timings=pb.Timings(
+            queue=timings.queue,
+            decode=timings.decode,
+            preprocess=timings.preprocess,
+            inference=timings.inference,
+            postprocess=timings.postprocess,
+        ),
+    )
+
+
+def item_error(status: Status) -> pb.ItemError:
+    return pb.ItemError(
+        code=status.code.value[0],
+        reason=status.reason,
+        message=status.message,
+        metadata=status.facts,
+        retry_after=status.retry_after_s,
+    )
+
+
+def explanation(found: Explanation, request_id: str) -> pb.ExplainResponse:
+    height, width = found.evidence.shape
+    return pb.ExplainResponse(
+        answer=response(found, request_id),
+        explained=_prediction(found.explained),
+        evidence=pb.EvidenceMap(height=height, width=width, values=found.evidence.ravel().tolist(), logit=found.logit),
+        overlay_png=found.overlay_png,
+    )
+
+
+def description(model: LiveModel) -> pb.ModelDescription:
+    manifest = model.bundle.manifest
+    low, high = manifest.metrics.top1_interval
+    return pb.ModelDescription(
+        name=model.name,
+        version=model.version,
+        labels=manifest.labels,
+        architecture=manifest.model.architecture,
+        precision=manifest.model.precision,
+        execution_provider=model.engine.provider,
+        sha256=manifest.files[manifest.model.file],
+        threshold=manifest.calibration.threshold,
+        test_metrics=pb.TestMetrics(
+            photos=manifest.metrics.n, top1=manifest.metrics.top1, top1_low=low, top1_high=high
+        ),
+        manifest_json=manifest.to_json(),
+    )
+
+
+def _prediction(found: Prediction) -> pb.Prediction:
+    return pb.Prediction(label=found.label, index=found.index, probability=found.probability)

@@ -1,0 +1,109 @@
+"""ONNX Runtime: exactly one distribution of it, and sessions that are known to run where they were asked to.
+
+It falls back from CUDA to the CPU in silence; we never do.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any, Literal
+
+from service.config import Device
+from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
+
+log = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+Usable = Literal["cpu", "cuda"]
+
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+# The smallest model that a session can be opened for: y = Identity(x), both float32 [1], opset 18.
+_PROBE = (
+    b'\x08\n:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+
+
+def check_runtime(installed: Sequence[str] | None = None) -> None:
+    """Exactly one ONNX Runtime distribution must be installed. Raises `RuntimeMissing` or `RuntimeConflict`."""
+    found = [name for name in _DISTRIBUTIONS if _is_installed(name)] if installed is None else list(installed)
+    if not found:
+        raise RuntimeMissing
+    if len(found) > 1:
+        raise RuntimeConflict(" and ".join(found))
+
+
+def usable_device(device: Device) -> Usable:
+    """Where engines will run, learnt from a session of one node. Raises `DeviceUnavailable` for 'cuda' without one."""
+    if device == "cpu":
+        return "cpu"
+    unusable = _why_not_cuda()
+    if unusable is None:
+        return "cuda"
+    if device == "cuda":
+        raise unusable
+    log.info("models run on the CPU: CUDA was tried, and the session runs on %s", unusable.facts["found"])
+    return "cpu"
+
+
+def _why_not_cuda() -> DeviceUnavailable | None:
+    load_runtime()
+    try:
+        open_session(_PROBE, {})
+    except DeviceUnavailable as exc:
+        return exc
+    except Exception as exc:  # a driver without a device, or too old; ONNX Runtime's exceptions share no base class
+        unusable = DeviceUnavailable("cuda", f"nothing ({exc})")
+        unusable.__cause__ = exc
+        return unusable
+    return None
+
+
+def open_session(model: bytes, cuda: Mapping[str, str] | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU or, with options for its provider, on CUDA.
+
+    Raises `DeviceUnavailable` where it does not run on CUDA, and what ONNX Runtime raises on a bad model.
+    """
+    onnxruntime = load_runtime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # each call computes on its caller's thread
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if cuda is None:
+        return onnxruntime.InferenceSession(model, options, providers=[CPU], enable_fallback=0)
+    if CUDA not in onnxruntime.get_available_providers():
+        raise DeviceUnavailable("cuda", CPU)
+    _load_cuda_libraries()
+    providers = [(CUDA, dict(cuda)), CPU]
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    if session.get_providers()[0] != CUDA:
+        raise DeviceUnavailable("cuda", session.get_providers()[0])
+    return session
+
+
+def load_runtime() -> Any:
+    """The module `onnxruntime`, imported when the first session is opened."""
+    # From 1.29 on the runtime reports its use to its maker, starting when it is imported, unless this says otherwise.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
+@functools.cache
+def _load_cuda_libraries() -> None:
+    """Those that the extras installed. What is missing is printed: not to standard output, which is the banner's."""
+    with contextlib.redirect_stdout(sys.stderr):
+        load_runtime().preload_dlls(directory="")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

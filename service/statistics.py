@@ -1,0 +1,102 @@
+"""What each version has answered since the server started, in plain numbers, for whoever asks the server itself.
+
+Prometheus has the same and more in `service.metrics`; this is what a client gets that only speaks gRPC.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.classifier import Timings
+
+Where = tuple[str, str]
+"""A model's name and version, as `LiveModel.labels` has them."""
+
+ONE = (1,)
+"""A picture alone in the engine."""
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often something happened, and nanoseconds in total."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int) -> None:
+        self.count += 1
+        self.ns += ns
+
+
+@dataclass(slots=True)
+class Compute:
+    """What running the engine took, before, inside and after it."""
+
+    before: Duration = field(default_factory=Duration)
+    inside: Duration = field(default_factory=Duration)
+    after: Duration = field(default_factory=Duration)
+
+    def add(self, before: int, inside: int, after: int) -> None:
+        self.before.add(before)
+        self.inside.add(inside)
+        self.after.add(after)
+
+
+@dataclass(slots=True)
+class Counts:
+    """One version's."""
+
+    last_ms: int = 0  # when the last picture was answered, since 1970
+    pictures: int = 0
+    success: Duration = field(default_factory=Duration)  # requests, from arrival to response
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute: Compute = field(default_factory=Compute)
+    by_size: dict[int, Compute] = field(default_factory=dict)  # rows that the engine ran at once → those runs
+
+    @property
+    def runs(self) -> int:
+        return sum(compute.inside.count for compute in self.by_size.values())
+
+
+class Statistics:
+    """Filled from the event loop's thread alone, so that adding needs no lock."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Where, Counts] = {}
+
+    def of(self, where: Where) -> Counts:
+        """All zero for a version that has answered nothing."""
+        return self._counts.get(where) or Counts()
+
+    def ran(self, where: Where, sizes: Sequence[int], timings: Timings) -> None:
+        """Pictures were answered by runs of the engine with `sizes` rows, which together took `timings`."""
+        counts, rows = self._of(where), sum(sizes)
+        before, inside, after = (
+            int(seconds * 1e9)
+            for seconds in (timings.decode + timings.preprocess, timings.inference, timings.postprocess)
+        )
+        counts.last_ms = time.time_ns() // 1_000_000
+        counts.pictures += rows
+        counts.queue.add(int(timings.queue * 1e9))
+        counts.compute.add(before, inside, after)
+        for size in sizes:
+            by_size = counts.by_size.get(size)
+            if by_size is None:
+                by_size = counts.by_size[size] = Compute()
+            by_size.add(before * size // rows, inside * size // rows, after * size // rows)
+
+    def ended(self, where: Where, succeeded: bool, seconds: float) -> None:
+        """A request for inference ended."""
+        counts = self._of(where)
+        (counts.success if succeeded else counts.fail).add(int(seconds * 1e9))
+
+    def forget(self, where: Where) -> None:
+        """The version left service for good."""
+        self._counts.pop(where, None)
+
+    def _of(self, where: Where) -> Counts:
+        counts = self._counts.get(where)
+        if counts is None:
+            counts = self._counts[where] = Counts()
+        return counts

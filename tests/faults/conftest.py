@@ -1,0 +1,55 @@
+"""Servers to harm: a process that all tests share and that must come out of each as it went in, or one of a test's own."""
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bundle.conftest import chunk, encode, orientation, png, small_files, tiff  # noqa: F401
+from tests.faults.victim import Victim
+from tests.service.conftest import eventually, failure_of, models, pictures, run, start_edge  # noqa: F401
+
+_BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
+
+StartVictim = Callable[..., Victim]
+
+
+@pytest.fixture(scope="session")
+def start_victim(models, tmp_path_factory) -> Iterator[StartVictim]:
+    """`start_victim("--lanes", "1", models=…, errors=…)`: `anther serve` on free ports, ready to answer."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: str, models: Path = models, errors: Path | None = None) -> Victim:
+            errors = errors or tmp_path_factory.mktemp("server") / "stderr.txt"
+            command = [sys.executable, "-m", "anther", "serve", "--models", str(models)]
+            with errors.open("w") as file:
+                process = subprocess.Popen(
+                    [*command, "--grpc-port", "0", "--ops-port", "0", "--grace-s", "60", *options],
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            found = _BANNER.search(process.stdout.readline())
+            assert found, errors.read_text()
+            return Victim(process, found[1], found[2], errors)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_victim(start_victim: StartVictim) -> Victim:
+    return start_victim("--lanes", "2")
+
+
+@pytest.fixture
+def victim(shared_victim: Victim, pictures: dict[str, bytes]) -> Iterator[Victim]:
+    """The shared server; after the test it must answer right and have logged no error."""
+    yield shared_victim
+    shared_victim.prove(pictures)

@@ -1,0 +1,105 @@
+"""What happens to the disk while a server serves is not its callers' trouble."""
+
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.victim import Victim
+
+WATCH_S = 0.2
+
+
+def vanish(root: Path) -> None:
+    root.rename(root.with_name("elsewhere"))
+
+
+def become_a_file(root: Path) -> None:
+    vanish(root)
+    root.write_text("no folder")
+
+
+def become_a_dangling_link(root: Path) -> None:
+    vanish(root)
+    root.symlink_to(root.with_name("nowhere"))
+
+
+def lock(root: Path) -> None:
+    """Where the tests run as root this locks nobody out, and says nothing."""
+    for path in [*root.rglob("*"), root]:
+        path.chmod(0)
+
+
+def lose_its_files(root: Path) -> None:
+    for path in root.glob("*/*/*"):
+        path.unlink()
+
+
+def lose_a_model(root: Path) -> None:
+    shutil.rmtree(root / "flowers")
+
+
+def shrink_its_files(root: Path) -> None:
+    """In place, as a disk that loses data would, and not as a publisher would."""
+    for path in root.glob("*/*/*"):
+        with path.open("r+b") as file:
+            file.truncate(10)
+
+
+@pytest.fixture
+def serving(start_victim, tmp_path, publish_bundle) -> tuple[Victim, Path]:
+    root = tmp_path / "models"
+    publish_bundle(root)
+    return start_victim(models=root), root
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [vanish, become_a_file, become_a_dangling_link, lock, lose_its_files, lose_a_model, shrink_its_files],
+    ids=lambda harm: harm.__name__,
+)
+def test_a_folder_of_models_that_turns_unreadable_does_not_end_serving(
+    serving, pictures, harm: Callable[[Path], None]
+) -> None:
+    victim, root = serving
+    harm(root)
+    for _ in range(3):
+        time.sleep(WATCH_S)
+        victim.prove(pictures)
+    assert victim.stop() == 0
+
+
+def test_a_log_on_a_full_disk_does_not_hurt_serving(start_victim, pictures) -> None:
+    """Every write to it fails, from the start to the end."""
+    victim = start_victim(errors=Path("/dev/full"))
+    with victim.channel() as channel:
+        victim.prove_over(channel, pictures)
+    assert victim.stop() == 0
+
+
+def test_a_disk_that_fills_up_while_serving_does_not_hurt(serving, pictures) -> None:
+    victim, _ = serving
+    resource.prlimit(victim.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    victim.prove(pictures)
+    assert victim.stop() == 0
+
+
+def test_no_descriptors_left_for_new_connections_harms_no_old_ones(serving, pictures, eventually) -> None:
+    """And once there are some again, new ones are served."""
+    victim, _ = serving
+    with victim.channel() as channel:
+        victim.prove_over(channel, pictures)
+        soft, hard = resource.prlimit(victim.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(victim.process.pid, resource.RLIMIT_NOFILE, (victim.vitals().descriptors + 1, hard))
+        others = [victim.channel() for _ in range(5)]
+        for other in others:
+            other.subscribe(lambda _: None, try_to_connect=True)
+        time.sleep(WATCH_S)
+        victim.prove_over(channel, pictures)
+        resource.prlimit(victim.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        for other in others:
+            other.close()
+    victim.prove(pictures)

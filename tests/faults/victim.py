@@ -1,0 +1,80 @@
+"""A server process as seen from outside: what it answers, counts and logs, and what it holds of the machine."""
+
+import re
+import signal
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.vitals import Vitals, read_vitals
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+
+PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine
+CLASSIFY = "/anther.v1.ImageClassifier/Classify"
+_RESET_PEAK = "5"  # proc(5), clear_refs
+
+
+@dataclass
+class Victim:
+    process: "subprocess.Popen[str]"
+    target: str
+    operations: str
+    errors: Path
+    proven: int = 0  # how much of the log was found to be without errors
+
+    @property
+    def port(self) -> int:
+        return int(self.target.rpartition(":")[2])
+
+    def channel(self) -> grpc.Channel:
+        """A connection of its own, to any size of picture."""
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        return grpc.insecure_channel(self.target, options)
+
+    def prove(self, pictures: dict[str, bytes]) -> None:
+        """It lives, gives each picture its label, and has logged no error since the last time."""
+        assert self.process.poll() is None
+        with self.channel() as channel:
+            self.prove_over(channel, pictures)
+        self.prove_log()
+
+    def prove_over(self, channel: grpc.Channel, pictures: dict[str, bytes]) -> None:
+        stub = ImageClassifierStub(channel)
+        for label, picture in pictures.items():
+            answer = stub.Classify(pb.ClassifyRequest(image=picture), timeout=PATIENCE_S)
+            assert answer.predictions[0].label == label
+
+    def prove_log(self) -> None:
+        log = self.errors.read_text()
+        new, self.proven = log[self.proven :], len(log)
+        assert not re.search(r"Traceback|^\S+ (ERROR|CRITICAL) ", new, re.MULTILINE), new
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a metric's series that have these labels."""
+        with urllib.request.urlopen(f"{self.operations}/metrics", timeout=PATIENCE_S) as page:
+            families = text_string_to_metric_families(page.read().decode())
+            samples = [sample for family in families for sample in family.samples]
+        return sum(item.value for item in samples if item.name == name and labels.items() <= item.labels.items())
+
+    def vitals(self) -> Vitals:
+        return read_vitals(self.process.pid)
+
+    def forget_peak(self) -> None:
+        """From here on `peak` is the most since now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text(_RESET_PEAK)
+
+    def peak(self) -> int:
+        """The most resident memory, in bytes."""
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Exit code after the signal."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)

@@ -1,0 +1,289 @@
+"""Streams answer in the order of the questions, hold few of them, and end cleanly whoever ends them."""
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from service.errors import Draining
+from service.rpc.inference.stream import OrderedStreams
+from service.rpc.pb.inference import open_inference_pb2 as pb
+
+WHERE = {"model": "flowers", "version": "1"}
+PATIENCE_S = 60
+
+
+class Answers:
+    """Answers in the making, which a test finishes when it wants to."""
+
+    def __init__(self) -> None:
+        self.futures: dict[int, asyncio.Future[str]] = {}
+        self.cancelled: list[int] = []
+
+    async def __call__(self, question: int) -> str:
+        self.futures[question] = asyncio.get_running_loop().create_future()
+        try:
+            return await self.futures[question]
+        except asyncio.CancelledError:
+            self.cancelled.append(question)
+            raise
+
+
+async def count(until: int, read: list[int] | None = None, error: Exception | None = None) -> AsyncIterator[int]:
+    for number in range(until):
+        if read is not None:
+            read.append(number)
+        yield number
+    if error is not None:
+        raise error
+
+
+async def settled() -> None:
+    """Whatever can go on without an answer has gone on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# The order and the bounds
+
+
+def test_answers_come_in_the_order_of_the_questions(run) -> None:
+    async def ask() -> list[str]:
+        answers = Answers()
+        stream = OrderedStreams(5).answers(count(5), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        for number in (4, 2, 3, 1):
+            answers.futures[number].set_result(str(number))
+        await settled()
+        assert not first.done()
+        answers.futures[0].set_result("0")
+        return [await first, *[answer async for answer in stream]]
+
+    assert run(ask()) == ["0", "1", "2", "3", "4"]
+
+
+def test_no_more_questions_are_read_than_there_are_places(run) -> None:
+    async def ask() -> tuple[list[int], list[int]]:
+        answers, read = Answers(), []
+        stream = OrderedStreams(3).answers(count(10, read), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        before = list(read)
+        answers.futures[0].set_result("0")
+        await first  # whoever took it has not asked for the next one, so its place is still taken
+        await settled()
+        after = list(read)
+        await stream.aclose()
+        return before, after
+
+    assert run(ask()) == ([0, 1, 2], [0, 1, 2])
+
+
+def test_an_error_of_the_questions_comes_after_the_answers_before_it(run) -> None:
+    async def ask() -> list[str]:
+        answers, found = Answers(), []
+        stream = OrderedStreams(5).answers(count(2, error=ValueError("no message")), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        for number in (0, 1):
+            answers.futures[number].set_result(str(number))
+        found.append(await first)
+        with pytest.raises(ValueError, match="no message"):
+            found.extend([answer async for answer in stream])
+        return found
+
+    assert run(ask())[0] == "0"
+
+
+def test_whoever_leaves_early_cancels_what_is_in_work(run) -> None:
+    async def ask() -> list[int]:
+        answers = Answers()
+        stream = OrderedStreams(4).answers(count(10), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        answers.futures[0].set_result("0")
+        await first
+        await stream.aclose()
+        return answers.cancelled
+
+    assert run(ask()) == [1, 2, 3]
+
+
+def test_a_reader_who_is_cancelled_while_waiting_cancels_all(run) -> None:
+    async def ask() -> list[int]:
+        answers = Answers()
+        stream = OrderedStreams(2).answers(count(10), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return answers.cancelled
+
+    assert sorted(run(ask())) == [0, 1]
+
+
+def test_the_end_waits_for_answers_but_for_no_further_question(run) -> None:
+    async def ask() -> str:
+        async def one_and_then_silence() -> AsyncIterator[int]:
+            yield 0
+            await asyncio.Event().wait()
+
+        answers, streams = Answers(), OrderedStreams(4)
+        stream = streams.answers(one_and_then_silence(), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        streams.end()
+        await settled()
+        answers.futures[0].set_result("0")
+        found = await first
+        with pytest.raises(Draining):
+            await anext(stream)
+        return found
+
+    assert run(ask()) == "0"
+
+
+def test_no_stream_begins_after_the_end(run) -> None:
+    async def ask() -> None:
+        streams, read = OrderedStreams(4), []
+        streams.end()
+        with pytest.raises(Draining):
+            await anext(streams.answers(count(3, read), Answers()))
+        assert read == []
+
+    run(ask())
+
+
+# ModelStreamInfer
+
+
+@pytest.fixture
+def streamed(client) -> Iterator[Any]:
+    """`streamed(*asks)`: results and errors, as Triton's client calls back, of `client.async_stream_infer(**ask)`."""
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+
+    def ask(*asks: dict[str, Any]) -> list[Any]:
+        for each in asks:
+            client.async_stream_infer(**{"model_name": "flowers", **each})
+        return [answers.get(timeout=PATIENCE_S) for _ in asks]
+
+    yield ask
+    client.stop_stream()
+
+
+def test_a_stream_gives_the_same_answers_as_calls_do(streamed, client, image_input, colourful) -> None:
+    asks = [{"inputs": [image_input(colourful[n % 5])], "request_id": str(n)} for n in range(40)]
+    for number, (result, error) in enumerate(streamed(*asks)):
+        assert error is None
+        assert result.get_response().id == str(number)
+        expected = client.infer("flowers", [image_input(colourful[number % 5])]).as_numpy("probabilities")
+        assert np.array_equal(result.as_numpy("probabilities"), expected)
+
+
+def test_a_bad_request_is_answered_by_an_error_and_ends_nothing(edge, stub, image_request, red) -> None:
+    requests = [
+        image_request(red.image, id="good"),
+        image_request(b"<html>", id="bad picture"),
+        image_request(red.image, id="bad model", model_name="trees"),
+        pb.ModelInferRequest(id="nothing"),
+        image_request(red.image, id="good again"),
+    ]
+    responses = list(stub.ModelStreamInfer(iter(requests), timeout=PATIENCE_S))
+    assert [response.infer_response.id for response in responses] == [request.id for request in requests]
+    assert [response.error_message.partition(";")[0] for response in responses] == [
+        "",
+        "image 0: the data is text or markup",
+        "no model 'trees'",
+        "'inputs' is 'empty'",
+        "",
+    ]
+    assert [len(response.infer_response.outputs) for response in responses] == [2, 0, 0, 0, 2]
+    counted = {"method": "ModelStreamInfer"}
+    assert edge.sample("anther_requests_total", **WHERE, **counted, code="OK") == 2
+    assert edge.sample("anther_requests_total", **WHERE, **counted, code="INVALID_ARGUMENT") == 2
+    assert edge.sample("anther_requests_total", model="", version="", **counted, code="NOT_FOUND") == 1
+
+
+def test_every_response_of_a_stream_says_that_it_is_the_only_one(streamed, image_input, red) -> None:
+    ((result, _),) = streamed({"inputs": [image_input(red.image)], "enable_empty_final_response": True})
+    assert result.get_response().parameters["triton_final_response"].bool_param
+
+
+def test_what_nobody_foresaw_is_an_error_item_with_a_fixed_text(edge, stub, image_request, red, caplog) -> None:
+    edge.engine.error = RuntimeError("secret")
+    (response,) = stub.ModelStreamInfer(iter([image_request(red.image)]), timeout=PATIENCE_S)
+    assert response.error_message == "internal error; the trace is in the server's log"
+    assert [record.message for record in caplog.records] == ["a call failed"]
+
+
+def test_an_empty_stream_has_no_answers(stub) -> None:
+    assert list(stub.ModelStreamInfer(iter([]), timeout=PATIENCE_S)) == []
+
+
+def test_data_that_is_no_message_ends_the_stream(edge, failure_of) -> None:
+    call = edge.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+    failure = failure_of(lambda: list(call(iter([b"\xff\xff\xff"]), timeout=PATIENCE_S)))
+    assert failure.code == "INVALID_ARGUMENT"
+
+
+def test_a_caller_who_leaves_takes_the_waiting_requests_along(edge, stub, image_request, red, eventually) -> None:
+    before = edge.engine.runs
+    with edge.held():
+        asked = queue.SimpleQueue()
+        for _ in range(4):
+            asked.put(image_request(red.image))
+        call = edge.occupied(lambda: stub.ModelStreamInfer(iter(asked.get, None)))
+        call.cancel()
+        eventually(lambda: edge.sample("anther_rejected_total", reason="CANCELLED") == 1)
+        asked.put(None)
+    eventually(lambda: edge.lanes.running + edge.lanes.waiting == 0)
+    assert edge.engine.runs == before + 1
+
+
+def test_a_server_that_shuts_down_answers_what_it_read_and_ends_the_stream(
+    run, edge, stub, image_request, red, eventually
+) -> None:
+    asked = queue.SimpleQueue()
+    with edge.held():
+        for number in range(2):
+            asked.put(image_request(red.image, id=str(number)))
+        call = edge.occupied(lambda: stub.ModelStreamInfer(iter(asked.get, None), timeout=PATIENCE_S))
+        eventually(lambda: edge.lanes.waiting == 1)
+        edge.classifier.drain()
+        run(edge.server.announce_stop())
+    assert [next(call).infer_response.id for _ in range(2)] == ["0", "1"]
+    with pytest.raises(grpc.RpcError) as raised:
+        next(call)
+    asked.put(None)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_stream_that_meets_a_draining_classifier_ends_as_unavailable(edge, stub, image_request, red) -> None:
+    edge.classifier.drain()
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.ModelStreamInfer(iter([image_request(red.image)]), timeout=PATIENCE_S))
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    counted = {"method": "ModelStreamInfer", "code": "UNAVAILABLE"}
+    assert edge.sample("anther_requests_total", **WHERE, **counted) == 1
+
+
+def test_batches_keep_their_order_too(stub, image_request, colourful) -> None:
+    requests = [image_request(*colourful[: 1 + n % 5], id=str(n)) for n in range(30)]
+    responses = list(stub.ModelStreamInfer(iter(requests), timeout=PATIENCE_S))
+    assert [response.infer_response.id for response in responses] == [str(n) for n in range(30)]
+    assert [response.infer_response.outputs[0].shape[0] for response in responses] == [1 + n % 5 for n in range(30)]
+
+
+def test_the_client_goes_on_with_its_stream_after_an_error(streamed, image_input, red) -> None:
+    ((_, error),) = streamed({"inputs": [triton.InferInput("image", [1], "BYTES")]})
+    assert "'image.contents' is '0 elements'" in error.message()
+    ((result, _),) = streamed({"inputs": [image_input(red.image)]})
+    assert result.as_numpy("probabilities").shape == (1, 3)

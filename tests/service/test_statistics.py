@@ -1,0 +1,66 @@
+"""Plain numbers a version: pictures, requests, stages, and runs of the engine by their size."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.classifier import Timings
+from service.statistics import ONE, Counts, Duration, Statistics
+
+WHERE = ("flowers", "1")
+TIMINGS = Timings(queue=0.5, decode=0.25, preprocess=0.125, inference=1.0, postprocess=0.0625)
+
+
+def test_a_version_that_answered_nothing_has_zeros() -> None:
+    assert Statistics().of(WHERE) == Counts()
+    assert Statistics().of(WHERE).runs == 0
+
+
+def test_an_answer_counts_its_picture_and_the_time_of_each_stage() -> None:
+    statistics = Statistics()
+    statistics.ran(WHERE, ONE, TIMINGS)
+    found = statistics.of(WHERE)
+    assert (found.pictures, found.runs) == (1, 1)
+    assert found.queue == Duration(1, 500_000_000)
+    assert found.compute.before == Duration(1, 375_000_000)
+    assert found.compute.inside == Duration(1, 1_000_000_000)
+    assert found.compute.after == Duration(1, 62_500_000)
+    assert found.by_size == {1: found.compute}
+    assert found.last_ms > 1_700_000_000_000
+
+
+def test_runs_are_told_apart_by_size_and_share_the_time_by_rows() -> None:
+    statistics = Statistics()
+    statistics.ran(WHERE, (4, 4, 2), TIMINGS)
+    found = statistics.of(WHERE)
+    assert (found.pictures, found.runs, found.compute.inside.count) == (10, 3, 1)
+    assert found.by_size[4].inside == Duration(2, 800_000_000)
+    assert found.by_size[2].inside == Duration(1, 200_000_000)
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1), max_size=9))
+def test_no_picture_and_no_run_is_lost(requests: list[list[int]]) -> None:
+    statistics = Statistics()
+    for sizes in requests:
+        statistics.ran(WHERE, sizes, TIMINGS)
+    found = statistics.of(WHERE)
+    assert found.pictures == sum(map(sum, requests))
+    assert found.runs == sum(map(len, requests))
+    assert found.pictures == sum(size * compute.inside.count for size, compute in found.by_size.items())
+
+
+def test_ends_are_counted_as_successes_or_failures() -> None:
+    statistics = Statistics()
+    for succeeded in (True, True, False):
+        statistics.ended(WHERE, succeeded, 0.5)
+    found = statistics.of(WHERE)
+    assert (found.success, found.fail) == (Duration(2, 1_000_000_000), Duration(1, 500_000_000))
+
+
+def test_versions_do_not_share_numbers_and_can_be_forgotten() -> None:
+    statistics = Statistics()
+    statistics.ran(WHERE, ONE, TIMINGS)
+    statistics.ran(("flowers", "2"), ONE, TIMINGS)
+    statistics.forget(WHERE)
+    statistics.forget(("trees", "1"))
+    assert statistics.of(WHERE) == Counts()
+    assert statistics.of(("flowers", "2")).pictures == 1
