@@ -1,7 +1,7 @@
 """New versions under load: `python -m benchmarks.reload [--reloads 20]`.
 
 One h2load run goes through it all, and its log says when each request began. The same model is published again and
-again under new numbers; p99 of the requests that met a reload is compared with p99 before. Prints one JSON line.
+again under new numbers, and the requests that met a reload are compared with those just before. Prints one JSON line.
 """
 
 import bisect
@@ -37,6 +37,19 @@ _LONGEST_LOAD_S = 3600  # it is ended when all is measured
 _METHOD = "anther.v1.ImageClassifier/Classify"
 
 
+Span = tuple[float, float]
+"""Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """A reload, the time before it, and the server's resident memory at the beginning of that, in bytes."""
+
+    before: Span
+    during: Span
+    memory: int
+
+
 @dataclass(frozen=True)
 class Requests:
     """As h2load logged them, in the order they began: seconds since 1970, and latencies in ms."""
@@ -44,10 +57,9 @@ class Requests:
     began: list[float]
     latencies: list[float]
 
-    def p99(self, spans: Iterable[tuple[float, float]]) -> float:
+    def latencies_in(self, spans: Iterable[Span]) -> list[float]:
         """Of the requests that were on their way at some moment of these spans."""
-        met = sorted(latency for span in spans for latency in self._within(*span))
-        return met[int(0.99 * len(met))]
+        return [latency for span in spans for latency in self._within(*span)]
 
     def _within(self, start: float, end: float) -> Iterable[float]:
         last = bisect.bisect_right(self.began, end)
@@ -61,9 +73,8 @@ class Requests:
 @photo_option
 @click.option("--callers", default=8, show_default=True, help="Closed-loop callers.")
 @click.option("--reloads", default=20, show_default=True, help="Versions to publish.")
-@click.option("--every", default=2.5, show_default=True, help="Seconds from one to the next; more than a reload takes.")
-@click.option("--before", default=10, show_default=True, help="Seconds of load before the first.")
-def main(models: Path, model: str, photo: Path, callers: int, reloads: int, every: float, before: int) -> None:
+@click.option("--calm", default=2.0, show_default=True, help="Seconds of load before each; ten times that at first.")
+def main(models: Path, model: str, photo: Path, callers: int, reloads: int, calm: float) -> None:
     """Latency before and during reloads, what a reload takes, failed requests, and memory before and after."""
     require_h2load()
     with tempfile.TemporaryDirectory() as folder:
@@ -72,49 +83,57 @@ def main(models: Path, model: str, photo: Path, callers: int, reloads: int, ever
         with serving(root, photo, _PORT, (f"--watch-s={_WATCH_S}",)) as server:
             load = _start_load(server, photo, root, callers)
             os.nice(19)  # of this process alone, started last: publishing goes on elsewhere as a rule
-            print(json.dumps(_measure(server, load, root, model, source, reloads, every, before)))
+            rounds = _rounds(server, root, model, source, reloads, calm)
+            failed = _refused(server)
+            load.terminate()
+            load.wait()
+        print(json.dumps(_summary(rounds, _read(root / "log"), failed)))
 
 
-def _measure(
-    server: Server, load: "subprocess.Popen[bytes]", root: Path, model: str, source: Path, reloads: int, every: float,
-    before: int,
-) -> dict[str, object]:  # fmt: skip
-    time.sleep(2)  # connections, caches
-    calm = (time.time(), time.time() + before - 2)
-    time.sleep(before - 2)
-    memory = [read_vitals(server.process.pid).memory]
-    spans = []
+def _rounds(server: Server, root: Path, model: str, source: Path, reloads: int, calm: float) -> list[Round]:
+    time.sleep(9 * calm)  # connections, caches, every lane's memory
+    rounds = []
     for _ in range(reloads):
-        started = time.time()
-        spans.append(_reload(server, root, model, source))
-        memory.append(read_vitals(server.process.pid).memory)
-        time.sleep(max(0.0, started + every - time.time()))
-    failed, took = _refused(server), [end - start - _SETTLE_S for start, end in spans]
-    load.terminate()
-    load.wait()
-    requests = _read(root / "log")
-    calm_p99, during_p99 = requests.p99([calm]), requests.p99(spans)
+        memory, started = read_vitals(server.process.pid).memory, time.time()
+        time.sleep(calm)
+        before = (started, time.time())
+        rounds.append(Round(before, _reload(server, root, model, source), memory))
+    time.sleep(calm)
+    return [*rounds, Round(before, before, read_vitals(server.process.pid).memory)]
+
+
+def _summary(rounds: list[Round], requests: Requests, failed: int) -> dict[str, object]:
+    *rounds, last = rounds
+    before, during = (requests.latencies_in(each) for each in zip(*((r.before, r.during) for r in rounds), strict=True))
+    took = [end - start - _SETTLE_S for start, end in (each.during for each in rounds)]
+    p99_before, p99_during = _p99(before), _p99(during)
     return {
         "cores": usable_cores(),
-        "reloads": reloads,
+        "reloads": len(rounds),
         "requests": len(requests.began),
         "failed": failed,
-        "p99_before_ms": round(calm_p99, 1),
-        "p99_during_ms": round(during_p99, 1),
-        "ratio": round(during_p99 / calm_p99, 2),
+        "p50_before_ms": round(statistics.median(before), 1),
+        "p50_during_ms": round(statistics.median(during), 1),
+        "p99_before_ms": round(p99_before, 1),
+        "p99_during_ms": round(p99_during, 1),
+        "ratio": round(p99_during / p99_before, 2),
         "reload_s": round(statistics.median(took), 2),
         "slowest_reload_s": round(max(took), 2),
-        "memory_before_mb": round(memory[0] / 1e6, 1),
-        "memory_after_first_mb": round(memory[1] / 1e6, 1),
-        "memory_after_mb": round(memory[-1] / 1e6, 1),
+        "memory_before_mb": round(rounds[0].memory / 1e6, 1),
+        "memory_after_first_mb": round(rounds[1].memory / 1e6, 1),
+        "memory_after_mb": round(last.memory / 1e6, 1),
     }
+
+
+def _p99(latencies: list[float]) -> float:
+    return sorted(latencies)[int(0.99 * len(latencies))]
 
 
 def _newest(models: Path, model: str) -> Path:
     return Repository(models).open(model).path
 
 
-def _reload(server: Server, root: Path, model: str, source: Path) -> tuple[float, float]:
+def _reload(server: Server, root: Path, model: str, source: Path) -> Span:
     """From the moment that the new version can be seen to a moment after the old one has left."""
     started = time.time()
 

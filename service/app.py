@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -13,18 +14,21 @@ import uvloop
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
 from service.address import banner
+from service.batcher import Batcher
 from service.classifier import Classifier
 from service.config import Settings
 from service.control import PolicyControl
 from service.cores import usable_cores
-from service.engine import open_on_cpu
+from service.cuda_engine import CudaOptions, batch_sizes_up_to, open_on_cuda
+from service.engine import OpenEngine, open_on_cpu
 from service.http.ops import OpsServer
 from service.lanes import Lanes
 from service.memory import keep_freed_memory
 from service.metrics import Metrics
 from service.registry import Registry
 from service.rpc.server import RpcServer
-from service.runtime import check_runtime
+from service.runtime import Usable, check_runtime, usable_device
+from service.scheduler import Scheduler
 from service.shadow import Shadow
 from service.watcher import Watcher
 
@@ -40,14 +44,15 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics(shared=settings.workers > 1)
-        self._registry = Registry(Repository(settings.models), open_on_cpu, settings.default_model)
+        device = usable_device(settings.device)
+        self._registry = Registry(Repository(settings.models), _opener(settings, device), settings.default_model)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        self._lanes = Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
+        self._scheduler = _scheduler(settings, device, self._metrics)
         self._shadow = Shadow(self._registry, limits, self._metrics.shadowed)
-        self._classifier = Classifier(self._registry, self._lanes, limits, self._shadow.copy)
+        self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
         self._watcher = Watcher(self._registry, settings.watch_s)
         self._state = "starting"
-        self._metrics.watch(lambda: self._lanes.waiting, lambda: self._lanes.waiting + self._lanes.running)
+        self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
         self._ops: OpsServer | None = None
         self._rpc: RpcServer | None = None
 
@@ -74,7 +79,7 @@ class App:
         if self._rpc is not None:
             await self._rpc.announce_stop()
             await self._rpc.stop(max(0.0, deadline - time.monotonic()))
-        await asyncio.to_thread(self._lanes.close)
+        await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
         self._registry.close()
@@ -88,7 +93,8 @@ class App:
         return banner(self._settings.host, self._rpc.port, self._ops.port, self.serving())
 
     def serving(self) -> str:
-        return ", ".join(f"{model.name}/{model.version} on {model.engine.provider}" for model in self._registry.live())
+        live = self._registry.live()
+        return ", ".join(f"{model.name}/{model.version} on {model.engine.provider}" for model in live) or "no model"
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """What a supervisor asks regularly; the numbers that it shows are brought up to date with it."""
@@ -96,7 +102,7 @@ class App:
         return {"live": self._liveness(), "ready": self._readiness()}
 
     def _liveness(self) -> dict[str, Any]:
-        return {"ok": self._lanes.alive() or self._state == "draining", "state": self._state}
+        return {"ok": self._scheduler.alive() or self._state == "draining", "state": self._state}
 
     def _readiness(self) -> dict[str, Any]:
         return {
@@ -106,6 +112,27 @@ class App:
             "refused": self._registry.refused,
             **({"policy_errors": self._registry.policy_errors} if self._registry.policy_errors else {}),
         }
+
+
+def _opener(settings: Settings, device: Usable) -> OpenEngine:
+    if device == "cpu":
+        return open_on_cpu
+    options = CudaOptions(batch_sizes_up_to(settings.max_batch), settings.gpu_memory_bytes)
+    return partial(open_on_cuda, options=options)
+
+
+def _scheduler(settings: Settings, device: Usable, metrics: Metrics) -> Scheduler:
+    """Lanes for a CPU, batches for a GPU, of which one is decoded ahead while another runs."""
+    if device == "cpu":
+        return Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
+    return Batcher(
+        settings.decoders or usable_cores(),
+        settings.queue_limit,
+        settings.queue_bytes,
+        settings.max_wait_ms / 1000,
+        ready_rows=2 * settings.max_batch,
+        on_batch=metrics.batch,
+    )
 
 
 def run(settings: Settings) -> None:

@@ -141,8 +141,8 @@ class Classifier:
             futures.extend(self._scheduler.submit(work) for work in works)
             return list(await asyncio.gather(*futures))
         except BaseException:
-            for future in futures:
-                future.cancel()
+            while futures:  # emptied, too: the error's trace holds this list, and one of its futures holds the error
+                futures.pop().cancel()
             raise
 
     def find(self, target: Target) -> LiveModel:

@@ -21,6 +21,10 @@ class Settings:
     ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one
     workers: int = 1  # processes that share the port, the lanes and the queue; each costs a model's memory
     lanes: int = 0  # pictures worked on at once; 0 is one per usable core, more only adds waiting
+    decoders: int = 0  # threads that prepare pictures for a GPU; 0 is one per usable core, more only take turns
+    max_batch: int = 64  # rows that a GPU runs at once; more answers more under load and takes more of its memory
+    max_wait_ms: float = 2.0  # how long a picture waits for company before a GPU; more fills batches, fewer answers sooner
+    gpu_memory_bytes: int = 0  # a model's share of the GPU, 0 is no limit; with too little it does not load
     queue_limit: int = 128  # requests that may wait; more hides overload longer, fewer refuses bursts sooner
     queue_bytes: int = 256 * 2**20  # memory that waiting pictures may hold, in bytes
     stream_in_flight: int = 0  # pictures of one stream held at once; 0 is a few more than the device works on

@@ -22,6 +22,7 @@ from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 log = logging.getLogger(__name__)
 
 Outcome = pb.ClassifyResponse | CallFailed
+Event = pb.ClassifyStreamResponse | CallFailed  # an item, or why the stream ended
 
 WINDOW = 64  # enough to keep a large GPU busy; most wait in gRPC's buffers until the server reads on
 _WINDOW_BYTES = 64 * 2**20  # however large the pictures, no more of them than this and one are held
@@ -45,7 +46,7 @@ class Exchange:
         self._alone: dict[str, pb.ClassifyRequest] = {}  # in flight, too, but with no stream: asked one by one
         self._bytes = 0
         self._again: list[tuple[float, str]] = []  # a heap: when to send which of `_asked` once more
-        self._inbox: SimpleQueue[tuple[Any, pb.ClassifyStreamResponse | CallFailed]] = SimpleQueue()
+        self._inbox: SimpleQueue[Event] = SimpleQueue()
         self._outbox: SimpleQueue[pb.ClassifyRequest | None] = SimpleQueue()
         self._call: Any = None
         self._listener = threading.Thread()
@@ -102,18 +103,15 @@ class Exchange:
         self._known, self._trouble, self._wait_s = True, None, _FIRST_WAIT_S
         return request_id, outcome
 
-    def _next_event(self) -> pb.ClassifyStreamResponse | CallFailed | None:
-        """An item, what ended the stream, or None when it is time to send something again."""
-        while True:
-            due_s = max(0.0, self._again[0][0] - time.monotonic()) if self._again else self._timeout_s
-            try:
-                call, event = self._inbox.get(timeout=min(due_s, self._timeout_s))
-            except Empty:
-                if due_s < self._timeout_s:
-                    return None
-                raise self._silent() from None
-            if call is self._call:  # and not of a stream that is no more
-                return event
+    def _next_event(self) -> Event | None:
+        """None when it is time to send something again."""
+        due_s = max(0.0, self._again[0][0] - time.monotonic()) if self._again else self._timeout_s
+        try:
+            return self._inbox.get(timeout=min(due_s, self._timeout_s))
+        except Empty:
+            if due_s < self._timeout_s:
+                return None
+            raise self._silent() from None
 
     def _outcome(self, item: pb.ClassifyStreamResponse) -> Outcome | None:
         """None where it is no outcome yet: the picture will be sent again."""
@@ -176,8 +174,17 @@ class Exchange:
         for request in self._asked.values():
             self._outbox.put(request)
         self._call = self._stub.ClassifyStream(iter(self._outbox.get, None))
-        self._listener = threading.Thread(target=_listen, args=(self._call, self._inbox, self._target), daemon=True)
+        self._listener = threading.Thread(target=self._listen, args=(self._call,), daemon=True)
         self._listener.start()
+
+    def _listen(self, call: Any) -> None:
+        """In a thread of its own, until the stream's end, which it tells last."""
+        try:
+            for item in call:
+                self._inbox.put(item)
+            self._inbox.put(CallFailed("UNAVAILABLE", "STREAM_ENDED", f"{self._target} ended the stream early"))
+        except grpc.RpcError as error:
+            self._inbox.put(from_rpc(error, self._target))
 
     def _hang_up(self, patient: bool = False) -> None:
         """Patient, it lets the server end the stream."""
@@ -193,13 +200,3 @@ class Exchange:
     def _silent(self) -> CallFailed:
         message = f"{self._target} has sent no answer for {self._timeout_s:g} s; see what keeps it, or allow it more"
         return CallFailed("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", message)
-
-
-def _listen(call: Any, inbox: "SimpleQueue[tuple[Any, pb.ClassifyStreamResponse | CallFailed]]", target: str) -> None:
-    try:
-        for response in call:
-            inbox.put((call, response))
-        ended = CallFailed("UNAVAILABLE", "STREAM_ENDED", f"{target} ended the stream early")
-    except grpc.RpcError as error:
-        ended = from_rpc(error, target)
-    inbox.put((call, ended))

@@ -4,6 +4,7 @@ Labels come from loaded models alone; what a client sends never becomes a label.
 """
 
 import math
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from prometheus_client import (
 )
 
 from service.classifier import Answer
+from service.engine import Engine
 from service.reconcile import Change
 from service.registry import LiveModel
 from service.statistics import ONE, Statistics
@@ -35,6 +37,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.02, 0.05, 0.1, 0.5, 1.0)
 _INFERENCES = frozenset({"Classify", "ClassifyStream", "Explain", "ModelInfer", "ModelStreamInfer"})
 _PROBABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHADOW = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _KEPT = 8  # versions that have left service and whose counts are still shown; more would grow with every reload
 
@@ -76,6 +79,8 @@ class Metrics:
         self._predictions = self._counter("predictions", "Answers by most probable label", [*_VERSION, "label"])
         self._confidence = self._histogram("confidence", "Top probability of an answer", _VERSION, _PROBABILITY)
         self._abstained = self._counter("abstained", "Answers under the model's threshold", _VERSION)
+        self._rows = self._histogram("batch_size", "Pictures that a GPU ran at once", _VERSION, _ROWS)
+        self._batches: weakref.WeakKeyDictionary[Engine, Histogram] = weakref.WeakKeyDictionary()
         info = [*_VERSION, "sha256", "provider", "precision", "architecture"]
         self._info = self._gauge("model_info", "Always 1; the labels describe the model in service", info)
         ready = "1 where the version serves, 0 where it failed its checks"
@@ -141,6 +146,13 @@ class Metrics:
         if where in self._departed:
             self._departed.remove(where)
         self._series_of(model)
+        if model.engine.batch_sizes[-1] > 1:
+            self._batches[model.engine] = self._rows.labels(*where)
+
+    def batch(self, engine: Engine, rows: int) -> None:
+        """A batch is about to run, on any thread."""
+        if (series := self._batches.get(engine)) is not None:
+            series.observe(rows)
 
     def retired(self, model: LiveModel) -> None:
         """A version left service: it is neither ready nor refused. What it answered stays counted for a while."""

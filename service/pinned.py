@@ -37,7 +37,7 @@ def page_locked(shape: tuple[int, ...], cudart: Any) -> tuple[Pixels, Callable[[
         log.warning("pixels cross the bus from pageable memory, which is slower: cudaHostAlloc gave error %d", code)
         return np.zeros(shape, np.uint8), lambda: None
     assert address.value is not None
-    pixels = np.frombuffer((ctypes.c_uint8 * size).from_address(address.value), np.uint8).reshape(shape)
+    pixels = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address.value)).reshape(shape)
     pixels[:] = 0
     return pixels, lambda: _free(cudart, address)
 

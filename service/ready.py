@@ -113,6 +113,6 @@ class Ready:
         return batch
 
     def _due(self, queue: _Queue) -> float:
-        if queue.full:
-            return -math.inf
-        return min(queue.parts[0].since + self._max_wait_s, queue.deadline - self.run_s)
+        """At once where it is full, or where somebody's deadline leaves no time for company."""
+        waited_out = queue.parts[0].since + self._max_wait_s
+        return -math.inf if queue.full or queue.deadline - self.run_s < waited_out else waited_out

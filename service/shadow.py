@@ -51,6 +51,7 @@ class Shadow:
         self._copies: SimpleQueue[_Copy | None] = SimpleQueue()  # unlike `queue.Queue` it never has the caller wait
         self._bytes_in = self._bytes_out = 0  # each written by one thread alone
         self._closed = False
+        self._failed = ("", "")  # the version that last failed
         self._thread = threading.Thread(target=self._run, name="shadow")
 
     def start(self) -> None:
@@ -89,14 +90,20 @@ class Shadow:
     def _compare(self, copy: _Copy) -> None:
         try:
             found = self._compute(copy)
-        except Exception:
-            log.warning("the shadow %s/%d failed", *copy.shadow.labels, exc_info=True)
+        except Exception as exc:
+            self._note_failure(copy.shadow, exc)
             self._tell(copy.shadow, "failed", None)
             return
         labels = copy.shadow.bundle.manifest.labels
         agree = labels[int(found.argmax())] == copy.labels[int(copy.probabilities.argmax())]
         difference = _largest_difference(dict(zip(labels, found.tolist(), strict=True)), copy)
         self._tell(copy.shadow, "agree" if agree else "disagree", difference)
+
+    def _note_failure(self, shadow: LiveModel, error: Exception) -> None:
+        """The first of a version in full; the others are counted."""
+        if self._failed != shadow.labels:
+            log.warning("the shadow %s/%s failed; further failures are only counted", *shadow.labels, exc_info=error)
+        self._failed = shadow.labels
 
     def _compute(self, copy: _Copy) -> npt.NDArray[np.float32]:
         work = PictureWork(copy.shadow, copy.request, self._limits)

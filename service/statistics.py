@@ -30,16 +30,18 @@ class Duration:
 
 @dataclass(slots=True)
 class Compute:
-    """What running the engine took, before, inside and after it."""
+    """What work with the engine took before, inside and after it, in nanoseconds."""
 
-    before: Duration = field(default_factory=Duration)
-    inside: Duration = field(default_factory=Duration)
-    after: Duration = field(default_factory=Duration)
+    count: int = 0
+    before: int = 0
+    inside: int = 0
+    after: int = 0
 
     def add(self, before: int, inside: int, after: int) -> None:
-        self.before.add(before)
-        self.inside.add(inside)
-        self.after.add(after)
+        self.count += 1
+        self.before += before
+        self.inside += inside
+        self.after += after
 
 
 @dataclass(slots=True)
@@ -50,13 +52,13 @@ class Counts:
     pictures: int = 0
     success: Duration = field(default_factory=Duration)  # requests, from arrival to response
     fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    compute: Compute = field(default_factory=Compute)
+    queue_ns: int = 0  # what `compute` counts waited before it
+    compute: Compute = field(default_factory=Compute)  # pieces of work: a picture, or all pixels of a request
     by_size: dict[int, Compute] = field(default_factory=dict)  # rows that the engine ran at once → those runs
 
     @property
     def runs(self) -> int:
-        return sum(compute.inside.count for compute in self.by_size.values())
+        return sum(compute.count for compute in self.by_size.values())
 
 
 class Statistics:
@@ -72,13 +74,11 @@ class Statistics:
     def ran(self, where: Where, sizes: Sequence[int], timings: Timings) -> None:
         """Pictures were answered by runs of the engine with `sizes` rows, which together took `timings`."""
         counts, rows = self._of(where), sum(sizes)
-        before, inside, after = (
-            int(seconds * 1e9)
-            for seconds in (timings.decode + timings.preprocess, timings.inference, timings.postprocess)
-        )
+        before = int((timings.decode + timings.preprocess) * 1e9)
+        inside, after = int(timings.inference * 1e9), int(timings.postprocess * 1e9)
         counts.last_ms = time.time_ns() // 1_000_000
         counts.pictures += rows
-        counts.queue.add(int(timings.queue * 1e9))
+        counts.queue_ns += int(timings.queue * 1e9)
         counts.compute.add(before, inside, after)
         for size in sizes:
             by_size = counts.by_size.get(size)

@@ -42,6 +42,7 @@ def share(settings: Settings, port: int, cores: int) -> Settings:
         settings,
         grpc_port=port,
         lanes=part(settings.lanes or cores),
+        decoders=part(settings.decoders or cores),
         queue_limit=part(settings.queue_limit),
         queue_bytes=part(settings.queue_bytes),
     )

@@ -85,7 +85,7 @@ class Worker:
         self.facts: dict[str, dict[str, Any]] = _STARTING
         self._process = process
         self._started = time.monotonic()
-        self._serving = ""
+        self._serving: str | None = None
         self._failure = ""
         self._reported = asyncio.Event()
         self._end = asyncio.create_task(self._listen(), name=f"worker-{slot}")
@@ -93,7 +93,7 @@ class Worker:
     async def serving(self) -> str:
         """What it serves, as the banner has it, once it does. Raises `WorkerFailed`."""
         await self._reported.wait()
-        if not self._serving:
+        if self._serving is None:
             raise WorkerFailed(self.slot, self._failure)
         return self._serving
 
@@ -126,7 +126,9 @@ class Worker:
         self._failure = f"worker {self.slot} {how} before it could serve; the log may say why"
         return how
 
-    def _hear(self, serving: str = "", failed: str = "", facts: dict[str, dict[str, Any]] | None = None) -> None:
+    def _hear(
+        self, serving: str | None = None, failed: str = "", facts: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         if facts is not None:
             self.facts = facts
             if not facts["live"]["ok"]:

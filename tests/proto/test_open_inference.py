@@ -17,7 +17,12 @@ THEIRS = {
     for file in (service_pb2, model_config_pb2)
     for name, kind in file.DESCRIPTOR.message_types_by_name.items()
 }
-LEFT_OUT = {"InferResponseStatistics", "MemoryUsage", "ModelStatistics.ResponseStatsEntry"}  # of the calls; of configurations we have a part
+# Of the calls; of configurations we have a part.
+LEFT_OUT = {
+    "InferResponseStatistics",
+    "MemoryUsage",
+    "ModelStatistics.ResponseStatsEntry",
+}
 SERVICE = "GRPCInferenceService"
 
 

@@ -1,10 +1,10 @@
-"""An address that cannot be listened on is refused in one sentence, with the system's reason."""
+"""An address that cannot be listened on is refused in one sentence, with the system's reason; one that can is kept."""
 
 import socket
 
 import pytest
 
-from service.address import refuse_unusable, shown
+from service.address import banner, refuse_unusable, reserve, shown
 from service.errors import PortUnavailable
 
 
@@ -47,3 +47,52 @@ def test_a_port_in_use_is_refused_with_the_option_to_change() -> None:
 def test_a_host_that_is_not_ours_is_refused(host: str, reason: str) -> None:
     with pytest.raises(PortUnavailable, match=reason):
         refuse_unusable(host, 0, "--grpc-port")
+
+
+def listener(port: int, **options: bool) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port), **options)
+
+
+def test_a_reserved_port_takes_those_who_share_it_and_nobody_else() -> None:
+    with reserve("127.0.0.1", 0, "--grpc-port") as reserved:
+        port = reserved.getsockname()[1]
+        assert port > 0
+        listener(port, reuse_port=True).close()
+        with pytest.raises(OSError, match="Address already in use"):
+            listener(port)
+
+
+def test_two_may_share_a_reserved_port() -> None:
+    with reserve("127.0.0.1", 0, "--grpc-port") as reserved:
+        port = reserved.getsockname()[1]
+        with listener(port, reuse_port=True), listener(port, reuse_port=True), pytest.raises(PortUnavailable):
+            refuse_unusable("127.0.0.1", port, "--grpc-port")
+
+
+def test_a_reservation_takes_no_connections() -> None:
+    """It would keep callers waiting whom nobody answers."""
+    with (
+        reserve("127.0.0.1", 0, "--grpc-port") as reserved,
+        listener(reserved.getsockname()[1], reuse_port=True) as one,
+    ):
+        for _ in range(20):
+            with socket.create_connection(one.getsockname()):
+                one.accept()[0].close()
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_port_in_use_cannot_be_reserved(reuse: bool) -> None:
+    """Also where its owner would share it: another server's workers."""
+    with listener(0, reuse_port=reuse) as server, pytest.raises(PortUnavailable, match=r"already in use.*--grpc-port"):
+        reserve("127.0.0.1", server.getsockname()[1], "--grpc-port")
+
+
+def test_two_cannot_reserve_a_port() -> None:
+    with reserve("127.0.0.1", 0, "--grpc-port") as first, pytest.raises(PortUnavailable):
+        reserve("127.0.0.1", first.getsockname()[1], "--grpc-port")
+
+
+def test_the_banner_has_addresses_that_clients_take() -> None:
+    assert banner("::1", 8001, 8002, "flowers/1") == (
+        "Anther is ready: gRPC [::1]:8001, operations http://[::1]:8002, flowers/1"
+    )

@@ -140,7 +140,7 @@ def test_it_is_alive_and_not_ready_while_it_drains(started, fetch) -> None:
 
 def test_it_is_dead_when_a_lane_is(started, fetch) -> None:
     server, _, operations = started
-    server._lanes.close()
+    server._scheduler.close()
     assert fetch(f"{operations}/livez") == (503, {"ok": False, "state": "serving"})
 
 

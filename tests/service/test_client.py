@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bundle.errors import AntherError
 from service.client import CallFailed, Classification, Client
+from service.exchange import WINDOW
 
 PATIENCE_S = 60
 
@@ -126,20 +128,141 @@ def test_many_pictures_are_read_as_they_are_needed(client: Client, pictures) -> 
 
     def images() -> Iterator[bytes]:
         nonlocal drawn
-        for _ in range(30):
+        for _ in range(WINDOW + 30):
             drawn += 1
             yield pictures["daisy"]
 
     outcomes = client.classify_many(images())
     assert isinstance(next(outcomes), Classification)
-    assert drawn == 9  # eight in flight
-    assert len(list(outcomes)) == 29
+    assert drawn == WINDOW + 1
+    assert len(list(outcomes)) == WINDOW + 29
 
 
-def test_without_a_server_every_picture_fails(closed_port: int) -> None:
-    with Client(f"127.0.0.1:{closed_port}") as client:
-        outcomes = list(client.classify_many([b"1", b"2"]))
-    assert [outcome.code for outcome in outcomes] == ["UNAVAILABLE", "UNAVAILABLE"]
+def test_a_slow_picture_holds_up_those_behind_it_but_no_more_than_a_window(start_edge, pictures) -> None:
+    """Two lanes: the first picture stays in the engine while the other lane refuses junk."""
+    edge, drawn, release = start_edge(lanes=2), 0, 3 * WINDOW
+
+    def images() -> Iterator[bytes]:
+        nonlocal drawn
+        yield pictures["daisy"]
+        while True:
+            drawn += 1
+            if drawn == release:
+                edge.engine.gate.set()
+            yield b"junk"
+
+    edge.engine.gate.clear()
+    with Client(f"127.0.0.1:{edge.port}") as client:
+        outcomes = client.classify_many(images())
+        threading.Timer(1.0, edge.engine.gate.set).start()
+        assert isinstance(next(outcomes), Classification)
+        assert drawn <= 2 * WINDOW
+        outcomes.close()
+
+
+def test_outcomes_may_be_taken_as_they_are_ready(start_edge, pictures) -> None:
+    edge = start_edge(lanes=2)
+    with edge.held(), Client(f"127.0.0.1:{edge.port}") as client:
+        outcomes = client.classify_as_ready([pictures["daisy"], b"junk"])
+        image, outcome = next(outcomes)
+        assert (image, outcome.reason) == (b"junk", "IMAGE_FORMAT_REFUSED")
+        edge.engine.gate.set()
+        image, outcome = next(outcomes)
+        assert (image, outcome.predictions[0].label) == (pictures["daisy"], "daisy")
+        assert list(outcomes) == []
+
+
+def test_outcomes_come_with_the_picture_as_it_was_given(client: Client, pictures, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(pictures["roses"])
+    missing = tmp_path / "none.jpg"
+    found = dict(client.classify_as_ready([path, missing], model="flowers", version=1, top_k=1, label="stable"))
+    assert [prediction.label for prediction in found[path].predictions] == ["roses"]
+    assert found[missing].reason == "FILE_UNREADABLE"
+
+
+def test_pictures_may_have_ids_of_their_own(client: Client, pictures) -> None:
+    images = [pictures["daisy"], pictures["roses"]]
+    assert len(list(client.classify_as_ready(images, request_id=lambda image: str(len(image)) + image.hex()))) == 2
+    with pytest.raises(ValueError, match="'same' is in flight already"):
+        list(client.classify_as_ready(images, request_id=lambda image: "same"))
+
+
+def test_without_a_server_many_pictures_are_one_error(closed_port: int) -> None:
+    with Client(f"127.0.0.1:{closed_port}") as client, pytest.raises(CallFailed, match="no server answers") as raised:
+        list(client.classify_many([b"1", b"2"]))
+    assert raised.value.code == "UNAVAILABLE"
+
+
+def test_a_picture_over_the_message_limit_fails_alone(start_edge, pictures) -> None:
+    edge = start_edge(max_image_bytes=1000)
+    with Client(f"127.0.0.1:{edge.port}") as client:
+        outcomes = list(client.classify_many([pictures["daisy"], b"x" * 10**6, pictures["roses"], b"junk"]))
+    reasons = [outcome.reason if isinstance(outcome, CallFailed) else "OK" for outcome in outcomes]
+    assert reasons == ["OK", "RESOURCE_EXHAUSTED", "OK", "IMAGE_FORMAT_REFUSED"]
+
+
+def test_a_server_that_is_replaced_in_the_middle_is_not_noticed(start_server, pictures) -> None:
+    """Every picture comes back once, in order, over the end of one server and the start of the next."""
+    first = start_server()
+    port = first.target.rpartition(":")[2]
+    labels = [("daisy", "tulips", "roses")[number % 3] for number in range(300)]
+    with Client(first.target) as client:
+        outcomes = client.classify_many(pictures[label] for label in labels)
+        got = [next(outcomes).predictions[0].label for _ in range(100)]
+        assert first.stop() == 0
+        start_server("--grpc-port", port)
+        got.extend(outcome.predictions[0].label for outcome in outcomes)
+    assert got == labels
+
+
+def test_leaving_early_takes_the_work_along(edge, client: Client, pictures, eventually) -> None:
+    outcomes = client.classify_many(pictures["daisy"] for _ in range(10**9))
+    next(outcomes)
+    outcomes.close()
+    eventually(lambda: edge.lanes.waiting + edge.lanes.running == 0)
+
+
+# Explanations, ids, labels
+
+
+def test_an_explanation_is_a_record(client: Client, pictures) -> None:
+    found = client.explain(pictures["tulips"], top_k=2)
+    assert found.explained == found.classification.predictions[0]
+    assert (found.explained.label, len(found.classification.predictions)) == ("tulips", 2)
+    assert found.evidence.shape == (4, 4)
+    assert found.evidence.dtype == np.float32
+    assert found.overlay_png.startswith(b"\x89PNG")
+    another = client.explain(pictures["daisy"], "tulips")
+    assert found.logit - found.evidence.mean() == pytest.approx(another.logit - another.evidence.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("explained", "label"), [(None, "daisy"), (0, "daisy"), (2, "roses"), ("tulips", "tulips")])
+def test_the_explained_class_is_named_by_index_or_label(client, pictures, tmp_path, explained, label) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(pictures["daisy"])
+    assert client.explain(path, explained, "flowers", 1).explained.label == label
+
+
+def test_an_explanation_that_cannot_be_is_an_error(client: Client, pictures) -> None:
+    with pytest.raises(CallFailed, match="'class_label' is 'oak'"):
+        client.explain(pictures["daisy"], "oak")
+
+
+def test_ids_and_labels_are_passed_on(client: Client, pictures) -> None:
+    assert client.classify(pictures["daisy"], label="stable", request_id="mine").version == 1
+    for call in (client.classify, client.explain):
+        with pytest.raises(CallFailed) as raised:
+            call(pictures["daisy"], label="canary")
+        assert raised.value.reason == "CANARY_NOT_FOUND"
+    (outcome,) = client.classify_many([pictures["daisy"]], label="canary")
+    assert outcome.reason == "CANARY_NOT_FOUND"
+
+
+def test_a_model_is_described(client: Client) -> None:
+    assert (client.get_model().name, client.get_model("flowers", 1, label="stable").version) == ("flowers", 1)
+    with pytest.raises(CallFailed, match="no model 'trees'"):
+        client.get_model("trees")
 
 
 def test_models_are_listed(client: Client, closed_port: int) -> None:

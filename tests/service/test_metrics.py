@@ -1,15 +1,20 @@
 """The numbers that dashboards and alerts rely on: names, units, labels."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, values
 
 from bundle.repository import Repository
+from service import shared_metrics
 from service.classifier import Answer, Prediction, Timings
-from service.engine import open_on_cpu
+from service.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
+from service.reconcile import Change
 from service.registry import LiveModel, Registry
 
 WHERE = {"model": "flowers", "version": "1"}
@@ -26,6 +31,9 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
     "anther_model_ready": ("gauge", VERSION),
     "anther_model_load_seconds": ("gauge", VERSION),
     "anther_golden_max_abs_logit_difference": ("gauge", VERSION),
+    "anther_model_loads_total": ("counter", {"model", "outcome"}),
+    "anther_shadow_total": ("counter", {*VERSION, "outcome"}),
+    "anther_shadow_probability_difference": ("histogram", VERSION),
     "anther_queue_depth": ("gauge", set()),
     "anther_inflight_requests": ("gauge", set()),
 }
@@ -46,27 +54,74 @@ def metrics() -> Metrics:
 @pytest.fixture
 def answer(model: LiveModel) -> Answer:
     predictions = (Prediction("tulips", 1, 0.75), Prediction("daisy", 0, 0.25))
-    return Answer(model, predictions, True, Timings(0.5, 0.25, 0.125, 2.0, 1.0))
+    row = np.zeros((1, 3), np.float32)
+    return Answer(model, predictions, True, Timings(0.5, 0.25, 0.125, 2.0, 1.0), Outputs(row, row))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Inside, this process is one of several workers."""
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    with shared_metrics.folder(tmp_path) as path:
+        shared_metrics.join(path, 0)
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(path))
+        yield path
+
+
+def change(
+    loaded: tuple[LiveModel, ...] = (),
+    retired: tuple[LiveModel, ...] = (),
+    refused: Mapping[int, str] = MappingProxyType({}),
+    cleared: tuple[int, ...] = (),
+) -> Change:
+    return Change("flowers", True, loaded, retired, refused, cleared)
+
+
+def versions(model: LiveModel, *numbers: int) -> list[LiveModel]:
+    """The same model under other numbers."""
+    bundles = [dataclasses.replace(model.bundle, version=number) for number in numbers]
+    return [dataclasses.replace(model, bundle=bundle) for bundle in bundles]
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_every_family_has_its_name_type_and_labels(metrics: Metrics, answer: Answer) -> None:
+def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.watch(lambda: 3, lambda: 4)
-    metrics.loaded(answer.model)
+    metrics.changed(change(loaded=(answer.model,)))
     metrics.answered(answer)
     metrics.finished("flowers", "1", "Classify", "OK", 0.01)
     metrics.refused("QUEUE_FULL")
+    metrics.shadowed(answer.model, "agree", 0.01)
+    metrics.sample()
+
+
+def families(registry: CollectorRegistry) -> dict[str, tuple[str, set[str]]]:
     found = {}
-    for family in metrics.registry.collect():
+    for family in registry.collect():
         labels = {name for sample in family.samples for name in sample.labels} - {"le"}
         name = f"{family.name}_total" if family.type == "counter" else family.name
         found[name] = (family.type, labels)
+    return found
+
+
+def test_every_family_has_its_name_type_and_labels(metrics: Metrics, answer: Answer) -> None:
+    everything(metrics, answer)
+    found = families(metrics.registry)
     assert {name: what for name, what in found.items() if name.startswith("anther_")} == FAMILIES
     assert "_created" not in generate_latest(metrics.registry).decode()
     assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "python_info"} <= found.keys()
+
+
+def test_several_workers_have_the_same_families_together(folder: Path, answer: Answer) -> None:
+    """Dashboards and alerts must not depend on the number of workers."""
+    everything(Metrics(shared=True), answer)
+    page = shared_metrics.page(folder, dict)
+    found = families(page)
+    assert {name: what for name, what in found.items() if name.startswith("anther_")} == FAMILIES
+    assert (page.get_sample_value("anther_queue_depth"), page.get_sample_value("anther_inflight_requests")) == (3, 4)
 
 
 def test_two_servers_in_a_process_do_not_share_numbers(metrics: Metrics, answer: Answer) -> None:
@@ -100,13 +155,13 @@ def test_every_label_of_a_loaded_model_starts_at_zero(metrics: Metrics, model: L
 def test_an_answer_counts_its_first_label_and_its_probability(metrics: Metrics, answer: Answer) -> None:
     metrics.answered(answer)
     assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 1
-    assert value(metrics, "anther_predictions_total", **WHERE, label="daisy") is None
+    assert value(metrics, "anther_predictions_total", **WHERE, label="daisy") == 0
     assert value(metrics, "anther_confidence_sum", **WHERE) == 0.75
     assert value(metrics, "anther_confidence_bucket", **WHERE, le="0.7") == 0
     assert value(metrics, "anther_confidence_bucket", **WHERE, le="0.8") == 1
 
 
-@pytest.mark.parametrize(("confident", "abstained"), [(True, None), (False, 1)])
+@pytest.mark.parametrize(("confident", "abstained"), [(True, 0), (False, 1)])
 def test_an_answer_that_is_not_confident_counts_as_abstained(metrics, answer, confident, abstained) -> None:
     metrics.answered(dataclasses.replace(answer, confident=confident))
     assert value(metrics, "anther_abstained_total", **WHERE) == abstained
@@ -124,6 +179,7 @@ def test_every_stage_is_observed_in_seconds(metrics: Metrics, answer: Answer, st
 def test_calls_are_counted_by_code_and_timed(metrics: Metrics) -> None:
     metrics.finished("flowers", "1", "Classify", "OK", 0.25)
     metrics.finished("flowers", "1", "Classify", "UNAVAILABLE", 0.5)
+    metrics.finished("", "", "ListModels", "OK", 0.5)
     assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
     assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="UNAVAILABLE") == 1
     assert value(metrics, "anther_request_duration_seconds_sum", **WHERE, method="Classify") == 0.75
@@ -152,3 +208,112 @@ def test_buckets_tell_ten_milliseconds_from_five(metrics: Metrics) -> None:
         for le in ("0.005", "0.0075", "0.01", "0.015", "0.02")
     ]
     assert counts == [1, 2, 3, 4, 5]
+
+
+# Versions come and go
+
+
+@pytest.mark.parametrize("family", ["anther_model_ready", "anther_model_load_seconds"])
+def test_a_retired_version_is_neither_ready_nor_refused(metrics: Metrics, model: LiveModel, family: str) -> None:
+    """A 0 would say that it was refused, and an alert waits for that."""
+    old, new = versions(model, 1, 2)
+    metrics.loaded(old)
+    metrics.changed(change(loaded=(new,), retired=(old,)))
+    assert value(metrics, family, **WHERE) is None
+    assert value(metrics, family, model="flowers", version="2") is not None
+    assert (
+        'anther_model_info{architecture="colours",model="flowers",precision="fp32",provider="CPUExecutionProvider",'
+        in (generate_latest(metrics.registry).decode())
+    )
+    assert generate_latest(metrics.registry).decode().count("anther_model_info{") == 1
+
+
+def test_with_several_workers_a_retired_version_leaves_their_page(folder: Path, model: LiveModel) -> None:
+    metrics, page = Metrics(shared=True), shared_metrics.page(folder, dict)
+    old, new = versions(model, 1, 2)
+    metrics.loaded(old)
+    metrics.changed(change(loaded=(new,), retired=(old,)))
+    assert page.get_sample_value("anther_model_ready", WHERE) is None
+    assert page.get_sample_value("anther_model_ready", {"model": "flowers", "version": "2"}) == 1
+    assert generate_latest(page).decode().count("anther_model_info{") == 1
+    metrics.changed(change(loaded=(old,), retired=(new,)))
+    assert page.get_sample_value("anther_model_ready", WHERE) == 1
+
+
+def test_what_a_retired_version_answered_stays_counted(metrics: Metrics, answer: Answer) -> None:
+    metrics.loaded(answer.model)
+    metrics.answered(answer)
+    metrics.retired(answer.model)
+    assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 1
+    metrics.answered(answer)  # it was in flight
+    assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 2
+    assert value(metrics, "anther_model_ready", **WHERE) is None
+
+
+def test_versions_that_left_long_ago_are_forgotten(metrics: Metrics, answer: Answer) -> None:
+    """Else every reload would make the page and the memory grow."""
+    first, *others = versions(answer.model, *range(1, 12))
+    for model in (first, *others):
+        metrics.loaded(model)
+        metrics.answered(dataclasses.replace(answer, model=model))
+        metrics.finished(*model.labels, "Classify", "OK", 0.01)
+        metrics.retired(model)
+    text = generate_latest(metrics.registry).decode()
+    assert [number for number in range(1, 12) if f'version="{number}"' in text] == list(range(4, 12))
+    assert {where for where, *_ in metrics._series.items()} == {("flowers", str(number)) for number in range(4, 12)}
+    metrics.finished(*first.labels, "Classify", "OK", 0.01)
+    assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
+
+
+def test_a_version_that_came_back_is_not_forgotten(metrics: Metrics, answer: Answer) -> None:
+    first, *others = versions(answer.model, *range(1, 12))
+    metrics.loaded(first)
+    metrics.answered(answer)
+    metrics.retired(first)
+    metrics.loaded(first)
+    for model in others:
+        metrics.loaded(model)
+        metrics.retired(model)
+    assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 1
+    assert value(metrics, "anther_model_ready", **WHERE) == 1
+
+
+def test_with_several_workers_what_was_forgotten_is_found_again_in_the_files(folder: Path, answer: Answer) -> None:
+    """Nothing can be taken out of them, so a version that comes back must go on where it was."""
+    metrics, page = Metrics(shared=True), shared_metrics.page(folder, dict)
+    for model in versions(answer.model, *range(1, 12), 1):
+        metrics.loaded(model)
+        metrics.answered(dataclasses.replace(answer, model=model))
+        metrics.retired(model)
+    assert page.get_sample_value("anther_predictions_total", {**WHERE, "label": "tulips"}) == 2
+
+
+def check_that_a_refusal_is_cleared(metrics: Metrics, page: CollectorRegistry, model: LiveModel) -> None:
+    where = {"model": "flowers", "version": "2"}
+    metrics.changed(change(loaded=(model,), refused={2: "torn"}))
+    assert page.get_sample_value("anther_model_ready", where) == 0
+    assert page.get_sample_value("anther_model_loads_total", {"model": "flowers", "outcome": "refused"}) == 1
+    metrics.changed(change(cleared=(2,)))
+    assert page.get_sample_value("anther_model_ready", where) is None
+    assert page.get_sample_value("anther_model_ready", WHERE) == 1
+
+
+def test_a_refused_version_is_0_until_it_is_gone(metrics: Metrics, model: LiveModel) -> None:
+    check_that_a_refusal_is_cleared(metrics, metrics.registry, model)
+
+
+def test_with_several_workers_a_refused_version_is_0_until_it_is_gone(folder: Path, model: LiveModel) -> None:
+    check_that_a_refusal_is_cleared(Metrics(shared=True), shared_metrics.page(folder, dict), model)
+
+
+def test_a_serving_version_whose_copy_was_refused_is_ready_again(metrics: Metrics, model: LiveModel) -> None:
+    metrics.changed(change(loaded=(model,), refused={1: "torn"}))
+    metrics.changed(change(cleared=(1,)))
+    assert value(metrics, "anther_model_ready", **WHERE) == 1
+
+
+def test_a_shadow_that_computed_nothing_has_no_difference(metrics: Metrics, model: LiveModel) -> None:
+    metrics.shadowed(model, "dropped", None)
+    metrics.shadowed(model, "disagree", 0.5)
+    assert value(metrics, "anther_shadow_total", **WHERE, outcome="dropped") == 1
+    assert value(metrics, "anther_shadow_probability_difference_count", **WHERE) == 1

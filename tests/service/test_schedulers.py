@@ -63,7 +63,7 @@ class Piece:
     """Work whose answer is the numbers of its rows. `prepare` tells that it began and ends when it may."""
 
     def __init__(
-        self, engine: Engine, number: int = 0, rows: int = 1, size: int = 1, deadline: float | None = None,
+        self, engine: Engine, number: int = 0, rows: int = 1, size: int = 1, *, deadline: float | None = None,
         evidence: bool = False, held: bool = False, error: BaseException | None = None,
         finish: Callable[[Outputs, Spent], Any] | None = None,
     ) -> None:  # fmt: skip
@@ -111,9 +111,11 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 @contextlib.asynccontextmanager
 async def busy(scheduler: Any, engine: Engine, count: int = 1):
     """Inside, every thread that prepares is at work, so that whatever is submitted waits."""
-    work = [Piece(engine, held=True) for _ in range(count)]
-    running = [scheduler.submit(held) for held in work]
-    await asyncio.gather(*(asyncio.to_thread(held.prepared.wait, PATIENCE_S) for held in work))
+    work = [Piece(engine, size=0, held=True) for _ in range(count)]
+    running = []
+    for held in work:
+        running.append(scheduler.submit(held))
+        assert await asyncio.to_thread(held.prepared.wait, PATIENCE_S)
     try:
         yield
     finally:
@@ -533,9 +535,7 @@ FATES = st.sampled_from(["result", "prepare fails", "engine fails", "finish fail
     count=st.integers(1, 3),
     queue_limit=st.integers(1, 6),
     queue_bytes=st.integers(1, 60),
-    pieces=st.lists(
-        st.tuples(FATES, st.integers(0, 30), st.integers(1, 8), st.booleans(), st.booleans()), max_size=25
-    ),
+    pieces=st.lists(st.tuples(FATES, st.integers(0, 30), st.integers(1, 8), st.booleans(), st.booleans()), max_size=25),
 )
 def test_every_piece_ends_exactly_once(kind, count, queue_limit, queue_bytes, pieces) -> None:
     """In its own rows, its own error, a refusal, an expiry or a cancellation, whatever the schedule."""
@@ -545,7 +545,7 @@ def test_every_piece_ends_exactly_once(kind, count, queue_limit, queue_bytes, pi
 
     async def scenario() -> tuple[int, list[Any]]:
         refused, accepted = 0, {}
-        async with busy(scheduler, engines[0], count) if queue_limit >= count else contextlib.nullcontext():
+        async with busy(scheduler, engines[0], count):
             for index, (fate, size, rows, evidence, breathe) in enumerate(pieces):
                 works[index] = _piece(fate, 100 * (index + 1), size, rows, evidence, engines)
                 try:

@@ -59,6 +59,17 @@ def test_facts_are_the_last_that_were_reported() -> None:
     play(scenario())
 
 
+def test_a_worker_may_serve_nothing() -> None:
+    """As long as every model is unloaded by its policy."""
+
+    async def scenario() -> None:
+        worker = await Script.run("""print('{"serving": ""}')""")
+        assert await worker.serving() == ""
+        assert await worker.ended() == "ended with exit code 0"
+
+    play(scenario())
+
+
 def test_a_worker_that_says_why_it_cannot_start_is_quoted() -> None:
     async def scenario() -> None:
         worker = await Script.run("""print('{"failed": "no model"}')""", "raise SystemExit(1)")

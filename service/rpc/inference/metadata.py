@@ -1,5 +1,6 @@
 """What the server and its models are: names, types and shapes, as the bundle has them."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -46,7 +47,7 @@ def outputs_of(model: LiveModel) -> tuple[Tensor, ...]:
 
 def server_metadata(request_bytes: int) -> pb.ServerMetadataResponse:
     extensions = (*_EXTENSIONS, f"max_request_bytes({request_bytes})")
-    return pb.ServerMetadataResponse(name="anther", version=metadata.version("anther"), extensions=extensions)
+    return pb.ServerMetadataResponse(name="anther", version=_own_version(), extensions=extensions)
 
 
 def model_metadata(model: LiveModel, versions: Sequence[int]) -> pb.ModelMetadataResponse:
@@ -57,6 +58,11 @@ def model_metadata(model: LiveModel, versions: Sequence[int]) -> pb.ModelMetadat
         inputs=map(_described, inputs_of(model)),
         outputs=map(_described, outputs_of(model)),
     )
+
+
+@functools.cache  # it is read from the disk
+def _own_version() -> str:
+    return metadata.version("anther")
 
 
 def _described(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:

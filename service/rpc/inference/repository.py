@@ -8,7 +8,7 @@ from service.rpc.inference.versions import Known, known_versions
 from service.rpc.pb.inference import open_inference_pb2 as pb
 
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
-_NOT_IN_SERVICE = "not in service: the model's policy asks for other versions, or for none"
+_NOT_ASKED_FOR = "answers no requests: the model's policy asks for other versions, or for none"
 
 
 class Control(Protocol):
@@ -83,7 +83,7 @@ def _check_repository(name: str) -> None:
 def _on_disk(registry: Registry) -> list[Known]:
     repository = registry.repository
     return [
-        Known(name, version, reason=_NOT_IN_SERVICE)
+        Known(name, version, reason=_NOT_ASKED_FOR)
         for name in repository.models()
         for version in repository.versions(name)
     ]

@@ -41,10 +41,8 @@ def _version(known: Known, counts: Counts) -> pb.ModelStatistics:
         inference_stats=pb.InferStatistics(
             success=_duration(counts.success),
             fail=_duration(counts.fail),
-            queue=_duration(counts.queue),
-            compute_input=_duration(counts.compute.before),
-            compute_infer=_duration(counts.compute.inside),
-            compute_output=_duration(counts.compute.after),
+            queue=pb.StatisticDuration(count=counts.compute.count, ns=counts.queue_ns),
+            **_stages(counts.compute),
         ),
         batch_stats=[_batches(size, compute) for size, compute in sorted(counts.by_size.items())],
         reason=known.reason,
@@ -52,12 +50,15 @@ def _version(known: Known, counts: Counts) -> pb.ModelStatistics:
 
 
 def _batches(size: int, compute: Compute) -> pb.InferBatchStatistics:
-    return pb.InferBatchStatistics(
-        batch_size=size,
-        compute_input=_duration(compute.before),
-        compute_infer=_duration(compute.inside),
-        compute_output=_duration(compute.after),
-    )
+    return pb.InferBatchStatistics(batch_size=size, **_stages(compute))
+
+
+def _stages(compute: Compute) -> dict[str, pb.StatisticDuration]:
+    return {
+        "compute_input": pb.StatisticDuration(count=compute.count, ns=compute.before),
+        "compute_infer": pb.StatisticDuration(count=compute.count, ns=compute.inside),
+        "compute_output": pb.StatisticDuration(count=compute.count, ns=compute.after),
+    }
 
 
 def _duration(duration: Duration) -> pb.StatisticDuration:

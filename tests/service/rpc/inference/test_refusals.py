@@ -1,5 +1,6 @@
 """ModelInfer when something is wrong: all pictures or none, limits, deadlines, and every mistake of a client."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
+from service.classifier import Request
 from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
@@ -50,6 +52,29 @@ def test_a_caller_who_leaves_takes_the_waiting_pictures_along(edge, stub, image_
         eventually(lambda: edge.sample("anther_rejected_total", reason="CANCELLED") == 1)
     eventually(lambda: edge.lanes.running == 0)
     assert edge.engine.runs == before + 1
+
+
+@pytest.mark.parametrize("pictures", [(b"<html>",), (b"<html>", b"", b"<html>")], ids=["one", "several"])
+def test_refused_pictures_are_let_go_without_the_garbage_collector(
+    edge, stub, image_request, failure_of, eventually, pictures: tuple[bytes, ...]
+) -> None:
+    """One caller who sends junk again and again must not fill the server's memory."""
+    request = image_request(*pictures)
+    failure_of(lambda: stub.ModelInfer(request))
+    gc.collect()
+    gc.disable()
+    others = requests_in_memory()  # of other tests
+    try:
+        for _ in range(5):
+            failure_of(lambda: stub.ModelInfer(request))
+            list(stub.ModelStreamInfer(iter([request]), timeout=PATIENCE_S))
+        eventually(lambda: requests_in_memory() <= others)
+    finally:
+        gc.enable()
+
+
+def requests_in_memory() -> int:
+    return sum(type(item) is Request for item in gc.get_objects())  # `isinstance` would wake lazy modules
 
 
 # Limits

@@ -65,7 +65,7 @@ def test_the_index_holds_every_version_with_its_state_and_why(start_edge, reposi
         ("flowers", "3", "UNAVAILABLE"),
         ("trees", "1", "READY"),
     ]
-    assert found[0].reason.startswith("not in service")
+    assert found[0].reason.startswith("answers no requests")
     assert "SHA-256" in found[2].reason
     assert (found[1].reason, found[3].reason) == ("", "")
 

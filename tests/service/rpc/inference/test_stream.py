@@ -115,6 +115,21 @@ def test_whoever_leaves_early_cancels_what_is_in_work(run) -> None:
     assert run(ask()) == [1, 2, 3]
 
 
+def test_whoever_leaves_after_the_last_question_cancels_what_is_left(run) -> None:
+    async def ask() -> list[int]:
+        answers = Answers()
+        stream = OrderedStreams(4).answers(count(2), answers)
+        first = asyncio.ensure_future(anext(stream))
+        await settled()
+        answers.futures[0].set_result("0")
+        await first
+        await settled()
+        await stream.aclose()
+        return answers.cancelled
+
+    assert run(ask()) == [1]
+
+
 def test_a_reader_who_is_cancelled_while_waiting_cancels_all(run) -> None:
     async def ask() -> list[int]:
         answers = Answers()

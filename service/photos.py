@@ -1,0 +1,66 @@
+"""The pictures of a folder, one after the other: never a million at once, only the names of the folders on the way."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_FOLDER = "/"  # behind a name; no name holds one
+
+
+def walk(arguments: Iterable[Path]) -> Iterator[Path]:
+    """Named files whatever they are, and the pictures below named folders, in the order of their names; each once.
+
+    Links to folders are not followed. A folder that cannot be listed comes in place of its pictures: whoever reads it
+    as one is told why.
+    """
+    for argument in _distinct(arguments):
+        if argument.is_dir():
+            yield from _below(argument)
+        else:
+            yield argument
+
+
+def _distinct(arguments: Iterable[Path]) -> list[Path]:
+    """Without those that are given twice or lie below another one."""
+    given = {Path(os.path.abspath(argument)): argument for argument in reversed(list(arguments))}  # noqa: PTH100 - links stay
+    return [argument for path, argument in reversed(given.items()) if not any(above in given for above in path.parents)]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    levels = [(folder, iter([""]))]
+    while levels:
+        above, left = levels[-1]
+        if (name := next(left, None)) is None:
+            levels.pop()
+            continue
+        path = above / name
+        inside = None if name and not name.endswith(_FOLDER) else _names(path)
+        if inside is None:
+            yield path
+        else:
+            levels.append((path, iter(inside)))
+
+
+def _names(folder: Path) -> list[str] | None:
+    """Pictures and folders in it, sorted; None where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(name for entry in entries if (name := _name(entry)))
+    except OSError:
+        return None
+
+
+def _name(entry: "os.DirEntry[str]") -> str | None:
+    if entry.is_dir(follow_symlinks=False):
+        return entry.name + _FOLDER
+    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES or _leads_to_a_folder(entry):  # noqa: PTH122 - no Path a file
+        return None
+    return entry.name
+
+
+def _leads_to_a_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle; reading it will say so
+        return False
