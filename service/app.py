@@ -6,7 +6,6 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import uvloop
@@ -14,21 +13,16 @@ import uvloop
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
 from service.address import banner
-from service.batcher import Batcher
 from service.classifier import Classifier
 from service.config import Settings
 from service.control import PolicyControl
-from service.cores import usable_cores
-from service.cuda_engine import CudaOptions, batch_sizes_up_to, open_on_cuda
-from service.engine import OpenEngine, open_on_cpu
+from service.devices import opener, scheduler
 from service.http.ops import OpsServer
-from service.lanes import Lanes
-from service.memory import keep_freed_memory
+from service.memory import give_back, keep_freed_memory
 from service.metrics import Metrics
 from service.registry import Registry
 from service.rpc.server import RpcServer
-from service.runtime import Usable, check_runtime, usable_device
-from service.scheduler import Scheduler
+from service.runtime import check_runtime, usable_device
 from service.shadow import Shadow
 from service.watcher import Watcher
 
@@ -45,9 +39,9 @@ class App:
         self._settings = settings
         self._metrics = Metrics(shared=settings.workers > 1)
         device = usable_device(settings.device)
-        self._registry = Registry(Repository(settings.models), _opener(settings, device), settings.default_model)
+        self._registry = Registry(Repository(settings.models), opener(settings, device), settings.default_model)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        self._scheduler = _scheduler(settings, device, self._metrics)
+        self._scheduler = scheduler(settings, device, self._metrics.batch)
         self._shadow = Shadow(self._registry, limits, self._metrics.shadowed)
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
         self._watcher = Watcher(self._registry, settings.watch_s)
@@ -114,27 +108,6 @@ class App:
         }
 
 
-def _opener(settings: Settings, device: Usable) -> OpenEngine:
-    if device == "cpu":
-        return open_on_cpu
-    options = CudaOptions(batch_sizes_up_to(settings.max_batch), settings.gpu_memory_bytes)
-    return partial(open_on_cuda, options=options)
-
-
-def _scheduler(settings: Settings, device: Usable, metrics: Metrics) -> Scheduler:
-    """Lanes for a CPU, batches for a GPU, of which one is decoded ahead while another runs."""
-    if device == "cpu":
-        return Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
-    return Batcher(
-        settings.decoders or usable_cores(),
-        settings.queue_limit,
-        settings.queue_bytes,
-        settings.max_wait_ms / 1000,
-        ready_rows=2 * settings.max_batch,
-        on_batch=metrics.batch,
-    )
-
-
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
 
@@ -157,6 +130,7 @@ async def serve(settings: Settings, announce: Callable[[App], None], stopped: as
         # The modules and models live as long as the process; to look through them all for garbage stalls requests.
         gc.collect()
         gc.freeze()
+        give_back()  # what opening and proving the models took for a moment
         announce(app)
         await stopped.wait()
         log.info("draining: accepted requests have %.0f s to finish", settings.grace_s)
