@@ -13,14 +13,14 @@ import click
 from bundle.errors import AntherError
 
 if TYPE_CHECKING:
-    from service.client import CallFailed, Classification, Client, Prediction
+    from service.client import CallFailed, Classification, Client, Explanation, Prediction
 
-__all__ = ["AntherError", "CallFailed", "Classification", "Client", "Prediction", "main"]
+__all__ = ["AntherError", "CallFailed", "Classification", "Client", "Explanation", "Prediction", "main"]
 
 _COMMANDS = {  # in the order of the help
     "serve": "service.cli",
     "models": "service.models_cli",
-    "classify": "service.cli",
+    "classify": "service.classify_cli",
     "retrain": "training.cli",
     "train": "training.cli",
     "evaluate": "training.cli",
@@ -33,8 +33,9 @@ _EXTRAS = {  # top-level module → the extra that brings it
     "onnx": "training",
     "onnxscript": "training",
     "jinja2": "training",
+    "pyarrow": "parquet",
 }
-_CLIENT_NAMES = {"CallFailed", "Classification", "Client", "Prediction"}
+_CLIENT_NAMES = {"CallFailed", "Classification", "Client", "Explanation", "Prediction"}
 
 
 class _Lazy(click.Group):

@@ -20,7 +20,6 @@ from benchmarks.subject import Server
 from service.cores import usable_cores
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 
-_METHOD = "anther.v1.ImageClassifier/Classify"
 _HEADERS = ("--header=content-type: application/grpc", "--header=te: trailers")
 
 
@@ -36,22 +35,45 @@ class Load:
         return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
 
 
+@dataclass(frozen=True)
+class Call:
+    """The request that is made over and over."""
+
+    service: str
+    method: str
+    message: bytes
+
+    def url(self, server: Server) -> str:
+        return f"http://{server.target}/{self.service}/{self.method}"
+
+
+def classify(photo: Path) -> Call:
+    message = pb.ClassifyRequest(image=photo.read_bytes()).SerializeToString()
+    return Call("anther.v1.ImageClassifier", "Classify", message)
+
+
 def callers(server: Server, photo: Path, count: int, seconds: int) -> Load:
     """`count` callers, each asking again as soon as it is answered, after a second of warming up."""
+    return repeated(server, classify(photo), count, seconds)
+
+
+def repeated(server: Server, call: Call, count: int, seconds: int) -> Load:
+    """As `callers`, with any call."""
     timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={seconds}", "--warm-up-time=1"]
-    return _run(server, photo, [*timing, f"http://{server.target}/{_METHOD}"], None)
+    return _run(server, call, [*timing, call.url(server)], None)
 
 
 def arrivals(server: Server, photo: Path, per_s: float, seconds: int) -> Load:
     """Requests that arrive at random moments (a Poisson process), whether or not earlier ones are answered."""
+    call = classify(photo)
     chance, at, lines = random.Random(0), 0.0, []
     while (at := at + chance.expovariate(per_s)) < seconds:
-        lines.append(f"{at * 1000:.3f}\thttp://{server.target}/{_METHOD}")
+        lines.append(f"{at * 1000:.3f}\t{call.url(server)}")
     with tempfile.NamedTemporaryFile("w", suffix=".tsv") as script:
         script.write("\n".join(lines) + "\n")
         script.flush()
         timing = ["--clients=1", "--max-concurrent-streams=1000", f"--timing-script-file={script.name}"]
-        return _run(server, photo, timing, len(lines) / seconds)
+        return _run(server, call, timing, len(lines) / seconds)
 
 
 def require_h2load() -> None:
@@ -59,13 +81,12 @@ def require_h2load() -> None:
         sys.exit("h2load is missing; install Debian's nghttp2-client")
 
 
-def _run(server: Server, photo: Path, options: list[str], per_s: float | None) -> Load:
+def _run(server: Server, call: Call, options: list[str], per_s: float | None) -> Load:
     """Every request must have been answered OK, or the figures mean nothing."""
-    request = pb.ClassifyRequest(image=photo.read_bytes()).SerializeToString()
     with tempfile.TemporaryDirectory() as folder:
         frame, log = Path(folder) / "frame", Path(folder) / "log"
-        frame.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
-        before, spent, started = _answered(server), _children_cpu(), time.monotonic()
+        frame.write_bytes(b"\0" + struct.pack(">I", len(call.message)) + call.message)
+        before, spent, started = _answered(server, call), _children_cpu(), time.monotonic()
         command = ["h2load", "--threads=1", f"--data={frame}", f"--log-file={log}", *_HEADERS, *options]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         cpu = (_children_cpu() - spent) / (time.monotonic() - started) / usable_cores()
@@ -73,15 +94,16 @@ def _run(server: Server, photo: Path, options: list[str], per_s: float | None) -
     rate, done = re.search(r"([\d.]+) req/s", out), re.search(r"(\d+) done", out)
     assert rate is not None
     assert done is not None
-    if _answered(server) - before < int(done[1]):
+    if _answered(server, call) - before < int(done[1]):
         sys.exit(f"not every request was answered OK:\n{out}")
     latencies = sorted(int(micros) / 1000 for _, status, micros in lines if status == "200")
     return Load(per_s or float(rate[1]), latencies, cpu)
 
 
-def _answered(server: Server) -> float:
+def _answered(server: Server, call: Call) -> float:
+    pattern = rf'anther_requests_total\{{code="OK",method="{call.method}".*\}} (\S+)'
     with urllib.request.urlopen(f"{server.ops}/metrics") as response:
-        found = re.search(r'anther_requests_total\{code="OK",method="Classify".*\} (\S+)', response.read().decode())
+        found = re.search(pattern, response.read().decode())
     return float(found[1]) if found else 0.0
 
 

@@ -1,6 +1,6 @@
-"""The commands that need a server: `serve` starts one, `classify` asks one."""
+"""`anther serve`: a server's settings as options."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,7 +8,6 @@ import click
 
 from service.config import Device, LogFormat, Settings
 
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _DEFAULT = Settings()
 
 
@@ -65,56 +64,3 @@ def serve(**options: Any) -> None:
         from service import supervisor_app
 
         supervisor_app.run(settings)
-
-
-@click.command()
-@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO|FOLDER...")
-@click.option("--target", default="localhost:8001", show_default=True, envvar="ANTHER_TARGET", show_envvar=True,
-              help="HOST:PORT of the server.")  # fmt: skip
-@click.option("--model", default="", show_default="the server's own choice", help="Model name.")
-@click.option("--version", default=0, show_default=True, type=click.IntRange(0, 10**9),
-              help="Model version; 0 is the one in service.")  # fmt: skip
-@click.option("--top", default=5, show_default=True, type=click.IntRange(1, 10**6),
-              help="Predictions per photo.")  # fmt: skip
-@click.option("--timeout-s", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True),
-              help="Seconds to wait for each answer.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a photo, one a line.")
-@click.pass_context
-def classify(
-    context: click.Context,
-    photos: tuple[Path, ...],
-    target: str,
-    model: str,
-    version: int,
-    top: int,
-    timeout_s: float,
-    as_json: bool,
-) -> None:
-    """Classify photos, or all pictures below a folder, on a running server.
-
-    Exit code 1 if any photo failed; all others are answered all the same.
-    """
-    from service.client import Client
-    from service.results import write_json, write_table
-
-    files = list(_files(photos))
-    if not files:
-        raise click.UsageError(
-            f"no pictures ({', '.join(sorted(_IMAGE_SUFFIXES))}) below {', '.join(map(str, photos))}"
-        )
-    with Client(target, timeout_s) as client:
-        outcomes = zip(files, client.classify_many(files, model, version, top), strict=True)
-        failed = write_json(outcomes) if as_json else write_table(outcomes, len(files))
-    context.exit(1 if failed else 0)
-
-
-def _files(photos: tuple[Path, ...]) -> Iterator[Path]:
-    for photo in photos:
-        if photo.is_dir():
-            yield from sorted(path for path in photo.rglob("*") if _is_picture(path))
-        else:
-            yield photo
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.is_dir()

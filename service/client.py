@@ -1,6 +1,6 @@
 """The Python client: send pictures, get ranked classes, and errors with their reason."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Hashable, Iterable, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +91,7 @@ class Client:
 
     def classify_many(
         self, images: Iterable[Image], model: str = "", version: int = 0, top_k: int = 0, *, label: str = ""
-    ) -> Iterator[Classification | CallFailed]:
+    ) -> Generator[Classification | CallFailed, None, None]:
         """Classify pictures, several at once; yields in their order, a failed one as its error.
 
         `images` may be endless: it is drawn from as answers are taken. Raises `CallFailed` where the server is out of
@@ -115,7 +115,7 @@ class Client:
         *,
         label: str = "",
         request_id: Callable[[AnyImage], str] | None = None,
-    ) -> Iterator[tuple[AnyImage, Classification | CallFailed]]:
+    ) -> Generator[tuple[AnyImage, Classification | CallFailed], None, None]:
         """As `classify_many`, but yields each picture with its outcome as soon as it is there, in any order.
 
         `request_id` gives a picture an id of its own, by which a canary's share is chosen.
@@ -158,7 +158,7 @@ class Client:
 
     def _classify(
         self, images: Iterable[tuple[Key, str, Image]], ask: Ask, held: Sized
-    ) -> Iterator[tuple[Key, Classification | CallFailed]]:
+    ) -> Generator[tuple[Key, Classification | CallFailed], None, None]:
         """For (key, id, image). Draws no further image while `held` has as many outcomes as may be in flight."""
         keys: dict[str, Key] = {}
         with Exchange(self._stub, self._target, self._timeout_s, self._patience_s) as exchange:

@@ -23,7 +23,7 @@ class Settings:
     lanes: int = 0  # pictures worked on at once; 0 is one per usable core, more only adds waiting
     decoders: int = 0  # threads that prepare pictures for a GPU; 0 is one per usable core, more only take turns
     max_batch: int = 64  # rows that a GPU runs at once; more answers more under load and takes more of its memory
-    max_wait_ms: float = 2.0  # how long a picture waits for company before a GPU; more fills batches, fewer answers sooner
+    max_wait_ms: float = 2.0  # longest wait for company before a GPU; more fills batches, less answers sooner
     gpu_memory_bytes: int = 0  # a model's share of the GPU, 0 is no limit; with too little it does not load
     queue_limit: int = 128  # requests that may wait; more hides overload longer, fewer refuses bursts sooner
     queue_bytes: int = 256 * 2**20  # memory that waiting pictures may hold, in bytes

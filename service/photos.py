@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -19,6 +20,11 @@ def walk(arguments: Iterable[Path]) -> Iterator[Path]:
             yield from _below(argument)
         else:
             yield argument
+
+
+def digest(photo: str | Path) -> bytes:
+    """16 bytes that stand for a photo, however its path is written."""
+    return blake2b(os.fsencode(os.path.abspath(photo)), digest_size=16).digest()  # noqa: PTH100 - links stay as they are
 
 
 def _distinct(arguments: Iterable[Path]) -> list[Path]:

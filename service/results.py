@@ -1,8 +1,11 @@
-"""How `anther classify` shows its answers: a table for people, lines of JSON for programs, a count where a file has them."""
+"""How `anther classify` shows its answers: a table for people, lines of JSON for programs, and what it came to."""
 
+import itertools
+import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -19,7 +22,8 @@ _ROWS = 50  # are printed together; more would stay in memory longer and be seen
 _COLUMNS = ("photo", "class", "probability", "then")
 _LEAST_WIDTHS = (24, 12, 11, 0)
 
-Outcomes = Iterable[tuple[Path, Outcome]]
+Outcomes = Iterator[tuple[Path, Outcome]]
+Kind = Literal["table", "json", "nothing"]
 
 
 class Tally:
@@ -50,64 +54,74 @@ class Tally:
         return f"{self.photos - self.failed:,} of {self.photos:,} answered{by}" + (f"; {why}" if why else "")
 
 
-def write_json(outcomes: Outcomes) -> None:
-    """One object a photo, one a line, as answers arrive."""
-    for photo, outcome in outcomes:
-        click.echo(json_line(str(photo), outcome))
+class Screen:
+    """Standard output for answers, and a progress bar: in a terminal on the same console, as each would draw over the
+    other, else on standard error.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        shown = Console()
+        self._terminal = shown.is_terminal
+        # A file or a pipe has no width that lines must fit in.
+        self._console = shown if self._terminal else Console(width=_FILE_WIDTH)
+        self._bar_console = shown if self._terminal else Console(stderr=True)
+
+    def show(self, outcomes: Outcomes) -> None:
+        if self._kind == "table":
+            _print_table(outcomes, self._console)
+        for photo, outcome in outcomes:
+            if self._kind == "json":
+                click.echo(json_line(str(photo), outcome))
+
+    def progress(self) -> Progress:
+        """Only where somebody looks at it, and not between lines of JSON."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = not self._bar_console.is_terminal or (self._terminal and self._kind == "json")
+        return Progress(*columns, console=self._bar_console, transient=True, redirect_stdout=False, disable=hidden)
 
 
-def write_table(outcomes: Outcomes) -> None:
+def _print_table(outcomes: Outcomes, console: Console) -> None:
     """A row a photo, and what was refused and why: some at a time, so that any number of photos fits."""
-    table = _TableInParts()
-    rows, failed = [], []
-    for photo, outcome in outcomes:
-        if isinstance(outcome, CallFailed):
-            failed.append(_failure(photo, outcome))
-        else:
-            rows.append(_cells(photo, outcome))
-        if len(rows) + len(failed) == _ROWS:
-            table.print(rows, failed)
-            rows, failed = [], []
-    table.print(rows, failed)
-    if table.begun:
-        click.echo()
+    parts = _Parts(console)
+    while part := list(itertools.islice(outcomes, _ROWS)):
+        part.sort(key=operator.itemgetter(0))  # they come as they are ready
+        parts.print(
+            [_cells(photo, outcome) for photo, outcome in part if not isinstance(outcome, CallFailed)],
+            [_failure(photo, outcome) for photo, outcome in part if isinstance(outcome, CallFailed)],
+        )
+    if parts.begun:
+        console.print()
 
 
-class _TableInParts:
-    """Columns stay as wide as an earlier part needed them."""
+class _Parts:
+    """A table that is printed part by part; columns stay as wide as an earlier part needed them."""
 
-    def __init__(self) -> None:
-        self._console = console = Console()
-        if not console.is_terminal:  # a file or a pipe has no width that lines must fit in
-            self._console = Console(width=_FILE_WIDTH)
-        self._widths = list(_LEAST_WIDTHS)
-        self.begun = False
+    def __init__(self, console: Console) -> None:
+        self._console, self._widths, self.begun = console, list(_LEAST_WIDTHS), False
 
     def print(self, rows: list[tuple[Text, ...]], failed: list[Text]) -> None:
         if rows:
-            self._widths = [max(width, *map(len, column)) for width, column in zip(self._widths, zip(*rows), strict=True)]
+            self._widen(rows)
             self._console.print(self._part(rows))
             self.begun = True
         for line in failed:
             self._console.print(line, soft_wrap=True)
 
+    def _widen(self, rows: list[tuple[Text, ...]]) -> None:
+        needed = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        most = (self._console.width // 2, *needed[1:3], 0)  # long names are folded, and the last column is cut
+        self._widths = [max(width, min(pair)) for width, *pair in zip(self._widths, needed, most, strict=True)]
+
     def _part(self, rows: list[tuple[Text, ...]]) -> Table:
         table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold", show_header=not self.begun)
         for column, width in zip(table.columns, self._widths, strict=True):
             column.min_width = width
-        table.columns[0].overflow, table.columns[0].min_width = "fold", min(self._widths[0], self._console.width // 2)
+        table.columns[0].overflow = "fold"
         table.columns[3].no_wrap = True  # cut rather than folded on a narrow terminal; --json has it all
-        table.columns[3].min_width = None
         for row in rows:
             table.add_row(*row)
         return table
-
-
-def progress() -> Progress:
-    """On standard error, and only where somebody looks at it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _cells(photo: Path, outcome: Classification) -> tuple[Text, ...]:

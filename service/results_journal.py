@@ -11,7 +11,6 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
-from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -20,16 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.files import flush_folder
+from service.photos import digest
 from service.results_errors import OutputBusy, OutputForeign, OutputNotWritable
 from service.results_formats import Format, Recorded
 from service.results_record import Outcome
 
 _SYNC_EVERY_S = 1.0
-
-
-def digest(photo: str | Path) -> bytes:
-    """16 bytes that stand for a photo, however its path is written."""
-    return blake2b(os.fsencode(os.path.abspath(photo)), digest_size=16).digest()  # noqa: PTH100 - links stay as they are
 
 
 def records(path: Path, form: Format) -> Iterator[tuple[bytes, Recorded]]:

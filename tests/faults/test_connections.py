@@ -85,13 +85,13 @@ def test_a_client_that_reads_no_answer_costs_no_more_than_its_answers(victim, le
         assert victim.vitals().memory - before < 64 * MEGABYTE
 
 
-def test_a_client_that_reads_no_answer_does_not_keep_the_process_from_ending(start_victim) -> None:
-    victim = start_victim("--grace-s", "1")
+@pytest.mark.parametrize("path", [METHOD, "/grpc.health.v1.Health/Watch", "/anther.v1.ImageClassifier/ClassifyStream"])
+def test_a_client_that_reads_no_answer_does_not_keep_the_process_from_ending(start_victim, pictures, path: str) -> None:
+    victim = start_victim("--grace-s", "2")
     with RawClient(victim.port, window=0) as client:
         for _ in range(50):
-            client.send(client.open_call(METHOD), framed(b""), end=True)
-        with victim.channel() as channel:
-            ImageClassifierStub(channel).ListModels(pb.ListModelsRequest())
+            client.send(client.open_call(path), framed(b""), end=path == METHOD)
+        victim.prove(pictures)
         assert victim.stop() == 0
     victim.prove_log()
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.victim import Victim
 
-WATCH_S = 0.2
+WATCH_S = 0.1
 
 
 def vanish(root: Path) -> None:
@@ -53,7 +53,18 @@ def shrink_its_files(root: Path) -> None:
 def serving(start_victim, tmp_path, publish_bundle) -> tuple[Victim, Path]:
     root = tmp_path / "models"
     publish_bundle(root)
-    return start_victim(models=root), root
+    return start_victim("--watch-s", str(WATCH_S), models=root), root
+
+
+def test_a_folder_that_comes_back_is_watched_again(serving, publish_bundle, pictures, eventually) -> None:
+    victim, root = serving
+    vanish(root)
+    time.sleep(3 * WATCH_S)
+    root.with_name("elsewhere").rename(root)
+    publish_bundle(root, seed=1)
+    eventually(lambda: victim.sample("anther_model_ready", model="flowers", version="2") == 1)
+    with victim.channel() as channel:
+        victim.prove_over(channel, pictures)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +75,15 @@ def serving(start_victim, tmp_path, publish_bundle) -> tuple[Victim, Path]:
 def test_a_folder_of_models_that_turns_unreadable_does_not_end_serving(
     serving, pictures, harm: Callable[[Path], None]
 ) -> None:
+    """The watcher may say in the log what it found; what serves goes on."""
     victim, root = serving
     harm(root)
-    for _ in range(3):
-        time.sleep(WATCH_S)
-        victim.prove(pictures)
+    with victim.channel() as channel:
+        for _ in range(5):
+            time.sleep(WATCH_S)
+            victim.prove_over(channel, pictures)
     assert victim.stop() == 0
+    assert "Traceback" not in victim.errors.read_text()
 
 
 def test_a_log_on_a_full_disk_does_not_hurt_serving(start_victim, pictures) -> None:

@@ -52,20 +52,19 @@ def codes_of(channel: grpc.Channel, method: MethodDescriptor, requests: Iterable
     """How the calls ended; of a stream its answers' own codes too."""
     if method.client_streaming:
         return streamed(channel, method, requests)
-    call = channel.unary_stream(path_of(method)) if method.server_streaming else channel.unary_unary(path_of(method))
-    codes, pending = Counter[Any](), deque[Any]()
+    if method.server_streaming:
+        return Counter(first_end(channel.unary_stream(path_of(method))(request, PATIENCE_S)) for request in requests)
+    codes, pending, call = Counter[Any](), deque[Any](), channel.unary_unary(path_of(method))
     for request in requests:
         if len(pending) == IN_FLIGHT:
-            codes[end_of(pending.popleft())] += 1
-        pending.append(call(request, timeout=PATIENCE_S) if method.server_streaming else call.future(request, PATIENCE_S))
-    codes.update(end_of(pending.popleft()) for _ in range(len(pending)))
+            codes[pending.popleft().code()] += 1
+        pending.append(call.future(request, PATIENCE_S))
+    codes.update(call.code() for call in pending)
     return codes
 
 
-def end_of(call: Any) -> grpc.StatusCode:
+def first_end(call: Any) -> grpc.StatusCode:
     """A watch that was accepted goes on for ever, so it is left after its first answer."""
-    if hasattr(call, "result"):
-        return call.code()
     try:
         next(call)
     except grpc.RpcError:
@@ -76,7 +75,7 @@ def end_of(call: Any) -> grpc.StatusCode:
 
 def streamed(channel: grpc.Channel, method: MethodDescriptor, requests: Iterable[bytes]) -> Counter[Any]:
     codes, kind = Counter[Any](), GetMessageClass(method.output_type)
-    for part in itertools.batched(requests, STREAMED) if hasattr(itertools, "batched") else batched(requests):
+    for part in batched(requests):
         call = channel.stream_stream(path_of(method))(iter(part), timeout=PATIENCE_S)
         try:
             codes.update(code for answer in call for code in codes_within(kind.FromString(answer)))
