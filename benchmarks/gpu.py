@@ -21,13 +21,14 @@ import numpy as np
 
 from benchmarks import load
 from benchmarks.subject import photo_option, serving
+from bundle.manifest import TF32
 from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle, Repository
 from service.classifier import Classifier, PixelsRequest, Request
 from service.config import Settings
 from service.cuda_engine import CudaOptions, batch_sizes_up_to, open_on_cuda, provider_options
 from service.devices import opener, scheduler
-from service.engine import Engine
+from service.engine import Engine, precision_on
 from service.errors import DeviceUnavailable
 from service.registry import Registry
 from service.rpc.pb.inference import open_inference_pb2 as inference_pb
@@ -58,12 +59,19 @@ def main(models: Path, model: str, photo: Path, sizes: str, callers: str, second
         load.require_h2load()
     batches, counts = ([int(number) for number in numbers.split(",")] for numbers in (sizes, callers))
     bundle = Repository(models).open(model)
-    settings = Settings(models=models, default_model=model, device="cuda", max_batch=max(batches), queue_limit=2048,
-                        queue_bytes=2**30)  # fmt: skip
+    settings = Settings(
+        models=models,
+        default_model=model,
+        device="cuda",
+        max_batch=max(batches),
+        queue_limit=_MOST_ROWS,
+        queue_bytes=2**30,
+    )
     report = {
         "gpu": _gpu(),
         **_plain(bundle, batches, seconds),
-        "engine": {str(graphs): _engine(bundle, batches, seconds, graphs) for graphs in (False, True)},
+        "engine": _engine(bundle, batches, seconds, graphs=False),
+        "engine_with_graphs": _engine(bundle, batches, seconds, graphs=True),
         **_in_process(settings, photo, batches, counts, seconds),
         "server": _server(settings, bundle, photo, batches, counts, seconds) if server else None,
     }
@@ -80,7 +88,8 @@ def _plain(bundle: Bundle, sizes: list[int], seconds: float) -> dict[str, Any]:
     onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    providers = [(CUDA, provider_options(CudaOptions())), CPU]
+    tf32 = precision_on(bundle.manifest, CUDA) == TF32
+    providers = [(CUDA, provider_options(CudaOptions(tf32=tf32))), CPU]
     session = onnxruntime.InferenceSession(bundle.read(bundle.manifest.model.file), options, providers=providers)
     nodes = Counter[str]()
     for part in session.get_provider_graph_assignment_info():

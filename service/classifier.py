@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,6 +34,9 @@ class Target:
 
 
 ANY = Target()
+
+answering: ContextVar[LiveModel | None] = ContextVar("answering", default=None)
+"""The version that the current request was given to: whatever becomes of the request counts for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,9 @@ class Classifier:
         """The live model for a request. Raises `Draining` and what `Registry.find` raises."""
         if self._draining:
             raise Draining
-        return self.registry.find(target.model, target.version, target.label, target.id)
+        model = self.registry.find(target.model, target.version, target.label, target.id)
+        answering.set(model)
+        return model
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""

@@ -32,7 +32,7 @@ class _Asked:
     target: str
     model: str
     version: int
-    label: str
+    label: str | None
     top: int
     timeout_s: float
     as_json: bool
@@ -54,7 +54,7 @@ def _kind(context: click.Context, parameter: click.Parameter, path: Path | None)
 @click.option("--model", default="", show_default="the server's own choice", help="Model name.")
 @click.option("--version", default=0, show_default=True, type=click.IntRange(0, 10**9),
               help="Model version; 0 is the one in service.")  # fmt: skip
-@click.option("--label", default="", show_default="the server's own choice", type=click.Choice(["stable", "canary"]),
+@click.option("--label", show_default="the server's own choice", type=click.Choice(["stable", "canary"]),
               help="Which of the versions in service.")  # fmt: skip
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1, 10**6),
               help="Predictions per photo.")  # fmt: skip
@@ -104,8 +104,8 @@ def _write(client: "Client", photos: tuple[Path, ...], asked: _Asked, output: Pa
     from service.results import Screen, Tally
 
     files.check_installed(output)
-    found = client.get_model(asked.model, asked.version, label=asked.label)
-    asked = replace(asked, model=found.name, version=found.version, label="")  # this one to the end, whatever comes
+    found = client.get_model(asked.model, asked.version, label=asked.label or "")
+    asked = replace(asked, model=found.name, version=found.version, label=None)  # this one to the end, whatever comes
     screen, tally = Screen("json" if asked.as_json else "nothing"), Tally()
     with files.opened(output, asked.retry_failed) as journal, _hint(journal), _bar(screen, photos) as advance:
         if not asked.mix_models:
@@ -122,8 +122,9 @@ def _write(client: "Client", photos: tuple[Path, ...], asked: _Asked, output: Pa
 @contextlib.contextmanager
 def _asking(client: "Client", photos: Iterator[Path], asked: _Asked) -> Iterator["Outcomes"]:
     """The stream ends with the block, by Ctrl-C too."""
+    choice = (asked.model, asked.version, asked.top)
     outcomes = client.classify_as_ready(
-        photos, asked.model, asked.version, asked.top, label=asked.label, request_id=lambda photo: digest(photo).hex()
+        photos, *choice, label=asked.label or "", request_id=lambda photo: digest(photo).hex()
     )
     with contextlib.closing(outcomes):
         yield outcomes

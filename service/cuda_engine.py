@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from bundle.manifest import TF32
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
 from service.engine import Outputs, precision_on
@@ -111,5 +112,5 @@ class CudaEngine:
 
 def open_on_cuda(bundle: Bundle, options: CudaOptions) -> CudaEngine:
     """With the options, an `OpenEngine`. TF32 is on where the manifest has a tolerance for it, and nowhere else."""
-    tf32 = precision_on(bundle.manifest, CUDA) == "tf32"
+    tf32 = precision_on(bundle.manifest, CUDA) == TF32
     return CudaEngine(bundle.read(bundle.manifest.model.file), dataclasses.replace(options, tf32=tf32))

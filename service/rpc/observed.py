@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from bundle.errors import AntherError
+from service.classifier import answering
 from service.errors import DeadlineExpired, InvalidArgument
 from service.metrics import Metrics
 from service.registry import Registry
@@ -56,11 +57,10 @@ class Observed:
         parse, behave = handler.request_deserializer, handler.unary_unary
 
         async def observed(data: bytes, context: Any) -> Any:
-            started, where, code = time.perf_counter(), ("", ""), "CANCELLED"
+            started, request, code = time.perf_counter(), None, "CANCELLED"
             self._begin()
             try:
                 request = parsed(parse, data)
-                where = self._labels(request)
                 response = await behave(request, context)
                 code = "OK"
                 return response
@@ -72,7 +72,7 @@ class Observed:
                 code = status.code.name
                 return _fail(context, status)
             finally:
-                self._metrics.finished(*where, name, code, time.perf_counter() - started)
+                self._metrics.finished(*self._labels(request), name, code, time.perf_counter() - started)
                 self._end()
 
         return observed
@@ -124,8 +124,10 @@ class Observed:
         return "CANCELLED"
 
     def _labels(self, request: Any) -> tuple[str, str]:
-        """Model and version as loaded; empty for a name that the client made up."""
-        model = self._registry.named(_model_of(request))
+        """The version that was asked, or that stands for the model; empty for a name that the client made up."""
+        model = answering.get()
+        if model is None and request is not None:
+            model = self._registry.named(_model_of(request))
         return model.labels if model else ("", "")
 
 

@@ -1,6 +1,7 @@
 """From a request to ranked classes: the same answer whoever else is asking."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,9 +35,12 @@ class FixedEngine:
         self._probabilities = np.array([probabilities], np.float32)
         self.batch_sizes: tuple[int, ...] = (1, largest)
         self.rows: list[int] = []
+        self.second_may_run = threading.Event()
+        self.second_may_run.set()
 
     def run(self, parts: Any, evidence: bool = False) -> Outputs:
         self.rows.append(sum(map(len, parts)))
+        assert len(self.rows) < 2 or self.second_may_run.wait(60)
         if any(part.max() == POISON for part in parts):
             raise OSError("the device is gone")
         probabilities = np.repeat(self._probabilities, self.rows[-1], axis=0)
@@ -201,7 +205,6 @@ def test_pixels_go_to_the_device_in_its_largest_batches(registry, lanes) -> None
     answer = asyncio.run(classifier.infer(PixelsRequest(np.zeros((10, 32, 32, 3), np.uint8))))
     assert sorted(engine.rows) == [2, 4, 4]
     assert answer.outputs.probabilities.shape == (10, 3)
-    assert answer.timings.inference > 0
 
 
 @pytest.mark.parametrize(
@@ -225,10 +228,12 @@ def test_the_first_failing_part_fails_the_whole_and_cancels_the_rest(registry) -
     classifier = Classifier(OneModel(LiveModel(registry.find().bundle, engine, 0.0, 0.0)), one_lane, Limits())
     pixels = np.zeros((60, 32, 32, 3), np.uint8)
     pixels[0] = POISON
+    engine.second_may_run.clear()
     with pytest.raises(OSError, match="the device is gone"):
         asyncio.run(classifier.infer(PixelsRequest(pixels)))
+    engine.second_may_run.set()
     one_lane.close()
-    assert len(engine.rows) < 60
+    assert len(engine.rows) <= 2
 
 
 def test_parts_that_the_queue_refuses_take_the_accepted_ones_with_them(registry) -> None:

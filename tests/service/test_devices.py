@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import gpu
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.batcher import Batcher
@@ -22,6 +24,7 @@ from service.engine import open_on_cpu
 from service.lanes import Lanes
 from service.metrics import Metrics
 from service.registry import Registry
+from service.runtime import CUDA, load_runtime
 
 
 @contextlib.contextmanager
@@ -95,3 +98,10 @@ def test_a_cpus_models_have_no_batches_to_count(models: Path) -> None:
     metrics.batch(registry.find().engine, 1)
     assert metrics.registry.get_sample_value("anther_batch_size_count", {"model": "flowers", "version": "1"}) is None
     registry.close()
+
+
+@pytest.mark.skipif(CUDA in load_runtime().get_available_providers(), reason="there is a GPU runtime")
+def test_the_benchmark_for_a_gpu_says_that_there_is_none() -> None:
+    result = CliRunner().invoke(gpu.main)
+    assert result.exit_code == 1
+    assert "this benchmark takes a GPU: " in str(result.output)
