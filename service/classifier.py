@@ -125,8 +125,7 @@ class Classifier:
         if request.top_k < 0:
             raise InvalidArgument("top_k", request.top_k, "0 (for the default) or more")
         answer = await self._scheduler.submit(PictureWork(model, request, self.limits))
-        if self._copy is not None:
-            self._copy(request, answer)
+        self.hand_on(request, answer)
         return answer
 
     async def infer(self, request: PixelsRequest) -> BatchAnswer:
@@ -148,6 +147,11 @@ class Classifier:
             while futures:  # emptied, too: the error's trace holds this list, and one of its futures holds the error
                 futures.pop().cancel()
             raise
+
+    def hand_on(self, request: Request, answer: Answer) -> None:
+        """Let a shadow have the answered request too."""
+        if self._copy is not None:
+            self._copy(request, answer)
 
     def find(self, target: Target) -> LiveModel:
         """The live model for a request. Raises `Draining` and what `Registry.find` raises."""

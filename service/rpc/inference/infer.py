@@ -78,6 +78,8 @@ class Inference:
             limits = self._classifier.limits
             works = [_NumberedWork(index, question.model, each, limits) for index, each in enumerate(requests)]
             answers = await self._classifier.run_all(works)
+            for each, answer in zip(requests, answers, strict=True):
+                self._classifier.hand_on(each, answer)
         for answer in answers:
             self._metrics.answered(answer)
         return answers[0].model, _stacked(answers)

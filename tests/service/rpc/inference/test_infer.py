@@ -173,3 +173,11 @@ def test_calls_are_counted_with_the_models_they_name(start_edge, tmp_path, publi
 def test_the_services_own_protocol_answers_beside_it(edge, client, image_input, red) -> None:
     assert edge.stub.Classify(classifier_pb2.ClassifyRequest(image=red.image)).predictions[0].label == "daisy"
     assert client.infer("flowers", [image_input(red.image)]).as_numpy("probabilities").argmax() == 0
+
+
+def test_every_picture_of_a_request_is_handed_on_to_a_shadow(edge, client, image_input, colourful) -> None:
+    handed: list[tuple[bytes, str]] = []
+    edge.classifier._copy = lambda request, answer: handed.append((request.image, answer.predictions[0].label))
+    client.infer("flowers", [image_input(*colourful[:3])])
+    client.infer("flowers", [image_input(colourful[0])])
+    assert [image for image, _ in handed] == [*colourful[:3], colourful[0]]

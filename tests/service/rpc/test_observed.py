@@ -1,0 +1,35 @@
+"""Which version a call is counted for."""
+
+import grpc
+import pytest
+
+from bundle.policy import edit_policy
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+
+
+@pytest.fixture
+def canary_edge(tmp_path, publish_bundle, start_edge):
+    """Version 1 is stable; version 2 gets every request that does not ask for another."""
+    publish_bundle(tmp_path)
+    publish_bundle(tmp_path, seed=1)
+    edit_policy(tmp_path, "flowers", lambda policy: policy.with_canary(2, 1.0))
+    return start_edge(tmp_path)
+
+
+def counted(edge, version: str, method: str, code: str) -> float:
+    return edge.sample("anther_requests_total", model="flowers", version=version, method=method, code=code)
+
+
+def test_a_canarys_calls_count_for_the_canary_whatever_becomes_of_them(canary_edge, pictures) -> None:
+    assert canary_edge.stub.Classify(pb.ClassifyRequest(image=pictures["daisy"])).version == 2
+    with pytest.raises(grpc.RpcError):
+        canary_edge.stub.Classify(pb.ClassifyRequest(image=b"junk"))
+    assert counted(canary_edge, "2", "Classify", "OK") == 1
+    assert counted(canary_edge, "2", "Classify", "INVALID_ARGUMENT") == 1
+    assert canary_edge.stub.Classify(pb.ClassifyRequest(image=pictures["daisy"], label="stable")).version == 1
+    assert counted(canary_edge, "1", "Classify", "OK") == 1
+
+
+def test_a_call_that_needs_no_version_counts_for_the_one_that_stands_for_the_model(canary_edge) -> None:
+    canary_edge.stub.GetModel(pb.GetModelRequest(model="flowers"))
+    assert counted(canary_edge, "1", "GetModel", "OK") + counted(canary_edge, "2", "GetModel", "OK") == 1
