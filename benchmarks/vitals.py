@@ -24,7 +24,7 @@ def read_vitals(pid: int) -> Vitals:
     after_name = re.sub(r".*\) ", "", (folder / "stat").read_text(), flags=re.DOTALL).split()
     return Vitals(
         memory=resident * _PAGE,
-        descriptors=len(os.listdir(folder / "fd")),
+        descriptors=sum(1 for _ in (folder / "fd").iterdir()),
         threads=int(after_name[17]),
         cpu_s=(int(after_name[11]) + int(after_name[12])) / _TICKS_PER_S,
     )

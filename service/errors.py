@@ -73,8 +73,8 @@ class CanaryNotFound(ServiceError):
 class NoEvidence(ServiceError):
     def __init__(self, model: str, version: int) -> None:
         super().__init__(
-            f"{model}/{version} gives no evidence maps, so its answers cannot be explained; ask a version whose manifest "
-            "says 'evidence': true",
+            f"{model}/{version} gives no evidence maps, so its answers cannot be explained; ask a version whose "
+            "manifest says 'evidence': true",
             model=model,
             version=version,
         )

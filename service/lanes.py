@@ -16,13 +16,12 @@ T = TypeVar("T")
 
 
 class _Lane:
-    """A thread and what it is handed while it waits."""
+    """What a thread is handed while it waits."""
 
     def __init__(self) -> None:
         self.item: Item | None = None
         self.wake = threading.Lock()  # locked while there is nothing to do: the cheapest signal between two threads
         self.wake.acquire()
-        self.thread: threading.Thread | None = None
 
 
 class Lanes:
@@ -36,10 +35,10 @@ class Lanes:
         self._closed = False
         self._lock = threading.Lock()
         self._idle: list[_Lane] = []  # while one is idle nothing waits
-        self._lanes = [_Lane() for _ in range(count)]
-        for index, lane in enumerate(self._lanes):
-            lane.thread = threading.Thread(target=self._carry, args=(lane,), name=f"lane-{index}")
-            lane.thread.start()
+        names = [f"lane-{index}" for index in range(count)]
+        self._threads = [threading.Thread(target=self._carry, args=(_Lane(),), name=name) for name in names]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -50,7 +49,7 @@ class Lanes:
         return self._running
 
     def alive(self) -> bool:
-        return all(lane.thread is not None and lane.thread.is_alive() for lane in self._lanes)
+        return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, work: Work[T]) -> "asyncio.Future[T]":
         """Hand the work to an idle lane, else queue it. Raises `QueueFull` or `Draining`."""
@@ -76,9 +75,8 @@ class Lanes:
             idle, self._idle = self._idle, []
         for lane in idle:
             lane.wake.release()
-        for lane in self._lanes:
-            if lane.thread is not None:
-                lane.thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _carry(self, lane: _Lane) -> None:
         while (item := self._next(lane)) is not None:

@@ -203,16 +203,13 @@ def _on_trial(root: Path, name: str, role: str) -> int:
 
 def _prove(repository: "Repository", name: str, version: int, device: Device) -> "LiveModel":
     """Raises what `loader.load` raises."""
-    from functools import partial
-
     from service import loader
-    from service.cuda_engine import CudaOptions, open_on_cuda
-    from service.engine import open_on_cpu
+    from service.devices import opener
     from service.runtime import check_runtime, usable_device
 
     check_runtime()
-    on_cuda = partial(open_on_cuda, options=CudaOptions())
-    return loader.load(repository, on_cuda if usable_device(device) == "cuda" else open_on_cpu, name, version)
+    open_engine = opener(Settings(device=device), usable_device(device))
+    return loader.load(repository, open_engine, name, version)
 
 
 def _repository(root: Path) -> "Repository":

@@ -15,22 +15,33 @@ def walk(arguments: Iterable[Path]) -> Iterator[Path]:
     Links to folders are not followed. A folder that cannot be listed comes in place of its pictures: whoever reads it
     as one is told why.
     """
-    for argument in _distinct(arguments):
-        if argument.is_dir():
-            yield from _below(argument)
-        else:
+    given: dict[str, Path] = {}
+    for argument in arguments:
+        given.setdefault(_absolute(argument), argument)
+    folders = [path for path, argument in given.items() if argument.is_dir()]
+    files = given.keys() - folders
+    for path, argument in given.items():
+        if path in files:
             yield argument
+        elif not any(_reaches(other, path) for other in folders):
+            yield from (photo for photo in _below(argument) if not files or _absolute(photo) not in files)
 
 
 def digest(photo: str | Path) -> bytes:
     """16 bytes that stand for a photo, however its path is written."""
-    return blake2b(os.fsencode(os.path.abspath(photo)), digest_size=16).digest()  # noqa: PTH100 - links stay as they are
+    return blake2b(os.fsencode(_absolute(photo)), digest_size=16).digest()
 
 
-def _distinct(arguments: Iterable[Path]) -> list[Path]:
-    """Without those that are given twice or lie below another one."""
-    given = {Path(os.path.abspath(argument)): argument for argument in reversed(list(arguments))}  # noqa: PTH100 - links stay
-    return [argument for path, argument in reversed(given.items()) if not any(above in given for above in path.parents)]
+def _reaches(folder: str, other: str) -> bool:
+    """Whether walking one folder comes by the other."""
+    if folder == other or os.path.commonpath([folder, other]) != folder:
+        return False
+    way = os.path.relpath(other, folder)
+    return os.path.realpath(other) == str(Path(os.path.realpath(folder)) / way)  # and not over a link
+
+
+def _absolute(path: str | Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - with links as they are
 
 
 def _below(folder: Path) -> Iterator[Path]:

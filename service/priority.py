@@ -10,7 +10,7 @@ _LOWEST = 19
 
 
 def lower(steps: int) -> int:
-    """Make the calling thread `steps` nicer to others, for good: the way back takes privileges. Returns its niceness."""
+    """Make the calling thread `steps` nicer to others, for good: going back takes privileges. Returns its niceness."""
     thread = threading.get_native_id()
     niceness = min(_LOWEST, os.getpriority(os.PRIO_PROCESS, thread) + steps)
     os.setpriority(os.PRIO_PROCESS, thread, niceness)

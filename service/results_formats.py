@@ -37,8 +37,8 @@ class Format(Protocol):
         """One record, ended by a line's end."""
         ...
 
-    def split(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Lines to records; the last one may be torn."""
+    def split(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+        """Lines to records, and whether each is whole: the last one may be torn."""
         ...
 
     def decode(self, data: bytes) -> Recorded:
@@ -52,8 +52,8 @@ class JsonLines:
     def encode(self, photo: str, outcome: Outcome) -> bytes:
         return f"{json_line(photo, outcome)}\n".encode("ascii")
 
-    def split(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        return iter(lines)
+    def split(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+        return ((line, line.endswith(b"\n")) for line in lines)
 
     def decode(self, data: bytes) -> Recorded:
         found = json.loads(data)
@@ -75,10 +75,10 @@ class Csv:
         for column in ("confident", "predictions"):
             row[column] = "" if error else json.dumps(found[column])
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerow(row.get(column) for column in COLUMNS)
-        return text.getvalue().encode(errors="surrogateescape")
+        csv.writer(text, lineterminator="\r\n").writerow(row.get(column) for column in COLUMNS)  # quotes \r and \n
+        return text.getvalue().removesuffix("\r\n").encode(errors="surrogateescape") + b"\n"
 
-    def split(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+    def split(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         """A name may hold a line's end: the record goes on while a quotation mark is open."""
         begun: list[bytes] = []
         quoted = False
@@ -86,10 +86,10 @@ class Csv:
             begun.append(line)
             quoted ^= line.count(b'"') % 2 == 1
             if not quoted:
-                yield b"".join(begun)
+                yield b"".join(begun), line.endswith(b"\n")
                 begun.clear()
         if begun:
-            yield b"".join(begun)
+            yield b"".join(begun), False
 
     def decode(self, data: bytes) -> Recorded:
         csv.field_size_limit(2**31 - 1)  # of predictions there may be a million

@@ -32,8 +32,8 @@ def records(path: Path, form: Format) -> Iterator[tuple[bytes, Recorded]]:
     with path.open("rb") as file:
         if not _has_header(path, form, file.read(len(form.header))):
             return
-        for number, data in enumerate(form.split(file), 1):
-            if not data.endswith(b"\n"):
+        for number, (data, whole) in enumerate(form.split(file), 1):
+            if not whole:
                 begun = data.startswith(form.prefix) or form.prefix.startswith(data)
                 if number == 1 and not begun:
                     raise OutputForeign(path, "its beginning", "no result")
@@ -56,7 +56,7 @@ class Journal:
         self.path, self._form = path, form
         self.made_by: set[tuple[str, int]] = set()
         self.added = self.failed = 0
-        with _told(path):
+        with told(path):
             self._file = _locked(path)
             try:
                 self._known, end = self._read()
@@ -77,7 +77,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _told(self.path), self._file:
+        with told(self.path), self._file:
             self._sync()
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Journal:
 
     def add(self, photo: Path, outcome: Outcome) -> None:
         """Raises `OutputNotWritable`."""
-        with _told(self.path):
+        with told(self.path):
             _write_all(self._file, self._form.encode(str(photo), outcome))
             if time.monotonic() - self._synced >= _SYNC_EVERY_S:
                 self._sync()
@@ -166,7 +166,8 @@ def _has_header(path: Path, form: Format, begun: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
+    """What the disk does not take is an `OutputNotWritable`."""
     try:
         yield
     except OSError as exc:

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from bundle.files import flush_folder
 from service.results_errors import OutputForeign
 from service.results_formats import JsonLines
-from service.results_journal import Journal, records
+from service.results_journal import Journal, records, told
 
 _PREDICTION = {"label": pa.string(), "index": pa.int32(), "probability": pa.float32()}
 _ERROR = {"error_code": pa.string(), "error_reason": pa.string(), "error_message": pa.string()}
@@ -48,12 +48,14 @@ def opened(path: Path, again: bool) -> Iterator[Journal]:
     partial = journal_of(path)
     begun = partial.exists()
     if path.exists() and not begun:
-        _unpack(path, partial)
+        with told(partial):
+            _unpack(path, partial)
     with Journal(partial, JsonLines(), again) as journal:
         yield journal
-        if begun or journal.added or not path.exists():
-            _pack(partial, path)
-        partial.unlink()
+        with told(path):
+            if begun or journal.added or not path.exists():
+                _pack(partial, path)
+            partial.unlink()
 
 
 def _pack(partial: Path, path: Path) -> None:

@@ -19,8 +19,7 @@ from service.registry import Registry
 
 log = logging.getLogger(__name__)
 
-import os
-_NICER_BY = int(os.environ.get('NICER','10'))
+_NICER_BY = 10
 _LONGEST_WAIT_S = 60.0  # between attempts to look at a folder that cannot be looked at
 
 

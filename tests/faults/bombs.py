@@ -268,9 +268,7 @@ TOO_MUCH_WORK: dict[str, Make] = {
     "PNG of 1,000 chunks of a megabyte of what is no text": lambda: red_png(
         chunk(b"iTXt", b"x\0\1\0\xff\0\0" + deflated(MEGABYTE, 1)) * 1000
     ),
-    "PNG of 1,000 profiles of a megabyte": lambda: red_png(
-        chunk(b"iCCP", b"x\0\0" + deflated(MEGABYTE, 1)) * 1000
-    ),
+    "PNG of 1,000 profiles of a megabyte": lambda: red_png(chunk(b"iCCP", b"x\0\0" + deflated(MEGABYTE, 1)) * 1000),
     "JPEG of 100 scans over 50 million pixels": lambda: jpeg_of((7000, 7000), 100),
 }
 """Files that a decoder works on for minutes once they are as large as the server takes; each must be refused."""

@@ -1,4 +1,4 @@
-"""Servers to harm: a process that all tests share and that must come out of each as it went in, or one of a test's own."""
+"""Servers to harm: a process that all tests share and that must come out of each unharmed, or one of a test's own."""
 
 import contextlib
 import re
@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundle.conftest import chunk, encode, orientation, png, small_files, tiff  # noqa: F401
+from tests.bundle import conftest as bundle
 from tests.faults.victim import Victim
-from tests.service.conftest import eventually, failure_of, models, pictures, run, start_edge  # noqa: F401
+from tests.service import conftest as service
+
+# Fixtures of others, lent to the tests of this folder.
+small_files = bundle.small_files
+models, pictures, run, start_edge = service.models, service.pictures, service.run, service.start_edge
+eventually, failure_of = service.eventually, service.failure_of
 
 _BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
 

@@ -1,4 +1,4 @@
-"""Requests for any method, from its descriptor alone: nothing set, each field set to nonsense, and mixtures of these."""
+"""Requests for any method, from its descriptor alone: nothing set, each field set to nonsense, and mixtures."""
 
 import random
 from collections.abc import Iterator
@@ -63,8 +63,9 @@ class _Maker:
         """Of one field, or of one element of it."""
         if field.message_type is not None:
             kind = GetMessageClass(field.message_type)
-            inner = [(part, value) for part in field.message_type.fields if depth for value in self.values(part, depth - 1)]
-            return [kind(), *(self.with_one(kind, part, value) for part, value in inner)]
+            parts = field.message_type.fields if depth else ()
+            inner = [self.with_one(kind, part, value) for part in parts for value in self.values(part, depth - 1)]
+            return [kind(), *inner]
         if field.type == FieldDescriptor.TYPE_BYTES:
             return self._bytes
         return self._scalars[field.cpp_type]

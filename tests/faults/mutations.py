@@ -7,7 +7,21 @@ from collections.abc import Callable
 
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0xDEADBEEF)
 _MARKERS = tuple(bytes([0xFF, second]) for second in (0xC0, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xE1, 0xE2, 0xEE))
-_PARTS = (*_MARKERS, b"IDAT", b"PLTE", b"tRNS", b"eXIf", b"VP8 ", b"VP8L", b"VP8X", b"ANMF", b"EXIF", b"!\xf9", b",\0\0")
+_PARTS = (
+    *_MARKERS,
+    b"IHDR",
+    b"IDAT",
+    b"PLTE",
+    b"tRNS",
+    b"eXIf",
+    b"VP8 ",
+    b"VP8L",
+    b"VP8X",
+    b"ANMF",
+    b"EXIF",
+    b"!\xf9",
+    b",\0\0",
+)
 
 Change = Callable[[bytearray, random.Random, list[bytes]], None]
 

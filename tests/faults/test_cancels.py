@@ -1,4 +1,4 @@
-"""Callers of whom random ones give up at random moments: nobody waits for ever, gets another's answer, or stays behind."""
+"""Callers of whom random ones give up at random moments: nobody waits for ever, gets another's answer or stays."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""More work than there is time for: refused at once or dropped unseen, each counted, and afterwards all is as before."""
+"""More work than there is time for: refused at once or dropped unseen, each counted; afterwards all is as before."""
 
 import time
 from collections import Counter

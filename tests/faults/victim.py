@@ -52,7 +52,8 @@ class Victim:
     def prove_log(self) -> None:
         log = self.errors.read_text()
         new, self.proven = log[self.proven :], len(log)
-        assert not re.search(r"Traceback|^\S+ (ERROR|CRITICAL) ", new, re.MULTILINE), new
+        errors = re.findall(r"^(?:Traceback|\S+ (?:ERROR|CRITICAL) ).*", new, re.MULTILINE)
+        assert not errors, errors[:3]
 
     def sample(self, name: str, **labels: str) -> float:
         """The sum of a metric's series that have these labels."""

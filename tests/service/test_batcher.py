@@ -270,7 +270,7 @@ def test_decoders_stop_when_enough_rows_wait_and_the_queue_fills(make, eventuall
 def test_a_busy_model_does_not_starve_another(make, eventually) -> None:
     async def scenario() -> None:
         order: list[list[int]] = []
-        batcher, busy, other = make(), Engine(1, order), Engine(8, order)
+        batcher, busy, other = make(max_wait_s=0), Engine(1, order), Engine(8, order)
         async with full_device(batcher, busy):
             pending = [batcher.submit(Picture(busy, number)) for number in range(1, 5)]
             pending.append(batcher.submit(Picture(other, 100)))

@@ -1,9 +1,7 @@
-"""The commands `serve` and `classify`: what their options mean, and how they fail."""
+"""The command `serve`: what its options mean, and how it fails."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -53,9 +51,6 @@ BAD = [
 
 def variable(option: str) -> str:
     return "ANTHER_" + option.removeprefix("--").replace("-", "_").upper()
-
-
-# serve
 
 
 @pytest.fixture
@@ -131,110 +126,9 @@ def test_the_bounds_of_the_options_are_those_of_the_limits() -> None:
         Limits(max_pixels=pixels.max + 1)
 
 
-@pytest.mark.parametrize("command", [cli.serve, cli.classify])
-def test_every_option_has_a_help_text_and_shows_its_default(command: click.Command) -> None:
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            assert parameter.help, parameter.name
-            assert parameter.show_default or parameter.is_flag, parameter.name
-    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
-
-
-# classify
-
-
-@pytest.fixture
-def classify(start_edge):
-    """`classify(*args)` against a running server."""
-    target = f"127.0.0.1:{start_edge().port}"
-    return lambda *arguments, **options: CliRunner(**options).invoke(
-        cli.classify, ["--target", target, *map(str, arguments)]
-    )
-
-
-@pytest.fixture
-def folder(tmp_path: Path, pictures) -> Path:
-    """Three pictures among other things."""
-    root = tmp_path / "photos"
-    for name, label in {"b/red.PNG": "daisy", "a/green.jpeg": "tulips", "c.tif": "roses"}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pictures[label])
-    (root / "notes.txt").write_text("no picture")
-    (root / "a" / "album.jpg").mkdir()
-    return root
-
-
-def lines(result: Result) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-def test_a_folder_is_walked_in_order_for_its_pictures(classify, folder: Path) -> None:
-    result = classify(folder, "--json")
-    assert result.exit_code == 0
-    assert [(line["photo"], line["predictions"][0]["label"]) for line in lines(result)] == [
-        (str(folder / "a/green.jpeg"), "tulips"),
-        (str(folder / "b/red.PNG"), "daisy"),
-        (str(folder / "c.tif"), "roses"),
-    ]
-
-
-def test_a_named_file_is_taken_whatever_its_name(classify, tmp_path: Path, pictures) -> None:
-    path = tmp_path / "photo"
-    path.write_bytes(pictures["daisy"])
-    assert lines(classify(path, "--json"))[0]["predictions"][0]["label"] == "daisy"
-
-
-def test_one_failure_gives_exit_code_1_and_all_others_are_answered(classify, folder: Path) -> None:
-    (folder / "a" / "broken.jpg").write_bytes(b"junk")
-    result = classify(folder, folder / "missing.jpg", "--json")
-    assert result.exit_code == 1
-    assert [line["error"] and line["error"]["reason"] for line in lines(result)] == [
-        "IMAGE_FORMAT_REFUSED",
-        None,
-        None,
-        None,
-        "FILE_UNREADABLE",
-    ]
-    table = classify(folder)
-    assert table.exit_code == 1
-    assert "3 of 4 answered by flowers/1 on CPUExecutionProvider" in table.stdout
-
-
-def test_names_that_are_no_utf8_are_answered(classify, folder: Path, pictures) -> None:
-    name = b"caf\xe9.png".decode(errors="surrogateescape")
-    (folder / name).write_bytes(pictures["daisy"])
-    result = classify(folder, "--json")
-    assert result.exit_code == 0
-    assert str(folder / name) in [line["photo"] for line in lines(result)]
-    assert classify(folder).exit_code == 0
-
-
-def test_top_model_and_version_are_passed_on(classify, folder: Path) -> None:
-    (line,) = lines(classify(folder / "c.tif", "--json", "--top", "2", "--model", "flowers", "--version", "1"))
-    assert (line["model"], line["version"], len(line["predictions"])) == ("flowers", 1, 2)
-    (line,) = lines(classify(folder / "c.tif", "--json", "--version", "3"))
-    assert line["error"]["reason"] == "VERSION_NOT_FOUND"
-
-
-def test_a_folder_without_pictures_is_wrong_usage(classify, tmp_path: Path) -> None:
-    result = classify(tmp_path)
-    assert result.exit_code == 2
-    assert "no pictures (.bmp, .gif," in result.stderr
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["--top", "0", "x"], ["--version", "-1", "x"], ["--version", str(2**63), "x"], ["--top", str(2**31), "x"],
-     ["--timeout-s", "0", "x"], ["--nope", "x"]],
-)  # fmt: skip
-def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
-    result = CliRunner().invoke(cli.classify, arguments)
-    assert result.exit_code == 2
-    assert "Usage:" in result.stderr
-
-
-def test_the_target_may_come_from_the_environment(start_edge, folder: Path) -> None:
-    edge = start_edge()
-    result = CliRunner(env={"ANTHER_TARGET": f"127.0.0.1:{edge.port}"}).invoke(cli.classify, [str(folder)])
-    assert result.exit_code == 0
+def test_every_option_has_a_help_text_and_shows_its_default() -> None:
+    for parameter in cli.serve.params:
+        assert isinstance(parameter, click.Option)
+        assert parameter.help, parameter.name
+        assert parameter.show_default or parameter.is_flag, parameter.name
+    assert CliRunner().invoke(cli.serve, ["--help"]).exit_code == 0
