@@ -13,9 +13,11 @@ import uvloop
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
 from service.address import banner
+from service.bystander import Bystander
 from service.classifier import Classifier
 from service.config import Settings
 from service.control import PolicyControl
+from service.cores import usable_cores
 from service.devices import opener, scheduler
 from service.http.ops import OpsServer
 from service.memory import give_back, keep_freed_memory
@@ -41,8 +43,9 @@ class App:
         device = usable_device(settings.device)
         self._registry = Registry(Repository(settings.models), opener(settings, device), settings.default_model)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        self._cores = usable_cores()
         self._scheduler = scheduler(settings, device, self._metrics.batch)
-        self._shadow = Shadow(self._registry, limits, self._metrics.shadowed)
+        self._shadow = Shadow(self._registry, Bystander(limits), self._metrics.shadowed, self._core_to_spare)
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
         self._watcher = Watcher(self._registry, settings.watch_s)
         self._state = "starting"
@@ -94,6 +97,9 @@ class App:
         """What a supervisor asks regularly; the numbers that it shows are brought up to date with it."""
         self._metrics.sample()
         return {"live": self._liveness(), "ready": self._readiness()}
+
+    def _core_to_spare(self) -> bool:
+        return self._scheduler.waiting + self._scheduler.running < self._cores
 
     def _liveness(self) -> dict[str, Any]:
         return {"ok": self._scheduler.alive() or self._state == "draining", "state": self._state}

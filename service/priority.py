@@ -1,5 +1,6 @@
-"""How much of the processor a thread gets where others want it too. On Linux that is a matter of each thread's own."""
+"""How much of the processor a thread or a process gets where others want it too; on Linux each thread has its own."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -17,13 +18,13 @@ def lower(steps: int) -> int:
     return niceness
 
 
-def idle() -> bool:
-    """Let the calling thread run only where nobody else wants to; False where it only became as nice as can be."""
+def idle(process: int) -> bool:
+    """Let a child process run only where nobody else wants to; False where that is not to be had."""
     try:
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
-    except OSError as exc:  # forbidden in some containers
-        log.warning("thread %s cannot be scheduled as idle (%s); it runs at the lowest priority instead",
-                    threading.current_thread().name, exc.strerror)  # fmt: skip
-        lower(_LOWEST)
+        os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as exc:  # forbidden in some containers, or it has ended
+        log.warning("process %d cannot be scheduled as idle (%s); it gets the lowest priority", process, exc.strerror)
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process, _LOWEST)
         return False
     return True

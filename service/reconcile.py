@@ -69,7 +69,8 @@ class Keeper:
         self.route = None if self.gone or not self.policy.loaded else self._next_route()
         models = [] if self.route is None else self.route.models()
         self._live = {model.version: self._live[model.version] for model in models}
-        self.refused = {version: why for version, why in self.refused.items() if self._holds(version, why)}
+        kept = {version: why for version, why in self.refused.items() if self._holds(version, why)}
+        self.refused = {} if self.gone else kept
         return _change(self.name, before, self.route, refused, self.refused)
 
     def _read_policy(self) -> None:

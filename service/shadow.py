@@ -1,22 +1,23 @@
 """A version on trial that answers nobody: it gets copies of answered requests, and its answer is compared with theirs.
 
-It delays nobody: its thread runs only where no other wants the processor, and a copy that finds the queue full is
-dropped and counted.
+It delays nobody: it computes in a process of its own, one picture at a time and only while a core is to spare; a copy
+that finds the queue full is dropped and counted.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Literal
+from queue import Empty, SimpleQueue
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.preprocessing import Limits
-from service import priority
-from service.classifier import Answer, PictureWork, Request
+from bundle.repository import Bundle
+from service.bystander import BystanderFailed
+from service.classifier import Answer, Request
 from service.loader import LiveModel
 from service.registry import Registry
 
@@ -27,27 +28,39 @@ Tell = Callable[[LiveModel, Outcome, float | None], None]
 """The shadow, how its copy of a request went, and the largest difference of a probability where it was computed."""
 
 _MOST_COPIES, _MOST_BYTES = 8, 32 * 2**20  # that wait; more would only be older when their turn comes
+_QUIET_S = 60.0  # without copies, its process is sent away
+_LOOK_S = 0.005  # between looks for a core to spare
+
+
+class Computer(Protocol):
+    """`service.bystander.Bystander`."""
+
+    def compute(self, bundle: Bundle, image: bytes) -> npt.NDArray[np.float32]: ...
+
+    def rest(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
     shadow: LiveModel
-    request: Request
+    image: bytes
     labels: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]  # [C], the live answer's
 
-    @property
-    def size(self) -> int:
-        return len(self.request.image)
-
 
 class Shadow:
-    """`copy` is called from one thread, the event loop's; `tell` from it and from the shadow's own."""
+    """`copy` is called from one thread, the event loop's; `tell` from it and from the shadow's own.
 
-    def __init__(self, registry: Registry, limits: Limits, tell: Tell) -> None:
+    `spare` says whether a core is to spare: what the system lets idle may still count against a container's quota.
+    """
+
+    def __init__(self, registry: Registry, computer: Computer, tell: Tell, spare: Callable[[], bool]) -> None:
         self._registry = registry
-        self._limits = limits
+        self._computer = computer
         self._tell = tell
+        self._spare = spare
         self._copies: SimpleQueue[_Copy | None] = SimpleQueue()  # unlike `queue.Queue` it never has the caller wait
         self._bytes_in = self._bytes_out = 0  # each written by one thread alone
         self._closed = False
@@ -71,44 +84,51 @@ class Shadow:
             return
         self._bytes_in += len(request.image)
         labels = answer.model.bundle.manifest.labels
-        self._copies.put(_Copy(shadow, request, labels, answer.outputs.probabilities[0]))
+        self._copies.put(_Copy(shadow, request.image, labels, answer.outputs.probabilities[0]))
 
     def close(self) -> None:
         """What waits is let go."""
+        self._closed = True
+        self._computer.close()
         if self._thread.ident is not None:
-            self._closed = True
             self._copies.put(None)
             self._thread.join()
 
     def _run(self) -> None:
-        priority.idle()
-        while (copy := self._copies.get()) is not None and not self._closed:
-            self._bytes_out += copy.size
-            self._compare(copy)
+        while not self._closed:
+            try:
+                copy = self._copies.get(timeout=_QUIET_S)
+            except Empty:
+                self._computer.rest()
+                continue
+            if copy is not None:
+                self._bytes_out += len(copy.image)
+                self._await_spare_core()
+                self._compare(copy)
             del copy  # a shadow that waits holds no model
+        self._computer.rest()
+
+    def _await_spare_core(self) -> None:
+        while not self._closed and not self._spare():
+            time.sleep(_LOOK_S)
 
     def _compare(self, copy: _Copy) -> None:
         try:
-            found = self._compute(copy)
-        except Exception as exc:
+            found = self._computer.compute(copy.shadow.bundle, copy.image)
+        except BystanderFailed as exc:
             self._note_failure(copy.shadow, exc)
-            self._tell(copy.shadow, "failed", None)
             return
         labels = copy.shadow.bundle.manifest.labels
         agree = labels[int(found.argmax())] == copy.labels[int(copy.probabilities.argmax())]
         difference = _largest_difference(dict(zip(labels, found.tolist(), strict=True)), copy)
         self._tell(copy.shadow, "agree" if agree else "disagree", difference)
 
-    def _note_failure(self, shadow: LiveModel, error: Exception) -> None:
-        """The first of a version in full; the others are counted."""
-        if self._failed != shadow.labels:
-            log.warning("the shadow %s/%s failed; further failures are only counted", *shadow.labels, exc_info=error)
+    def _note_failure(self, shadow: LiveModel, error: BystanderFailed) -> None:
+        """The first of a version in words; the others are counted."""
+        if not self._closed and self._failed != shadow.labels:
+            log.warning("the shadow %s/%s failed: %s; further failures are only counted", *shadow.labels, error)
         self._failed = shadow.labels
-
-    def _compute(self, copy: _Copy) -> npt.NDArray[np.float32]:
-        work = PictureWork(copy.shadow, copy.request, self._limits)
-        probabilities: npt.NDArray[np.float32] = copy.shadow.engine.run((work.prepare(),)).probabilities[0]
-        return probabilities
+        self._tell(shadow, "failed", None)
 
 
 def _largest_difference(found: dict[str, float], copy: _Copy) -> float:

@@ -22,7 +22,7 @@ from service.rpc.status import Status, reason_of, status_of
 
 log = logging.getLogger(__name__)
 
-_SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
+SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 StreamHandler = Callable[[Any, Any], Awaitable[None]]
@@ -117,7 +117,7 @@ class Observed:
     def _note_departure(self, context: Any) -> str:
         """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
         remaining = context.time_remaining()
-        if remaining is not None and remaining < _SAME_MOMENT_S:
+        if remaining is not None and remaining < SAME_MOMENT_S:
             self._metrics.refused(reason_of(DeadlineExpired))
             return "DEADLINE_EXCEEDED"
         self._metrics.refused("CANCELLED")

@@ -7,13 +7,14 @@ fast nor one who reads slowly makes the server hold more of them; the rest is up
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 from functools import partial
 
-from service.classifier import Answer, Classifier
+from service.classifier import Answer, Classifier, answering
 from service.errors import Draining, QueueFull
 from service.metrics import Metrics
 from service.rpc.messages import item_error, request_of, response
-from service.rpc.observed import noted
+from service.rpc.observed import SAME_MOMENT_S, noted
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 
 _METHOD = "ClassifyStream"
@@ -98,7 +99,8 @@ class Stream:
         """Returns when the picture has its place in the queue, which others fill, too; until then no other is read."""
         started, request = time.perf_counter(), request_of(message, self._deadline)
         while True:
-            task = asyncio.create_task(self._streams.classifier.classify(request))
+            context = copy_context()
+            task = asyncio.create_task(self._streams.classifier.classify(request), context=context)
             self._working.add(task)
             await asyncio.sleep(0)  # the task's first step queues the picture, or raises
             full = task.exception() if task.done() else None
@@ -106,29 +108,25 @@ class Stream:
                 break
             self._working.discard(task)
             await asyncio.sleep(full.retry_after_s)
-        task.add_done_callback(partial(self._ended, message.id, message.model, started))
+        model = context.get(answering) or self._streams.classifier.registry.named(message.model)
+        where = model.labels if model else ("", "")  # for a name that the client made up
+        task.add_done_callback(partial(self._ended, message.id, where, started))
 
-    def _ended(self, request_id: str, model: str, started: float, task: "asyncio.Task[Answer]") -> None:
+    def _ended(self, request_id: str, where: tuple[str, str], started: float, task: "asyncio.Task[Answer]") -> None:
         self._working.discard(task)
         metrics = self._streams.metrics
         if task.cancelled():
-            code, where = self._departure(), self._labels(model)
+            code = self._departure()
         elif (error := task.exception()) is not None:
             status = noted(error, metrics)
-            code, where = status.code.name, self._labels(model)
+            code = status.code.name
             self._ready.put_nowait(pb.ClassifyStreamResponse(id=request_id, error=item_error(status)))
         else:
-            answer = task.result()
-            code, where = "OK", answer.model.labels
+            code, answer = "OK", task.result()
             metrics.answered(answer)
             self._ready.put_nowait(pb.ClassifyStreamResponse(id=request_id, answer=response(answer, request_id)))
         metrics.finished(*where, _METHOD, code, time.perf_counter() - started)
 
     def _departure(self) -> str:
-        late = self._deadline is not None and time.monotonic() >= self._deadline
+        late = self._deadline is not None and time.monotonic() > self._deadline - SAME_MOMENT_S
         return "DEADLINE_EXCEEDED" if late else "CANCELLED"
-
-    def _labels(self, model: str) -> tuple[str, str]:
-        """Empty for a name that the client made up."""
-        named = self._streams.classifier.registry.named(model)
-        return named.labels if named else ("", "")

@@ -26,6 +26,7 @@ class RawClient:
 
     def __init__(self, port: int, window: int = 65_535) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._http.local_settings.update({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self._http.initiate_connection()

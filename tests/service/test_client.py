@@ -138,6 +138,27 @@ def test_many_pictures_are_read_as_they_are_needed(client: Client, pictures) -> 
     assert len(list(outcomes)) == WINDOW + 29
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_two_thousand_pictures_are_never_in_memory_at_once(client: Client, pictures, ordered: bool) -> None:
+    class Picture(bytes):
+        alive = most = 0
+
+        def __new__(cls, data: bytes) -> "Picture":
+            cls.alive += 1
+            cls.most = max(cls.most, cls.alive)
+            return super().__new__(cls, data)
+
+        def __del__(self) -> None:
+            Picture.alive -= 1
+
+    images = (Picture(pictures["daisy"]) for _ in range(2000))
+    outcomes = client.classify_many(images) if ordered else client.classify_as_ready(images)
+    assert sum(1 for _ in outcomes) == 2000
+    assert Picture.most <= WINDOW + 2  # in flight, being sent, and being looked at by the caller
+    del outcomes
+    assert Picture.alive <= 1
+
+
 def test_a_slow_picture_holds_up_those_behind_it_but_no_more_than_a_window(start_edge, pictures) -> None:
     """Two lanes: the first picture stays in the engine while the other lane refuses junk."""
     edge, drawn, release = start_edge(lanes=2), 0, 3 * WINDOW

@@ -71,13 +71,28 @@ def test_configuring_again_does_not_double_the_lines(lines) -> None:
 
 
 def test_warnings_of_libraries_are_records_too(lines) -> None:
-    """Pillow warns about some pictures; plain text between the lines would break who reads them."""
+    """Plain text between the lines would break who reads them."""
     logs.configure("json")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(False)
         logging.captureWarnings(True)  # the test run catches warnings itself
-        warnings.warn("Corrupt EXIF data", stacklevel=1)
+        warnings.warn("an old setting", stacklevel=1)
     (record,) = lines()
     assert record["logger"] == "py.warnings"
-    assert "Corrupt EXIF data" in record["message"]
+    assert "an old setting" in record["message"]
+
+
+def test_what_clients_do_is_not_logged_by_libraries(lines) -> None:
+    """Pillow has an opinion on every damaged picture, and gRPC on every client that leaves early."""
+    logs.configure("json")
+    with warnings.catch_warnings():
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)  # the test run catches warnings itself
+        warnings.warn_explicit("Tag data larger than file", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin")
+    logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded")
+    grpc = logging.getLogger("grpc._cython.cygrpc")
+    grpc.error("ExecuteBatchError raised in core by servicer method [%s]", "/x")
+    grpc.error("Unexpected [%s] raised by servicer method", "KeyError")
+    (record,) = lines()
+    assert record["message"] == "Unexpected [KeyError] raised by servicer method"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import ImageFormatRefused
-from service.classifier import Answer, Prediction, Request, Timings
+from service.classifier import Answer, Prediction, Request, Timings, answering
 from service.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
@@ -21,6 +21,7 @@ from service.rpc.stream import Stream, Streams
 MODEL: Any = SimpleNamespace(
     name="flowers", version=1, labels=("flowers", "1"), engine=SimpleNamespace(provider="CPUExecutionProvider")
 )
+CANARY: Any = SimpleNamespace(labels=("flowers", "2"))
 OUTPUTS = Outputs(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32))
 ANSWER = Answer(MODEL, (Prediction("daisy", 0, 0.75),), True, Timings(0.0, 0.0, 0.0, 0.0, 0.0), OUTPUTS)
 
@@ -39,6 +40,8 @@ class HandClassifier:
     async def classify(self, request: Request) -> Answer:
         name = request.target.id
         self.tried.append(name)
+        if request.target.label == "canary":
+            answering.set(CANARY)
         if self.draining:
             raise Draining
         if self.full:
@@ -96,9 +99,9 @@ class Talk:
             self.reads += 1
             yield request
 
-    def send(self, *names: str, model: str = "") -> None:
+    def send(self, *names: str, **options: str) -> None:
         for name in names:
-            self.sent.put_nowait(pb.ClassifyRequest(id=name, model=model))
+            self.sent.put_nowait(pb.ClassifyRequest(id=name, **options))
 
     def half_close(self) -> None:
         self.sent.put_nowait(None)
@@ -264,11 +267,12 @@ def test_every_item_is_counted_by_its_own_end() -> None:
         talk = Talk(places=4)
         talk.send("a", "b")
         talk.send("c", model="made-up")
+        talk.send("d", label="canary")
         first = asyncio.ensure_future(talk.take())
         await settled()
         talk.classifier.settle("a")
         await first
-        for name in "bc":
+        for name in "bcd":
             talk.classifier.settle(name, InvalidArgument("top_k", -1, "0 or more"))
             await talk.take()
         await talk.answers.aclose()
@@ -276,6 +280,7 @@ def test_every_item_is_counted_by_its_own_end() -> None:
             ("flowers", "1", "ClassifyStream", "OK"),
             ("flowers", "1", "ClassifyStream", "INVALID_ARGUMENT"),
             ("", "", "ClassifyStream", "INVALID_ARGUMENT"),
+            ("flowers", "2", "ClassifyStream", "INVALID_ARGUMENT"),
         ]
 
     turn(test)
