@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bundle import resample, rgb, tiff
+from bundle import parts, resample, rgb, tiff
 from bundle.errors import (
     ImageFormatRefused,
     ImageModeRefused,
@@ -47,7 +47,7 @@ _SIGNATURES = (  # the first bytes by which a refusal can say what was found
 _LARGEST_WHOLE_RESIZE = 2**24
 # Every scan of a JPEG runs over the whole picture, and a hundred bytes are a scan: 20 MB of them take hours. Ordinary
 # progressive files have about ten.
-_MOST_SCANS = 500
+_MOST_SCANS, _MOST_SCANNED = 500, 2 * 10**9  # scans, and pixels that all scans together may run over
 
 # The second line behind `Limits.max_pixels`, which is checked when Pillow has opened the file: while opening, Pillow
 # already takes memory for a GIF's disposal and a WebP's canvas, and does so only below twice this number.
@@ -120,12 +120,13 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """
     if len(data) > limits.max_bytes:
         raise ImageTooManyBytes(len(data), limits.max_bytes)
+    _refuse_too_many_parts(data)
     image = _open(data, limits)
     _refuse_too_many_pixels(image.size, limits)
     if image.mode not in rgb.MODES:
         raise ImageModeRefused(image.mode)
     _refuse_missing_end(data, image.format)
-    _refuse_hidden_work(data, image.format, limits)
+    _refuse_hidden_work(data, image, limits)
     try:
         image.load()
         return rgb.upright_rgb(image, data)
@@ -171,22 +172,29 @@ def _refuse_too_many_pixels(size: tuple[int, int], limits: Limits) -> None:
         raise ImageTooManyPixels(size[0] * size[1], limits.max_pixels, size)
 
 
-def _refuse_hidden_work(data: bytes, format_name: str | None, limits: Limits) -> None:
+def _refuse_too_many_parts(data: bytes) -> None:
+    """They cost before the file is even open."""
+    if reason := parts.too_many(data):
+        raise ImageUndecodable(_found(data), reason)
+
+
+def _refuse_hidden_work(data: bytes, image: Image.Image, limits: Limits) -> None:
     """A TIFF's tiles are decoded whole however small the picture, and every scan of a JPEG is."""
-    if format_name == "TIFF":
+    if image.format == "TIFF":
         try:
             tile = tiff.tile_size(data)
         except ValueError as exc:
             raise ImageUndecodable("TIFF", str(exc)) from exc
         _refuse_too_many_pixels(tile, limits)
-    if format_name in {"JPEG", "MPO"} and _scans(data) > _MOST_SCANS:
-        raise ImageUndecodable("JPEG", f"more than {_MOST_SCANS} scans")
+    most = min(_MOST_SCANS, _MOST_SCANNED // (image.width * image.height))
+    if image.format in {"JPEG", "MPO"} and _scans(data, most) > most:
+        raise ImageUndecodable("JPEG", f"more than {most} scans")
 
 
-def _scans(data: bytes) -> int:
+def _scans(data: bytes, most: int) -> int:
     """At most so many. A single byte is counted fifty times faster than the marker, and suffices for most photos."""
     few = data.count(b"\xda")
-    return few if few <= _MOST_SCANS else data.count(b"\xff\xda")
+    return few if few <= most else data.count(b"\xff\xda")
 
 
 def _refuse_missing_end(data: bytes, format_name: str | None) -> None:

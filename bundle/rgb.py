@@ -3,6 +3,8 @@
 Orientation, transparency, 16-bit grey, negatives and CMYK each have their function; each says what Pillow does.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageChops
 from PIL.TiffImagePlugin import TiffImageFile
@@ -21,6 +23,7 @@ _ORIENTATIONS = {  # EXIF tag 0x0112 (CIPA DC-008, 4.6.4 A): how to turn the sto
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_BAND = 2**20  # pixels
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC, _TIFF_WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -78,10 +81,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _GREY16_MODES:
-        return _grey16_to_rgb(image)
+        return _in_bands(image, _grey16_to_rgb)
     if image.has_transparency_data:
-        return _on_white(image.convert("RGBA"))
+        return _in_bands(image, lambda band: _on_white(band.convert("RGBA")))
     return image.convert("RGB")
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """A conversion to RGB, a few rows at a time: its copies of a whole large picture would take gigabytes."""
+    rows = max(1, _BAND // image.width)
+    if rows >= image.height:
+        return convert(image)
+    converted = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(convert(band), (0, top))
+    return converted
 
 
 def _grey16_to_rgb(image: Image.Image) -> Image.Image:

@@ -70,7 +70,7 @@ class Observed:
             except Exception as exc:
                 status = noted(exc, self._metrics)
                 code = status.code.name
-                return _fail(context, status)
+                return fail(context, status)
             finally:
                 self._metrics.finished(*self._labels(request), name, code, time.perf_counter() - started)
                 self._end()
@@ -97,7 +97,7 @@ class Observed:
                 self._note_departure(context)
                 raise
             except Exception as exc:
-                _fail(context, noted(exc, self._metrics))
+                fail(context, noted(exc, self._metrics))
             finally:
                 self._end()
 
@@ -157,7 +157,7 @@ def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
         raise InvalidArgument("request", f"{len(data):,} bytes", "a serialized message of the method's type") from exc
 
 
-def _fail(context: Any, status: Status) -> None:
+def fail(context: Any, status: Status) -> None:
     """Not `context.abort`: its exception and the call hold each other, and with them the picture, until the garbage
     collector comes by.
     """

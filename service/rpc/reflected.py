@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 
-import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from service.rpc.borrowed import Borrowed
 
 
-def enable(server: grpc.aio.Server, services: Sequence[str], files: Iterable[FileDescriptor]) -> None:
+def enable(server: Borrowed, services: Sequence[str], files: Iterable[FileDescriptor]) -> None:
     """Let clients ask for these services, for health and for reflection itself; `files` define the first of them."""
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     pool = copied((*files, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR))
-    reflection.enable_server_reflection(names, server, pool)
+    servicer = reflection.aio.ReflectionServicer(names, pool)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
 
 
 def copied(files: Iterable[FileDescriptor]) -> DescriptorPool:

@@ -6,7 +6,7 @@ import functools
 import time
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.address import refuse_unusable, shown
 from service.classifier import Classifier
@@ -15,6 +15,7 @@ from service.cores import usable_cores
 from service.metrics import Metrics
 from service.reconcile import Change
 from service.rpc import reflected
+from service.rpc.borrowed import Borrowed, Health
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
@@ -41,7 +42,7 @@ class RpcServer:
     ) -> None:
         self._classifier = classifier
         request_bytes = settings.max_image_bytes + _ENVELOPE_BYTES
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", request_bytes),
@@ -58,9 +59,10 @@ class RpcServer:
         allowed = control if settings.control else None
         self._inference = InferenceServicer(classifier, metrics, bounds, places, allowed)
         add_GRPCInferenceServiceServicer_to_server(self._inference, self._observed)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        borrowed = Borrowed(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, borrowed)
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
-        reflected.enable(self._server, (SERVICE, OPEN_INFERENCE), files)
+        reflected.enable(borrowed, (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
         self.port = int(self._server.add_insecure_port(shown(settings.host, settings.grpc_port)))

@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 
 from bundle.errors import ImageModeRefused
 from bundle.preprocessing import decode
+from bundle.rgb import upright_rgb
 
 WHITE = (255, 255, 255)
 TURNS = {  # EXIF orientation → how the stored picture has to be turned (CIPA DC-008, 4.6.4 A), in NumPy's words
@@ -315,3 +316,18 @@ def test_ycbcr_tiff_becomes_rgb(scene, encode) -> None:
     data = encode(scene.convert("YCbCr"), "TIFF")
     np.testing.assert_array_equal(pixels(data), as_pillow_reads(data))
     assert np.abs(pixels(data).astype(int) - np.asarray(scene)).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "P"])
+def test_a_large_picture_is_converted_as_its_rows_alone(mode: str) -> None:
+    """It is done a band of rows at a time, which must not show."""
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 4), np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(noise[:, :, :2].copy().view(np.uint16)[:, :, 0])
+    else:
+        picture = Image.fromarray(noise[:, :, :3]).quantize(64) if mode == "P" else Image.fromarray(noise).convert(mode)
+    if mode in {"I;16", "P"}:
+        picture.info["transparency"] = 7
+    rows = [picture.crop((0, top, 1500, top + 300)) for top in range(0, 1500, 300)]
+    whole = np.asarray(upright_rgb(picture, b""))
+    assert np.array_equal(whole, np.concatenate([np.asarray(upright_rgb(row, b"")) for row in rows]))

@@ -40,10 +40,6 @@ WORDS = [
 ]
 UNKNOWN_METHODS = ["/anther.v1.ImageClassifier/Nothing", "/anther.v1.Nothing/Classify", "/x", "/", "//", "/a/b/c"]
 
-# gRPC's own parsing answers UNKNOWN, and the library's health service has no `List`; both log a trace.
-UNGUARDED = [pytest.param(name, marks=pytest.mark.xfail(reason="parsed by gRPC itself")) for name in BORROWED]
-LISTING = pytest.param(BORROWED[0], marks=pytest.mark.xfail(reason="the library's Health has no List"))
-
 
 @pytest.fixture(scope="module")
 def channel(shared_victim: Victim) -> Iterator[grpc.Channel]:
@@ -122,7 +118,7 @@ def test_reflection_tells_of_every_service(methods) -> None:
     assert {method.containing_service.full_name for method in methods} == {*OURS, *BORROWED}
 
 
-@pytest.mark.parametrize("service", [*OURS, LISTING, BORROWED[1]])
+@pytest.mark.parametrize("service", [*OURS, *BORROWED])
 def test_missing_and_nonsensical_fields_are_never_the_servers_fault(
     shared_victim, pictures, channel, methods, requests, service: str
 ) -> None:
@@ -133,7 +129,7 @@ def test_missing_and_nonsensical_fields_are_never_the_servers_fault(
     assert all(codes.total() >= len(requests[name]) / STREAMED for name, codes in ends.items())
 
 
-@pytest.mark.parametrize("service", [*OURS, *UNGUARDED])
+@pytest.mark.parametrize("service", [*OURS, *BORROWED])
 def test_what_is_no_message_is_never_the_servers_fault(
     shared_victim, pictures, channel, methods, requests, service: str
 ) -> None:

@@ -1,0 +1,69 @@
+"""Health and reflection as their libraries bring them, made to refuse what is no message as our own services do.
+
+gRPC's own parsing answers it with UNKNOWN and the name of a Python class, and logs a trace.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+
+from service.errors import InvalidArgument
+from service.rpc.observed import fail, parsed
+from service.rpc.status import status_of
+
+
+class Borrowed:
+    """Stands in for the server where a library's generated code registers its handlers, and passes them on, wrapped."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """What generated code calls first; the next one brings the same handlers by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        wrapped = {name: _wrapped(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+
+
+class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library has no types
+    """With `List`, which the library leaves to whoever needs it."""
+
+    async def List(self, request: Any, context: Any) -> health_pb2.HealthListResponse:  # noqa: ARG002, N802
+        found = self._server_status.items()
+        statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in found}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+
+def _wrapped(handler: Any) -> Any:
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(_stream(handler), None, handler.response_serializer)
+    if handler.response_streaming:
+        watch = _single(handler, handler.unary_stream)
+        return grpc.unary_stream_rpc_method_handler(watch, None, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(_single(handler, handler.unary_unary), None, handler.response_serializer)
+
+
+def _single(handler: Any, behave: Any) -> Any:
+    async def guarded(data: bytes, context: Any) -> Any:
+        try:
+            request = parsed(handler.request_deserializer, data)
+        except InvalidArgument as exc:
+            return fail(context, status_of(exc))
+        return await behave(request, context)
+
+    return guarded
+
+
+def _stream(handler: Any) -> Any:
+    async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        requests = (parsed(handler.request_deserializer, data) async for data in messages)
+        try:
+            async for response in handler.stream_stream(requests, context):
+                yield response
+        except InvalidArgument as exc:
+            fail(context, status_of(exc))
+
+    return guarded
