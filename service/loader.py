@@ -6,6 +6,7 @@ training saw, one by one and at every batch size of the device.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,15 +48,21 @@ class LiveModel:
         return self.name, str(self.version)
 
 
-def load(repository: Repository, open_engine: OpenEngine, name: str, version: int) -> LiveModel:
-    """Raises what `Repository.open` and `golden.replay` raise, `BundleRefused` where the runtime cannot run the model,
-    and whatever `open_engine` raises that is no fault of the bundle.
+def load(
+    repository: Repository, open_engine: OpenEngine, name: str, version: int, pause: Callable[[], None] = lambda: None
+) -> LiveModel:
+    """`pause` is called after each step, for who wants to leave the processor to others now and then.
+
+    Raises what `Repository.open` and `golden.replay` raise, `BundleRefused` where the runtime cannot run the model, and
+    whatever `open_engine` raises that is no fault of the bundle.
     """
     started = time.monotonic()
     bundle = repository.open(name, version)
+    pause()
     engine = _engine(bundle, open_engine)
+    pause()
     try:
-        difference = _prove(bundle, engine)
+        difference = _prove(bundle, engine, pause)
     except AntherError:
         engine.close()
         raise
@@ -76,16 +83,16 @@ def _engine(bundle: Bundle, open_engine: OpenEngine) -> Engine:
         raise BundleRefused(f"{bundle.path}: the runtime cannot load the model ({exc})") from exc
 
 
-def _prove(bundle: Bundle, engine: Engine) -> float:
+def _prove(bundle: Bundle, engine: Engine, pause: Callable[[], None]) -> float:
     """The largest difference of a logit. What is run here is also what warms the engine up."""
     tolerance, pictures = _tolerance(bundle, engine), golden.load(bundle)
+
+    def infer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        pause()
+        return _checked(bundle, engine.run((pixels,)), len(pixels)).logits
+
     try:
-        one_by_one = golden.replay(
-            pictures,
-            bundle.manifest.preprocessing,
-            lambda pixels: _checked(bundle, engine.run((pixels,)), len(pixels)).logits,
-            tolerance,
-        )
+        one_by_one = golden.replay(pictures, bundle.manifest.preprocessing, infer, tolerance)
         batched = [_prove_batch(bundle, engine, size, pictures, tolerance) for size in engine.batch_sizes if size > 1]
         if bundle.manifest.model.evidence:
             _prove_evidence(bundle, engine, pictures)

@@ -29,6 +29,10 @@ def _drop(engine: Engine) -> None:
     """Nothing to do: with its last reference an engine is freed."""
 
 
+def _go_on() -> None:
+    """At the start nobody else wants the processor."""
+
+
 @dataclass
 class Registry:
     """Finds the live model for a request. `default` answers requests that name no model.
@@ -40,6 +44,7 @@ class Registry:
     open_engine: OpenEngine
     default: str = ""
     on_change: list[Callable[[Change], None]] = field(default_factory=list)
+    pause: Callable[[], None] = _go_on  # is called between the steps of loading a version
     dispose: Callable[[Engine], None] = _drop  # gets the engine of a retired version that nobody works with any more
     refused: dict[str, str] = field(default_factory=dict)  # 'name/version' → why it does not serve
     policy_errors: dict[str, str] = field(default_factory=dict)  # name → why its policy could not be read
@@ -110,7 +115,7 @@ class Registry:
     def _look(self, name: str, again: bool) -> None:
         keeper = self._keepers.get(name)
         if keeper is None:
-            load = partial(loader.load, self.repository, self.open_engine)
+            load = partial(loader.load, self.repository, self.open_engine, pause=self._pause)
             keeper = self._keepers[name] = Keeper(name, self.repository, load)
         change = keeper.look(again)
         self._switch(name, keeper.route)
@@ -122,6 +127,9 @@ class Registry:
             weakref.finalize(model, self.dispose, model.engine).atexit = False
         for tell in self.on_change:
             tell(change)
+
+    def _pause(self) -> None:
+        self.pause()
 
     def _switch(self, name: str, route: Route | None) -> None:
         before = self._routes.get(name)

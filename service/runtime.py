@@ -46,7 +46,8 @@ def usable_device(device: Device) -> Usable:
         return "cuda"
     if device == "cuda":
         raise unusable
-    log.info("models run on the CPU: CUDA was tried, and the session runs on %s", unusable.facts["found"])
+    if CUDA in load_runtime().get_available_providers():
+        log.warning("models run on the CPU: CUDA was tried, but the session runs on %s", unusable.facts["found"])
     return "cpu"
 
 

@@ -59,6 +59,7 @@ def test_batch_sizes_are_powers_of_two_and_the_largest(largest: int, sizes: tupl
     assert batch_sizes_up_to(largest) == sizes
 
 
+@settings(deadline=None)
 @given(largest=st.integers(1, 300), rows=st.integers(1, 300))
 def test_rows_go_into_the_smallest_batch_that_holds_them(largest: int, rows: int) -> None:
     sizes = batch_sizes_up_to(largest)

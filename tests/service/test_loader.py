@@ -137,6 +137,23 @@ def test_a_model_that_claims_no_evidence_is_not_asked_for_it(load, tmp_path: Pat
     assert model.bundle.manifest.model.evidence is False
 
 
+def test_others_get_their_turn_between_the_steps(models: Path) -> None:
+    """After reading, after opening the session, and before each picture."""
+    runs: list[int] = []
+    engines: list[BatchEngine] = []
+
+    def open_engine(bundle: Bundle) -> BatchEngine:
+        engines.append(BatchEngine(bundle))
+        return engines[-1]
+
+    def pause() -> None:
+        runs.append(len(engines[0].rows) if engines else -1)
+
+    loader.load(Repository(models), open_engine, "flowers", 1, pause)
+    assert runs[:4] == [-1, 0, 0, 1]
+    assert runs[2:] == list(range(engines[0].rows.count(1) - 1)), "the last run of one row is the evidence's"
+
+
 def test_a_session_is_freed_with_the_last_reference_to_its_model(models: Path) -> None:
     """Without the garbage collector: no cycle holds it."""
     gc.disable()

@@ -27,6 +27,7 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
     "anther_predictions_total": ("counter", {*VERSION, "label"}),
     "anther_confidence": ("histogram", VERSION),
     "anther_abstained_total": ("counter", VERSION),
+    "anther_batch_size": ("histogram", VERSION),
     "anther_model_info": ("gauge", {*VERSION, "sha256", "provider", "precision", "architecture"}),
     "anther_model_ready": ("gauge", VERSION),
     "anther_model_load_seconds": ("gauge", VERSION),
@@ -37,6 +38,12 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
     "anther_queue_depth": ("gauge", set()),
     "anther_inflight_requests": ("gauge", set()),
 }
+
+
+class BatchingEngine:
+    """Stands for one on a GPU."""
+
+    provider, batch_sizes = "CUDAExecutionProvider", (1, 2, 4)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +97,9 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.watch(lambda: 3, lambda: 4)
-    metrics.changed(change(loaded=(answer.model,)))
+    batching = dataclasses.replace(answer.model, engine=BatchingEngine())
+    metrics.changed(change(loaded=(answer.model, batching)))
+    metrics.batch(batching.engine, 3)
     metrics.answered(answer)
     metrics.finished("flowers", "1", "Classify", "OK", 0.01)
     metrics.refused("QUEUE_FULL")

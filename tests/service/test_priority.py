@@ -1,37 +1,13 @@
-"""A thread or a process steps back behind the others, and only that one."""
+"""A process steps back behind the others, and only that one."""
 
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator
 
 import pytest
 
 from service import priority
-
-T = TypeVar("T")
-
-
-def on_a_thread(work: Callable[[], T]) -> T:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()
-
-
-def niceness() -> int:
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-
-def test_only_the_calling_thread_becomes_nicer() -> None:
-    before = niceness()
-    assert on_a_thread(lambda: (priority.lower(3), niceness())) == (before + 3, before + 3)
-    assert niceness() == before
-
-
-def test_nobody_is_nicer_than_nineteen() -> None:
-    assert on_a_thread(lambda: (priority.lower(19), priority.lower(10))) == (19, 19)
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def load() -> Iterator[Callable[..., Registry]]:
     yield loaded
     while registries:
         registries.pop().close()
+    gc.collect()  # a registry and what it keeps know each other
     assert len(CountingEngine.open) == 0
 
 
