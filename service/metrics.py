@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from service.classifier import Answer
-from service.engine import Engine
+from service.engine import Engine, precision_on
 from service.reconcile import Change
 from service.registry import LiveModel
 from service.statistics import ONE, Statistics
@@ -132,10 +132,10 @@ class Metrics:
 
     def loaded(self, model: LiveModel) -> None:
         """A version came into service."""
-        where, record = model.labels, model.bundle.manifest.model
-        digest = model.bundle.manifest.files[record.file]
+        where, manifest, provider = model.labels, model.bundle.manifest, model.engine.provider
+        digest, precision = manifest.files[manifest.model.file], precision_on(manifest, provider)
         values = {
-            self._info.labels(*where, digest, model.engine.provider, record.precision, record.architecture): 1,
+            self._info.labels(*where, digest, provider, precision, manifest.model.architecture): 1,
             self._ready.labels(*where): 1,
             self._load.labels(*where): model.load_s,
             self._golden.labels(*where): model.golden_difference,
