@@ -78,14 +78,18 @@ class Watcher:
             item = self._next()
             if isinstance(item, _Stop):
                 return
-            if item is None:
-                self._poll()
-            elif isinstance(item, Future):
-                self._answer(item)
-            retired = not isinstance(item, Future | None)
+            worked = self._handle(item)
             del item  # an engine's last reference: here the time that freeing takes delays no request
-            if retired:
+            if worked:
                 memory.give_back()
+
+    def _handle(self, item: "Future[None] | Engine | None") -> bool:
+        """False where nothing has come or gone."""
+        if item is None:
+            return self._poll()
+        if isinstance(item, Future):
+            self._answer(item)
+        return True
 
     def _next(self) -> "Future[None] | Engine | _Stop | None":
         """None when it is time to look."""
@@ -106,15 +110,17 @@ class Watcher:
             done.set_exception(exc)
             del done  # the error's trace holds this frame, which must not hold the error
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
+        before = self._seen
         try:
             found = fingerprint.of_repository(self._registry.repository)
-            if found != self._seen:
+            if found != before:
                 self._registry.refresh()
             self._seen, self._wait_s, self._failure = found, self._interval_s, ""
         except Exception as exc:  # whatever it is, the models in service go on
             self._note(exc)
         self._due = time.monotonic() + self._wait_s
+        return self._seen != before
 
     def _note(self, error: Exception) -> None:
         """Once, not at every attempt; and the attempts become rarer."""

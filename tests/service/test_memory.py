@@ -3,6 +3,7 @@
 import ctypes
 import platform
 import resource
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,10 +67,43 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.parametrize("trimmed", [True, False])
-def test_it_is_told_whether_anything_was_handed_back(fake_library, trimmed: bool) -> None:
-    fake_library(malloc_trim=lambda keep: int(trimmed))
-    assert memory.give_back() is trimmed
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_the_free_end_of_a_threads_heap_is_handed_back() -> None:
+    """`malloc_trim` alone leaves it."""
+    memory.keep_freed_memory()
+    measured: list[float] = []
+
+    def work() -> None:
+        block = b"x" * 30_000_000
+        measured.append(resident())
+        del block
+        memory.give_back()
+        measured.append(resident())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    full, given_back = measured
+    assert given_back < full - 20e6
+
+
+@pytest.mark.parametrize("trimmed", [1, 0])
+def test_it_is_told_whether_anything_was_handed_back(fake_library, trimmed: int) -> None:
+    """And the threshold is what it was."""
+    mallopt = FakeMalloc(1, 1)
+    fake_library(malloc_trim=lambda keep: trimmed, mallopt=mallopt, malloc=FakeFunction(4096), free=FakeFunction(None))
+    assert memory.give_back() is bool(trimmed)
+    assert mallopt.calls == [(-1, 128 * 2**10), (-1, 64 * 2**20)]
+
+
+class FakeFunction:
+    """Of a C library; its types can be set."""
+
+    def __init__(self, answer: int | None) -> None:
+        self.answer = answer
+
+    def __call__(self, argument: int) -> int | None:
+        return self.answer
 
 
 def test_another_c_library_hands_back_by_itself(fake_library) -> None:
