@@ -13,14 +13,14 @@ import click
 from bundle.errors import AntherError
 
 if TYPE_CHECKING:
-    from service.client import CallFailed, Classification, Client, Explanation, Prediction
+    from service.client.client import CallFailed, Classification, Client, Explanation, Prediction
 
 __all__ = ["AntherError", "CallFailed", "Classification", "Client", "Explanation", "Prediction", "main"]
 
 _COMMANDS = {  # in the order of the help
-    "serve": "service.cli",
-    "models": "service.models_cli",
-    "classify": "service.classify_cli",
+    "serve": "service.commands.serve",
+    "models": "service.commands.models",
+    "classify": "service.commands.classify",
     "retrain": "training.cli",
     "train": "training.cli",
     "evaluate": "training.cli",
@@ -76,7 +76,7 @@ def _say(message: str) -> int:
 def __getattr__(name: str) -> Any:
     """`anther.Client` and its records, without importing gRPC for everyone."""
     if name in _CLIENT_NAMES:
-        return getattr(importlib.import_module("service.client"), name)
+        return getattr(importlib.import_module("service.client.client"), name)
     raise AttributeError(f"module 'anther' has no attribute '{name}'")
 
 

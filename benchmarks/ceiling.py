@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks.subject import photo_option
 from bundle.preprocessing import decode
 from bundle.repository import Repository
-from service.cores import usable_cores
-from service.engine import open_on_cpu
-from service.memory import keep_freed_memory
+from service.engines.engine import open_on_cpu
+from service.system.cores import usable_cores
+from service.system.memory import keep_freed_memory
 
 _WARM_UP = 20  # pictures
 

@@ -26,13 +26,13 @@ from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle, Repository
 from service.classifier import Classifier, PixelsRequest, Request
 from service.config import Settings
-from service.cuda_engine import CudaOptions, batch_sizes_up_to, open_on_cuda, provider_options
-from service.devices import opener, scheduler
-from service.engine import Engine, precision_on
+from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda, provider_options
+from service.engines.devices import opener, scheduler
+from service.engines.engine import Engine, precision_on
+from service.engines.runtime import CPU, CUDA, load_runtime, usable_device
 from service.errors import DeviceUnavailable
-from service.registry import Registry
 from service.rpc.pb.inference import open_inference_pb2 as inference_pb
-from service.runtime import CPU, CUDA, load_runtime, usable_device
+from service.versions.registry import Registry
 
 _PORT = 18007
 _MOST_ROWS = 2048  # of pixels that wait in the server: 300 MB at 224 x 224

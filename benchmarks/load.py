@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.subject import Server
-from service.cores import usable_cores
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from service.system.cores import usable_cores
 
 _HEADERS = ("--header=content-type: application/grpc", "--header=te: trailers")
 

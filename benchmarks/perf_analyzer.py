@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.subject import photo_option, serving
-from service.cores import usable_cores
+from service.system.cores import usable_cores
 
 _PORT = 18005
 _LIMIT_S = 600

@@ -26,8 +26,8 @@ from benchmarks.load import require_h2load
 from benchmarks.subject import Server, photo_option, serving
 from benchmarks.vitals import read_vitals
 from bundle.repository import Repository
-from service.cores import usable_cores
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from service.system.cores import usable_cores
 
 _PORT = 18011
 _WATCH_S = 0.1  # so that nearly all of what is measured as a reload is one

@@ -17,7 +17,7 @@ from benchmarks import load
 from benchmarks.ceiling import measure
 from benchmarks.load import Load
 from benchmarks.subject import photo_option, serving
-from service.cores import usable_cores
+from service.system.cores import usable_cores
 
 _PORT = 18001
 _BUSY = 0.7  # of capacity: where a service is run that has headroom

@@ -67,7 +67,7 @@ echo "the health check passes"
 "${inside[@]}" anther classify --json /tmp/scene.jpg || fail "no answer"
 
 "${inside[@]}" python -c "
-import os, sys, onnxruntime, service.app, service.cli
+import os, sys, onnxruntime, service.app, service.commands.serve
 missing = [m.__file__ for m in sys.modules.values() if getattr(m, '__cached__', None) and not os.path.exists(m.__cached__)]
 sys.exit('without bytecode: ' + ' '.join(missing) if missing else 0)" || fail "every start compiles modules again"
 echo "all that the server imports has its bytecode"

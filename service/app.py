@@ -12,21 +12,21 @@ import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.address import banner
-from service.bystander import Bystander
 from service.classifier import Classifier
 from service.config import Settings
-from service.control import PolicyControl
-from service.cores import usable_cores
-from service.devices import opener, scheduler
+from service.engines.devices import opener, scheduler
+from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
-from service.memory import give_back, keep_freed_memory
 from service.metrics import Metrics
-from service.registry import Registry
 from service.rpc.server import RpcServer
-from service.runtime import check_runtime, usable_device
-from service.shadow import Shadow
-from service.watcher import Watcher
+from service.system.address import banner
+from service.system.cores import usable_cores
+from service.system.memory import give_back, keep_freed_memory
+from service.versions.bystander import Bystander
+from service.versions.control import PolicyControl
+from service.versions.registry import Registry
+from service.versions.shadow import Shadow
+from service.versions.watcher import Watcher
 
 log = logging.getLogger(__name__)
 

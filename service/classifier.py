@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.preprocessing import Limits, Pixels, decode
-from service.engine import Engine, Outputs
+from service.engines.engine import Engine, Outputs
 from service.errors import Draining, InvalidArgument
-from service.registry import LiveModel, Registry
-from service.scheduler import Scheduler, Spent, Work
+from service.scheduling.scheduler import Scheduler, Spent, Work
+from service.versions.registry import LiveModel, Registry
 
 DEFAULT_TOP_K = 5
 

@@ -29,9 +29,7 @@ class Settings:
     queue_bytes: int = 256 * 2**20  # memory that waiting pictures may hold, in bytes
     stream_in_flight: int = 0  # pictures of one stream held at once; 0 is a few more than the device works on
     max_image_bytes: int = 20 * 10**6  # larger files are refused unread
-    max_image_pixels: int = (
-        50 * 10**6
-    )  # larger pictures are refused undecoded; reading costs up to 21 bytes a pixel
+    max_image_pixels: int = 50 * 10**6  # larger pictures are refused undecoded; reading costs up to 21 bytes a pixel
     grace_s: float = 20.0  # how long accepted requests may take to finish after SIGTERM
     control: bool = False  # whether clients of the gRPC port may load and unload models
     log_format: LogFormat = "text"  # 'json' for machines

@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from bundle.preprocessing import Limits
 from service.classifier import Answer, Classifier, PictureWork, Prediction, Request
-from service.engine import Outputs
+from service.engines.engine import Outputs
 from service.errors import InvalidArgument, NoEvidence
-from service.loader import LiveModel
 from service.overlay import overlay_png
-from service.scheduler import Spent
+from service.scheduling.scheduler import Spent
+from service.versions.loader import LiveModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,10 +22,10 @@ from prometheus_client import (
 )
 
 from service.classifier import Answer
-from service.engine import Engine, precision_on
-from service.reconcile import Change
-from service.registry import LiveModel
+from service.engines.engine import Engine, precision_on
 from service.statistics import ONE, Statistics
+from service.versions.reconcile import Change
+from service.versions.registry import LiveModel
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nobody queries
 
@@ -59,8 +59,8 @@ class _Series:
 class Metrics:
     """One registry per server, so that two servers in one process do not share numbers.
 
-    `shared` where the numbers go to the page of several processes (`service.shared_metrics`), which reads no functions
-    and from which no series can be taken away.
+    `shared` where the numbers go to the page of several processes (`service.workers.shared_metrics`), which reads no
+    functions and from which no series can be taken away.
     """
 
     def __init__(self, shared: bool = False) -> None:

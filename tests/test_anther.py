@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import anther
-from service.client import CallFailed, Client
+from service.client.client import CallFailed, Client
 
 COMMANDS = ["serve", "models", "classify", "retrain", "train", "evaluate", "export"]
 TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib"]
@@ -195,7 +195,7 @@ def test_the_client_needs_no_runtime() -> None:
 
 
 def test_the_options_of_the_service_import_nothing_heavy() -> None:
-    assert not {"grpc", "numpy", "PIL", "onnxruntime", "rich", *TRAINING} & loaded("import service.cli")
+    assert not {"grpc", "numpy", "PIL", "onnxruntime", "rich", *TRAINING} & loaded("import service.commands.serve")
 
 
 def test_classifying_imports_no_server(tmp_path: Path) -> None:

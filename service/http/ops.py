@@ -13,7 +13,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from service.address import refuse_unusable
+from service.system.address import refuse_unusable
 
 log = logging.getLogger(__name__)
 

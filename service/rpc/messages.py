@@ -2,9 +2,9 @@
 
 from service.classifier import Answer, Prediction, Request, Target
 from service.explain import Explanation
-from service.loader import LiveModel
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.status import Status
+from service.versions.loader import LiveModel
 
 
 def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, deadline: float | None) -> Request:

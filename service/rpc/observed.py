@@ -17,8 +17,8 @@ from bundle.errors import AntherError
 from service.classifier import answering
 from service.errors import DeadlineExpired, InvalidArgument
 from service.metrics import Metrics
-from service.registry import Registry
 from service.rpc.status import Status, reason_of, status_of
+from service.versions.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,9 @@ import time
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.address import refuse_unusable, shown
 from service.classifier import Classifier
 from service.config import Settings
-from service.cores import usable_cores
 from service.metrics import Metrics
-from service.reconcile import Change
 from service.rpc import reflected
 from service.rpc.borrowed import Borrowed, Health
 from service.rpc.inference.config import Bounds
@@ -26,6 +23,9 @@ from service.rpc.pb.inference import open_inference_pb2
 from service.rpc.pb.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from service.rpc.servicer import Servicer
 from service.rpc.stream import Streams
+from service.system.address import refuse_unusable, shown
+from service.system.cores import usable_cores
+from service.versions.reconcile import Change
 
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)

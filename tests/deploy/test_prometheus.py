@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from bundle.repository import Repository
-from service.client import CallFailed, Client
+from service.client.client import CallFailed, Client
 from service.metrics import Metrics
 
 needs_prometheus = pytest.mark.skipif(

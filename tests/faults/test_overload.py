@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from service.client import CallFailed, Client
+from service.client.client import CallFailed, Client
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from tests.faults.victim import PATIENCE_S
 

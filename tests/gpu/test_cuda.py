@@ -11,12 +11,12 @@ from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.classifier import Classifier, Request
 from service.config import Settings
-from service.cuda_engine import CudaEngine, CudaOptions, open_on_cuda
-from service.devices import opener, scheduler
-from service.engine import open_on_cpu
-from service.pinned import cuda_runtime
-from service.registry import Registry
-from service.runtime import CUDA, load_runtime, usable_device
+from service.engines.cuda import CudaEngine, CudaOptions, open_on_cuda
+from service.engines.devices import opener, scheduler
+from service.engines.engine import open_on_cpu
+from service.engines.pinned import cuda_runtime
+from service.engines.runtime import CUDA, load_runtime, usable_device
+from service.versions.registry import Registry
 
 pytestmark = pytest.mark.skipif(usable_device("auto") != "cuda", reason="there is no GPU")
 

@@ -25,13 +25,13 @@ from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.classifier import Classifier
 from service.config import Settings
-from service.engine import open_on_cpu
-from service.lanes import Lanes
+from service.engines.engine import open_on_cpu
 from service.metrics import Metrics
-from service.registry import Registry
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.rpc.server import RpcServer
+from service.scheduling.lanes import Lanes
+from service.versions.registry import Registry
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine

@@ -18,7 +18,7 @@ import pytest
 from bundle.repository import Bundle, Repository
 from service import app
 from service.app import App
-from service.client import Client
+from service.client.client import Client
 from service.config import Settings
 from service.errors import NoModelReady, PortUnavailable
 

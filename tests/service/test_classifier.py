@@ -17,10 +17,10 @@ from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPix
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
 from service.classifier import Answer, Classifier, PixelsRequest, Request, Target
-from service.engine import Outputs, open_on_cpu
+from service.engines.engine import Outputs, open_on_cpu
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
-from service.lanes import Lanes
-from service.registry import LiveModel, Registry
+from service.scheduling.lanes import Lanes
+from service.versions.registry import LiveModel, Registry
 
 LABELS = ("daisy", "tulips", "roses")
 POISON = 255  # a pixel value that the fixed engine fails on

@@ -14,7 +14,7 @@ from bundle import golden
 from bundle.errors import ImageFormatRefused, ModelNotFound
 from bundle.repository import Repository
 from service.classifier import Request, Target
-from service.engine import open_on_cpu
+from service.engines.engine import open_on_cpu
 from service.errors import Draining, InvalidArgument, NoEvidence
 from service.explain import Explanation, explain
 

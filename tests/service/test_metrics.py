@@ -10,12 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest, values
 
 from bundle.repository import Repository
-from service import shared_metrics
 from service.classifier import Answer, Prediction, Timings
-from service.engine import Outputs, open_on_cpu
+from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
-from service.reconcile import Change
-from service.registry import LiveModel, Registry
+from service.versions.reconcile import Change
+from service.versions.registry import LiveModel, Registry
+from service.workers import shared_metrics
 
 WHERE = {"model": "flowers", "version": "1"}
 VERSION = {"model", "version"}

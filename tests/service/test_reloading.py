@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bundle.policy import ServingPolicy, edit_policy
 from service.app import App
-from service.client import Client
+from service.client.client import Client
 from service.config import Settings
-from service.routes import falls_into
+from service.versions.routes import falls_into
 
 PATIENCE_S = 60
 

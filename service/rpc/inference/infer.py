@@ -10,13 +10,13 @@ import numpy as np
 from bundle.errors import ImageRefused
 from bundle.preprocessing import Limits, Pixels
 from service.classifier import Answer, Classifier, PictureWork, PixelsRequest, Request, Target
-from service.engine import Outputs
+from service.engines.engine import Outputs
 from service.metrics import Metrics
-from service.registry import LiveModel
 from service.rpc.inference.outputs import EVIDENCE, Wanted, put, wanted_of
 from service.rpc.inference.parameters import options_of, version_of
 from service.rpc.inference.tensors import read, takes_long
 from service.rpc.pb.inference import open_inference_pb2 as pb
+from service.versions.registry import LiveModel
 
 
 @dataclass(frozen=True, slots=True)

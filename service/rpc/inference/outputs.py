@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.engine import Outputs
+from service.engines.engine import Outputs
 from service.errors import InvalidArgument
-from service.registry import LiveModel
 from service.rpc.inference.parameters import count_of, refuse_shared_memory
 from service.rpc.inference.tensors import BYTES, join
 from service.rpc.pb.inference import open_inference_pb2 as pb
+from service.versions.registry import LiveModel
 
 PROBABILITIES, LOGITS, EVIDENCE = "probabilities", "logits", "evidence"
 FP32 = "FP32"

@@ -3,9 +3,9 @@
 from typing import Protocol
 
 from service.errors import ControlDisabled, InvalidArgument
-from service.registry import Registry
 from service.rpc.inference.versions import Known, known_versions
 from service.rpc.pb.inference import open_inference_pb2 as pb
+from service.versions.registry import Registry
 
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 _NOT_ASKED_FOR = "answers no requests: the model's policy asks for other versions, or for none"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from service.registry import LiveModel, Registry
+from service.versions.registry import LiveModel, Registry
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bundle.errors import ImageFormatRefused
 from service.classifier import Answer, Prediction, Request, Timings, answering
-from service.engine import Outputs
+from service.engines.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.stream import Stream, Streams

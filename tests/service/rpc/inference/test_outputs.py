@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.utils import InferenceServerException
 
-from service.engine import Outputs
+from service.engines.engine import Outputs
 from service.errors import InvalidArgument
 from service.rpc.inference.outputs import Wanted, highest, put
 from service.rpc.pb.inference import open_inference_pb2 as pb

@@ -1,0 +1,140 @@
+"""What a person wants to know of the models in a folder: which versions there are, what they are worth, who serves."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound
+from bundle.manifest import Calibration, Manifest
+from bundle.policy import ServingPolicy, read_policy
+from bundle.repository import Bundle, Repository
+from service.versions.reconcile import wanted_as_stable
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version on the disk; `bundle` is None where it is damaged, and `reason` then says why."""
+
+    number: int
+    bundle: Bundle | None
+    reason: str
+    size: int  # bytes
+    roles: tuple[str, ...]  # 'stable', 'canary 10%' … by the policy; what a server makes of it, its pages say
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model; `policy_error` where its policy cannot be read, and the default is shown."""
+
+    name: str
+    policy: ServingPolicy
+    policy_error: str
+    versions: tuple[Version, ...]  # ascending
+
+    @property
+    def stable(self) -> int:
+        """The version that the policy makes stable: the best of those whose files are whole; 0 where there is none."""
+        whole = [version.number for version in self.versions if version.bundle is not None]
+        return next((number for number in wanted_as_stable(self.policy, whole) if number in whole), 0)
+
+
+def entries(repository: Repository) -> list[Entry]:
+    """Every model, every version; each file is read and checked."""
+    return [entry(repository, name) for name in repository.models()]
+
+
+def entry(repository: Repository, name: str) -> Entry:
+    """Raises `ModelNotFound`."""
+    numbers = repository.versions(name)
+    if not numbers:
+        raise ModelNotFound(name, repository.models())
+    policy, error = _policy(repository.root, name)
+    found = tuple(_version(repository, name, number) for number in numbers)
+    stable = Entry(name, policy, error, found).stable
+    with_roles = tuple(dataclasses.replace(version, roles=_roles(policy, stable, version)) for version in found)
+    return Entry(name, policy, error, with_roles)
+
+
+def version_record(version: Version) -> dict[str, Any]:
+    """A version as JSON has it, in short."""
+    record: dict[str, Any] = {
+        "version": version.number,
+        "roles": list(version.roles),
+        "state": "damaged" if version.bundle is None else "whole",
+        "reason": version.reason,
+        "size_bytes": version.size,
+    }
+    if version.bundle is None:
+        return record
+    manifest = version.bundle.manifest
+    return {
+        **record,
+        "created": manifest.provenance.created,
+        "architecture": manifest.model.architecture,
+        "precision": manifest.model.precision,
+        "classes": len(manifest.labels),
+        "top1": manifest.metrics.top1,
+        "top1_interval": list(manifest.metrics.top1_interval),
+        "photos": manifest.metrics.n,
+    }
+
+
+def facts(manifest: Manifest) -> Mapping[str, str]:
+    """A manifest in the words of a person, most wanted first."""
+    metrics, model, origin, shape = manifest.metrics, manifest.model, manifest.provenance, manifest.preprocessing
+    evidence = "with evidence maps" if model.evidence else "without evidence maps"
+    return {
+        "accuracy": f"{accuracy(manifest)} on {metrics.n} test photos, macro F1 {metrics.macro_f1:.3f}",
+        "classes": ", ".join(f"{found.label} (F1 {found.f1:.2f} of {found.support})" for found in metrics.per_class),
+        "confident": _confidence(manifest.calibration),
+        "model": f"{model.architecture}, {model.parameters:,} parameters, {model.precision}, {evidence}",
+        "pictures": f"short side to {shape.resize}, centre {shape.crop}×{shape.crop} pixels, {shape.interpolation}",
+        "tolerances": "; ".join(f"{name} {_pairs(allowed)}" for name, allowed in manifest.tolerances.items()),
+        "trained": f"{origin.created}, strategy {origin.strategy}, weights {origin.weights}, seed {origin.seed}",
+        "photos": _pairs(origin.photos),
+        "data": origin.data_fingerprint,
+        "commit": origin.git_commit or "unknown",
+    }
+
+
+def accuracy(manifest: Manifest) -> str:
+    """Top-1 with its 95 % interval."""
+    low, high = manifest.metrics.top1_interval
+    return f"{manifest.metrics.top1:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _confidence(calibration: Calibration) -> str:
+    share, right = calibration.coverage_at_threshold, calibration.precision_at_threshold
+    return f"from probability {calibration.threshold:.2f} on: {share:.1%} of photos, {right:.1%} of them right"
+
+
+def _pairs(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+def _policy(root: Path, name: str) -> tuple[ServingPolicy, str]:
+    try:
+        return read_policy(root, name), ""
+    except PolicyInvalid as exc:
+        return ServingPolicy(), str(exc)
+
+
+def _version(repository: Repository, name: str, number: int) -> Version:
+    size = sum(path.lstat().st_size for path in (repository.root / name / str(number)).iterdir())
+    try:
+        return Version(number, repository.open(name, number), "", size, ())
+    except (BundleRefused, VersionNotFound) as exc:
+        return Version(number, None, str(exc), size, ())
+
+
+def _roles(policy: ServingPolicy, stable: int, version: Version) -> tuple[str, ...]:
+    """None for a model that is out of service."""
+    if not policy.loaded:
+        return ()
+    parts = {"canary": policy.canary, "shadow": policy.shadow}
+    shares = [f"{role} {part.share:.4g}" for role, part in parts.items() if part and part.version == version.number]
+    if version.number == stable:
+        return ("stable",)
+    return tuple(shares) or (("by number",) if policy.versions == "all" and version.bundle is not None else ())

@@ -1,0 +1,218 @@
+"""`anther models`: what is in the folder, whether it is sound, and who serves.
+
+Changes go into a model's serving.json; a running server takes them over at its next look at the folder.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import click
+
+from service.config import Device, Settings
+
+if TYPE_CHECKING:
+    from bundle.policy import ServingPolicy
+    from bundle.repository import Repository
+    from service.versions.loader import LiveModel
+
+F = TypeVar("F", bound=Callable[..., Any])
+Change = Callable[["ServingPolicy", int], "ServingPolicy"]
+"""The next policy, from the present one and the version that is stable by it, 0 where none is."""
+
+_NUMBER = click.IntRange(1)
+_SHARE = click.FloatRange(0, 1)
+
+
+class _Pin(click.ParamType[Any]):
+    """A version number, or one of the two words."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value in ("latest", "all") else _NUMBER.convert(value, param, ctx)
+
+
+def _common(command: F) -> F:
+    """The folder, and how the result is printed."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+    folder = click.option(
+        "--models", "root", default=Settings().models, show_default=True, envvar="ANTHER_MODELS", show_envvar=True,
+        type=click.Path(file_okay=False, exists=True, path_type=Path), help="Folder of models/<name>/<version>/.",
+    )  # fmt: skip
+    return folder(as_json(command))
+
+
+def _device(command: F) -> F:
+    return click.option("--device", default=Settings().device, show_default=True, type=click.Choice(get_args(Device)),
+                        help="Where golden pictures are replayed; 'cuda' fails without a GPU.")(command)  # fmt: skip
+
+
+def _verified(command: F) -> F:
+    option = click.option("--verify/--no-verify", "prove", default=True, show_default=True,
+                          help="Prove the version on its golden pictures first, as a server will.")  # fmt: skip
+    return _device(option(command))
+
+
+@click.group()
+def models() -> None:
+    """List, prove, pin, promote and roll back the models of a folder."""
+
+
+@models.command("list")
+@_common
+def list_(root: Path, as_json: bool) -> None:
+    """Every model and version: what it is worth, and what the policy makes of it."""
+    from service.commands import catalogue, models_view
+
+    found = catalogue.entries(_repository(root))
+    models_view.write_entries(found, root, as_json)
+
+
+@models.command()
+@click.argument("name")
+@click.argument("version", type=_NUMBER, required=False)
+@_common
+def show(name: str, version: int | None, root: Path, as_json: bool) -> None:
+    """What the manifest of NAME says of VERSION, by default the newest."""
+    from service.commands import models_view
+
+    models_view.write_manifest(_repository(root).open(name, version), as_json)
+
+
+@models.command()
+@click.argument("name")
+@click.argument("version", type=_NUMBER, required=False)
+@_device
+@_common
+@click.pass_context
+def verify(context: click.Context, name: str, version: int | None, device: Device, root: Path, as_json: bool) -> None:
+    """Open VERSION of NAME, by default the newest, and replay its golden pictures, as a server does before it serves.
+
+    Exit code 1 where a server would refuse it.
+    """
+    from bundle.errors import BundleRefused
+    from service.commands import models_view
+
+    repository = _repository(root)
+    version = version or repository.open(name).version
+    try:
+        model = _prove(repository, name, version, device)
+    except BundleRefused as exc:
+        if not as_json:
+            raise
+        models_view.write_refusal(name, version, str(exc))
+        context.exit(1)
+    models_view.write_proof(model, as_json)
+
+
+@models.command()
+@click.argument("name")
+@click.argument("version", type=_Pin(), metavar="VERSION|latest|all")
+@_verified
+@_common
+def pin(name: str, version: Any, prove: bool, device: Device, root: Path, as_json: bool) -> None:
+    """Serve exactly VERSION of NAME whatever is published, or again the latest, or all versions by number."""
+
+    def change(policy: "ServingPolicy", stable: int) -> "ServingPolicy":
+        if version == "latest":
+            return policy.following_latest()
+        if version == "all":
+            return dataclasses.replace(policy, versions="all")
+        return policy.pinned_to(version, stable)
+
+    _edit(root, name, change, as_json, version if prove and isinstance(version, int) else None, device)
+
+
+@models.command()
+@click.argument("name")
+@click.argument("version", type=_NUMBER, required=False)
+@click.option("--canary", type=_SHARE, help="Have it answer this share of the requests instead, 0 to 1; 0 ends that.")
+@click.option("--shadow", type=_SHARE, help="Have it compute copies of this share instead, 0 to 1; 0 ends that.")
+@_verified
+@_common
+def promote(
+    name: str, version: int | None, canary: float | None, shadow: float | None, prove: bool, device: Device,
+    root: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Make VERSION of NAME the stable one, or put it on trial. Without VERSION: the one that is on trial now."""
+    if canary is not None and shadow is not None:
+        raise click.UsageError("a version is on trial as canary or as shadow; give one of --canary and --shadow")
+    version = version or _on_trial(root, name, "shadow" if shadow is not None else "canary")
+
+    def change(policy: "ServingPolicy", stable: int) -> "ServingPolicy":
+        if canary is not None:
+            return policy.with_canary(version, canary) if canary else policy.without_canary()
+        if shadow is not None:
+            return policy.with_shadow(version, shadow) if shadow else policy.without_shadow()
+        return policy.promoted(version, stable)
+
+    ends = 0.0 in (canary, shadow)
+    _edit(root, name, change, as_json, version if prove and not ends else None, device)
+
+
+@models.command()
+@click.argument("name")
+@_common
+def rollback(name: str, root: Path, as_json: bool) -> None:
+    """Serve the version of NAME that was stable before, or else the next older one."""
+    versions = _repository(root).versions(name)
+    _edit(root, name, lambda policy, stable: policy.rolled_back(stable, versions), as_json)
+
+
+@models.command()
+@click.argument("name")
+@_common
+def unload(name: str, root: Path, as_json: bool) -> None:
+    """Take NAME out of service; its files and the rest of its policy stay."""
+    _edit(root, name, lambda policy, _: policy.unloaded(), as_json)
+
+
+@models.command()
+@click.argument("name")
+@_common
+def load(name: str, root: Path, as_json: bool) -> None:
+    """Bring NAME back into service after `unload`."""
+    _edit(root, name, lambda policy, _: policy.reloaded(), as_json)
+
+
+def _edit(
+    root: Path, name: str, change: Change, as_json: bool, to_prove: int | None = None, device: Device = "auto"
+) -> None:
+    from bundle.policy import edit_policy
+    from service.commands import catalogue, models_view
+
+    repository = _repository(root)
+    stable = catalogue.entry(repository, name).stable
+    if to_prove is not None:
+        _prove(repository, name, to_prove, device)
+    edit_policy(root, name, lambda policy: change(policy, stable))
+    models_view.write_policy(catalogue.entry(repository, name), as_json)
+
+
+def _on_trial(root: Path, name: str, role: str) -> int:
+    from bundle.policy import read_policy
+
+    policy = read_policy(root, name)
+    part = policy.shadow if role == "shadow" else policy.canary
+    if part is None:
+        raise click.UsageError(f"{name} has no {role}; name the VERSION that is meant")
+    return part.version
+
+
+def _prove(repository: "Repository", name: str, version: int, device: Device) -> "LiveModel":
+    """Raises what `loader.load` raises."""
+    from service.engines.devices import opener
+    from service.engines.runtime import check_runtime, usable_device
+    from service.versions import loader
+
+    check_runtime()
+    open_engine = opener(Settings(device=device), usable_device(device))
+    return loader.load(repository, open_engine, name, version)
+
+
+def _repository(root: Path) -> "Repository":
+    from bundle.repository import Repository
+
+    return Repository(root)

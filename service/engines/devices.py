@@ -1,0 +1,33 @@
+"""What goes with which device: how its engines are opened, and the scheduler that keeps it busy."""
+
+from functools import partial
+
+from service.config import Settings
+from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
+from service.engines.engine import OpenEngine, open_on_cpu
+from service.engines.runtime import Usable
+from service.scheduling.batcher import Batcher, OnBatch
+from service.scheduling.lanes import Lanes
+from service.scheduling.scheduler import Scheduler
+from service.system.cores import usable_cores
+
+
+def opener(settings: Settings, device: Usable) -> OpenEngine:
+    if device == "cpu":
+        return open_on_cpu
+    options = CudaOptions(batch_sizes_up_to(settings.max_batch), settings.gpu_memory_bytes)
+    return partial(open_on_cuda, options=options)
+
+
+def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = None) -> Scheduler:
+    """Its threads run from now on. For a GPU two batches are decoded ahead; `on_batch` hears of each that runs."""
+    if device == "cpu":
+        return Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
+    return Batcher(
+        settings.decoders or usable_cores(),
+        settings.queue_limit,
+        settings.queue_bytes,
+        settings.max_wait_ms / 1000,
+        ready_rows=2 * settings.max_batch,
+        on_batch=on_batch,
+    )

@@ -1,0 +1,69 @@
+"""The engine: pixels in, probabilities and logits out. Here its interface and the one for a CPU."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.manifest import CUDA, TF32, Manifest
+from bundle.preprocessing import Pixels
+from bundle.repository import Bundle
+from service.engines.runtime import CPU, open_session
+
+
+class Outputs(NamedTuple):
+    """One row a picture, float32: probabilities [N, C], logits [N, C], evidence [N, C, h, w] where it was asked for."""
+
+    probabilities: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+    evidence: npt.NDArray[np.float32] | None = None
+
+
+class Engine(Protocol):
+    """Safe to call from several threads at once."""
+
+    provider: str
+    batch_sizes: tuple[int, ...]
+    """Ascending: the numbers of rows that the device runs; any other number is filled up to the next of them."""
+
+    def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
+        """Parts uint8 [n, H, W, 3], together at most the largest batch size, to one row for each of their rows."""
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back; `run` must not be called again."""
+        ...
+
+
+OpenEngine = Callable[[Bundle], Engine]
+"""Raises `BundleCorrupt`, `DeviceUnavailable`, and what ONNX Runtime raises on a model that it cannot load."""
+
+
+class OnnxEngine:
+    """An ONNX Runtime session on the CPU. One serves every lane: each call computes on its caller's thread."""
+
+    provider: str = CPU
+    batch_sizes: tuple[int, ...] = (1,)
+
+    def __init__(self, model: bytes) -> None:
+        self._session: Any = open_session(model)
+
+    def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        names = ("probabilities", "logits", "evidence") if evidence else ("probabilities", "logits")
+        return Outputs(*self._session.run(names, {"pixels": pixels}))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def open_on_cpu(bundle: Bundle) -> OnnxEngine:
+    """An `OpenEngine`."""
+    return OnnxEngine(bundle.read(bundle.manifest.model.file))
+
+
+def precision_on(manifest: Manifest, provider: str) -> str:
+    """What the model is computed in: its own precision, but 'tf32' on CUDA where fp32 has a tolerance for that."""
+    own = manifest.model.precision
+    return TF32 if provider == CUDA and own == "fp32" and TF32 in manifest.tolerances.get(CUDA, {}) else own

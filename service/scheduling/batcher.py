@@ -1,0 +1,226 @@
+"""The scheduler for a GPU: many threads decode, a few form batches and run them.
+
+On a GPU a batch of 64 takes little longer than one picture, and a single core decodes far less than the GPU infers.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from service.engines.engine import Engine, Outputs
+from service.errors import Draining
+from service.scheduling.backlog import Backlog, Item
+from service.scheduling.ready import Batch, Part, Ready
+from service.scheduling.scheduler import Spent, Work
+
+T = TypeVar("T")
+
+OnBatch = Callable[[Engine, int], None]
+"""Called on a runner's thread with the rows of a batch that is about to run."""
+
+_RUNNERS = 2  # while one batch runs, the next is assembled and the results of the one before are handed out
+
+
+class Batcher:
+    """`decoders` threads prepare work until `ready_rows` rows or more wait; batches wait `max_wait_s` for company.
+
+    At most `queue_limit` pieces of work of `queue_bytes` together wait to be prepared.
+    """
+
+    def __init__(
+        self,
+        decoders: int,
+        queue_limit: int,
+        queue_bytes: int,
+        max_wait_s: float,
+        ready_rows: int,
+        on_batch: OnBatch | None = None,
+    ) -> None:
+        self.decoders = decoders
+        self._backlog = Backlog(queue_limit, queue_bytes)
+        self._ready = Ready(max_wait_s, run_s=0.002)
+        self._ready_rows = ready_rows
+        self._on_batch = on_batch
+        self._decoding = self._in_engine = self._running = 0
+        self._decode_s, self._row_s = 0.01, 0.0001  # moving averages of a piece and of a row, for the retry hint
+        self._closed = False
+        self._lock = threading.Lock()
+        self._to_decode, self._to_run = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._threads = [threading.Thread(target=self._decode, name=f"decoder-{index}") for index in range(decoders)]
+        self._threads += [threading.Thread(target=self._run, name=f"runner-{index}") for index in range(_RUNNERS)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._backlog)
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    def alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
+    def submit(self, work: Work[T]) -> "asyncio.Future[T]":
+        """Queue the work for a decoder. Raises `QueueFull` or `Draining`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        item = Item(work, future, loop, work.size)
+        with self._lock:
+            if self._closed:
+                raise Draining
+            self._backlog.put(item, max(self._decode_s / self.decoders, self._row_s))
+            self._to_decode.notify()
+        return future
+
+    def close(self) -> None:
+        """Refuse new work, finish what was accepted, end the threads."""
+        with self._lock:
+            self._closed = True
+            self._to_decode.notify_all()
+            self._to_run.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # Decoders
+
+    def _decode(self) -> None:
+        while (item := self._next_item()) is not None:
+            started = time.monotonic()
+            part = _prepared(item, started)
+            del item  # a decoder without work holds no picture
+            self._decoded(part, time.monotonic() - started)
+            del part
+
+    def _next_item(self) -> Item | None:
+        with self._lock:
+            while True:
+                if self._has_room and (item := self._backlog.pop()) is not None:
+                    self._decoding += 1
+                    self._running += 1
+                    return item
+                if self._quiet:  # nothing comes from here any more: what waits for company goes without
+                    self._to_run.notify()
+                if self._closed and not len(self._backlog):
+                    self._to_run.notify_all()
+                    return None
+                self._to_decode.wait()
+
+    def _decoded(self, part: Part | None, spent: float) -> None:
+        with self._lock:
+            self._decoding -= 1
+            self._decode_s += 0.05 * (spent - self._decode_s)
+            if part is None:
+                self._running -= 1
+                return
+            due = self._ready.due()
+            self._ready.put(part)
+            if self._ready.due() < due:
+                self._to_run.notify()
+
+    # Runners
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            self._settle(batch)
+            with self._lock:
+                self._running -= len(batch.parts) + len(batch.dropped)
+            del batch  # a runner without work holds no picture
+
+    def _next_batch(self) -> Batch | None:
+        with self._lock:
+            while True:
+                now = time.monotonic()
+                if (batch := self._ready.take(now, self._quiet)) is not None:
+                    self._in_engine += bool(batch.parts)
+                    self._to_decode.notify_all()
+                    return batch
+                if self._closed and self._quiet:
+                    self._to_run.notify_all()
+                    return None
+                due = self._ready.due()
+                self._to_run.wait(None if due == math.inf else due - now)
+
+    def _settle(self, batch: Batch) -> None:
+        for part in batch.dropped:
+            if not part.item.left:
+                part.item.expire(time.monotonic())
+        if not batch.parts:
+            return
+        started = time.monotonic()
+        try:
+            outputs = self._infer(batch)
+        except BaseException as exc:  # whatever it was, the batch's callers get it and the runner lives on
+            for part in batch.parts:
+                part.item.fail(exc)
+            return
+        _hand_out(batch.parts, outputs, started, time.monotonic() - started)
+
+    def _infer(self, batch: Batch) -> Outputs:
+        started = time.monotonic()
+        try:
+            if self._on_batch is not None:
+                self._on_batch(batch.engine, batch.rows)
+            return batch.engine.run([part.pixels for part in batch.parts], batch.evidence)
+        finally:
+            self._ran(batch.rows, time.monotonic() - started)
+
+    def _ran(self, rows: int, spent: float) -> None:
+        with self._lock:
+            self._in_engine -= 1
+            self._ready.run_s += 0.05 * (spent - self._ready.run_s)
+            self._row_s += 0.05 * (spent / rows - self._row_s)
+            if self._quiet:
+                self._to_run.notify()
+
+    # Both, under the lock
+
+    @property
+    def _has_room(self) -> bool:
+        return self._ready.rows + self._decoding < self._ready_rows
+
+    @property
+    def _quiet(self) -> bool:
+        """The device has nothing to do, and nothing is on its way from the decoders."""
+        coming = self._decoding > 0 or (self._has_room and len(self._backlog) > 0)
+        return self._in_engine == 0 and not coming
+
+
+def _prepared(item: Item, now: float) -> Part | None:
+    """None where the item has its answer already."""
+    try:
+        if item.expired(now):
+            item.expire(now)
+            return None
+        work = item.work
+        pixels = work.prepare()
+        deadline = math.inf if work.deadline is None else work.deadline
+        return Part(item, work.engine, work.evidence, pixels, deadline, now - item.enqueued, time.monotonic())
+    except BaseException as exc:  # whatever it was, the caller gets it and the decoder lives on
+        item.fail(exc)
+        return None
+
+
+def _hand_out(parts: list[Part], outputs: Outputs, started: float, inference: float) -> None:
+    row = 0
+    for part in parts:
+        end = row + len(part.pixels)
+        spent = Spent(part.waited + started - part.since, inference)
+        _finish(part.item, _rows(outputs, row, end), spent)
+        row = end
+
+
+def _finish(item: Item, outputs: Outputs, spent: Spent) -> None:
+    try:
+        return item.succeed(item.work.finish(outputs, spent))
+    except BaseException as exc:
+        return item.fail(exc)
+
+
+def _rows(outputs: Outputs, start: int, end: int) -> Outputs:
+    evidence = None if outputs.evidence is None else outputs.evidence[start:end]
+    return Outputs(outputs.probabilities[start:end], outputs.logits[start:end], evidence)

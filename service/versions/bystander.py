@@ -1,0 +1,131 @@
+"""A process of its own for what nobody waits for: it computes only where no other wants the processor.
+
+A thread would not do. While other processes fill the cores, a thread of low priority that has just taken the
+interpreter lock may wait long for the processor, and everybody else for the lock: with two busy neighbours on two cores
+others stood still for up to 600 ms behind an idle thread, for 85 ms behind one of niceness 10, and for 30 ms behind one
+like themselves.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.preprocessing import Limits
+from bundle.repository import Bundle
+from service.system import priority
+from service.workers.backoff import Backoff
+
+FAILED = b"-"
+"""An answer begins with this and goes on with the reason, or it is the probabilities, float32 [C]."""
+COMPUTED = b"+"
+
+
+class BystanderFailed(Exception):
+    """No answer; a sentence says why."""
+
+
+class Bystander:
+    """Started with the first picture. For one thread, save `close`."""
+
+    def __init__(self, limits: Limits, step_back: Callable[[int], object] = priority.idle) -> None:
+        self._limits = limits
+        self._step_back = step_back
+        self._lock = threading.Lock()  # between starting and closing
+        self._closed = False
+        self._running: _Running | None = None
+        self._backoff = Backoff()
+        self._not_before = 0.0
+
+    def compute(self, bundle: Bundle, image: bytes) -> npt.NDArray[np.float32]:
+        """The probabilities [C] that a version on the disk gives an encoded picture; however long it takes.
+
+        Raises `BystanderFailed`.
+        """
+        running = self._running or self._start()
+        try:
+            answer = running.ask({"folder": str(bundle.path), "version": bundle.version}, image)
+        except (EOFError, OSError) as exc:
+            self.rest()
+            self._not_before = time.monotonic() + self._backoff.after(running.age_s())
+            raise BystanderFailed("its process ended") from exc
+        if answer[:1] == FAILED:
+            raise BystanderFailed(answer[1:].decode())
+        return np.frombuffer(answer[1:], np.float32)
+
+    def rest(self) -> None:
+        """Give all that it holds back; the next picture starts another process."""
+        if self._running is not None:
+            self._running.end()
+            self._running = None
+
+    def close(self) -> None:
+        """From any thread: whoever waits for an answer is told that there is none, and nothing is started any more."""
+        with self._lock:
+            self._closed = True
+            if self._running is not None:
+                self._running.process.kill()
+
+    def _start(self) -> "_Running":
+        if (wait_s := self._not_before - time.monotonic()) > 0:
+            raise BystanderFailed(f"its process failed; another one starts in {wait_s:.1f} s")
+        with self._lock:
+            if self._closed:
+                raise BystanderFailed("the server is shutting down")
+            try:
+                self._running = _Running.start(self._limits)
+            except OSError as exc:
+                self._not_before = time.monotonic() + self._backoff.after(0.0)
+                raise BystanderFailed(f"the system gives no process ({exc.strerror})") from exc
+        self._step_back(self._running.process.pid)
+        return self._running
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A process and this end of the connection to it."""
+
+    process: "subprocess.Popen[bytes]"
+    connection: Connection
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def start(cls, limits: Limits) -> "_Running":
+        """Raises `OSError`."""
+        connection, end = Pipe()
+        # As `workers.spawned.start`: this process's search path, and nothing from the folder that it happens to be in.
+        command = [sys.executable, "-P", "-m", "service.versions.bystander_process"]
+        arguments = [end.fileno(), limits.max_bytes, limits.max_pixels]
+        with end:
+            process = subprocess.Popen(  # noqa: S603 - a module of ours
+                [*command, *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the server's own is for its banner
+                pass_fds=(end.fileno(),),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+                start_new_session=True,  # Ctrl-C is for the server, which ends it
+            )
+        return cls(process, connection)
+
+    def ask(self, model: dict[str, object], image: bytes) -> bytes:
+        """Raises `EOFError` or `OSError` where the process is gone."""
+        self.connection.send_bytes(json.dumps(model).encode())
+        self.connection.send_bytes(image)
+        return self.connection.recv_bytes()
+
+    def age_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()

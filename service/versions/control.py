@@ -1,0 +1,44 @@
+"""Clients' commands to a running server: a model into service or out of it, by its policy, so that a restart knows."""
+
+import asyncio
+from collections.abc import Callable
+
+from bundle.errors import BundleRefused, ModelNotFound
+from bundle.policy import ServingPolicy, edit_policy
+from service.versions.registry import Registry
+from service.versions.watcher import Watcher
+
+Transition = Callable[[ServingPolicy], ServingPolicy]
+
+
+class PolicyControl:
+    """Each call returns when the registry has followed. Other processes follow at their next look at the folder."""
+
+    def __init__(self, registry: Registry, watcher: Watcher) -> None:
+        self._registry = registry
+        self._watcher = watcher
+
+    async def load(self, name: str) -> None:
+        """Bring the model into service, and look again for newer versions and at refused ones.
+
+        Raises `ModelNotFound`, `PolicyInvalid`, `PolicyNotWritable`, and `BundleRefused` where none of its versions may
+        serve.
+        """
+        await self._follow(name, ServingPolicy.reloaded)
+        if name not in self._registry.routes():
+            raise self._why_not(name)
+
+    async def unload(self, name: str) -> None:
+        """Take the model out of service until it is loaded again. Raises as `load` does, save `BundleRefused`."""
+        await self._follow(name, ServingPolicy.unloaded)
+
+    async def _follow(self, name: str, change: Transition) -> None:
+        await asyncio.to_thread(edit_policy, self._registry.repository.root, name, change)
+        await asyncio.wrap_future(self._watcher.reconcile())
+
+    def _why_not(self, name: str) -> Exception:
+        prefix = f"{name}/"
+        reasons = [f"{which}: {why}" for which, why in self._registry.refused.items() if which.startswith(prefix)]
+        if not reasons:  # deleted meanwhile
+            return ModelNotFound(name, sorted(self._registry.routes()))
+        return BundleRefused(f"no version of '{name}' can serve ({'; '.join(reasons)})")

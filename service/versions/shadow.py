@@ -1,0 +1,138 @@
+"""A version on trial that answers nobody: it gets copies of answered requests, and its answer is compared with theirs.
+
+It delays nobody: it computes in a process of its own, one picture at a time and only while a core is to spare; a copy
+that finds the queue full is dropped and counted.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.repository import Bundle
+from service.classifier import Answer, Request
+from service.versions.bystander import BystanderFailed
+from service.versions.loader import LiveModel
+from service.versions.registry import Registry
+
+log = logging.getLogger(__name__)
+
+Outcome = Literal["agree", "disagree", "failed", "dropped"]
+Tell = Callable[[LiveModel, Outcome, float | None], None]
+"""The shadow, how its copy of a request went, and the largest difference of a probability where it was computed."""
+
+_MOST_COPIES, _MOST_BYTES = 8, 32 * 2**20  # that wait; more would only be older when their turn comes
+_QUIET_S = 60.0  # without copies, its process is sent away
+_LOOK_S = 0.005  # between looks for a core to spare
+
+
+class Computer(Protocol):
+    """`service.versions.bystander.Bystander`."""
+
+    def compute(self, bundle: Bundle, image: bytes) -> npt.NDArray[np.float32]: ...
+
+    def rest(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    shadow: LiveModel
+    image: bytes
+    labels: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]  # [C], the live answer's
+
+
+class Shadow:
+    """`copy` is called from one thread, the event loop's; `tell` from it and from the shadow's own.
+
+    `spare` says whether a core is to spare: what the system lets idle may still count against a container's quota.
+    """
+
+    def __init__(self, registry: Registry, computer: Computer, tell: Tell, spare: Callable[[], bool]) -> None:
+        self._registry = registry
+        self._computer = computer
+        self._tell = tell
+        self._spare = spare
+        self._copies: SimpleQueue[_Copy | None] = SimpleQueue()  # unlike `queue.Queue` it never has the caller wait
+        self._bytes_in = self._bytes_out = 0  # each written by one thread alone
+        self._closed = False
+        self._failed = ("", "")  # the version that last failed
+        self._thread = threading.Thread(target=self._run, name="shadow")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def copy(self, request: Request, answer: Answer) -> None:
+        """Have the shadow of the model that answered, if it has one, compute the same picture some time."""
+        route = self._registry.route(answer.model.name)
+        if route is None or route.shadow is None:
+            return
+        shadow = route.shadowing(request.target.id)
+        if shadow is None or shadow is answer.model:
+            return
+        waiting = self._bytes_in - self._bytes_out
+        if self._copies.qsize() >= _MOST_COPIES or waiting + len(request.image) > _MOST_BYTES:
+            self._tell(shadow, "dropped", None)
+            return
+        self._bytes_in += len(request.image)
+        labels = answer.model.bundle.manifest.labels
+        self._copies.put(_Copy(shadow, request.image, labels, answer.outputs.probabilities[0]))
+
+    def close(self) -> None:
+        """What waits is let go."""
+        self._closed = True
+        self._computer.close()
+        if self._thread.ident is not None:
+            self._copies.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                copy = self._copies.get(timeout=_QUIET_S)
+            except Empty:
+                self._computer.rest()
+                continue
+            if copy is not None:
+                self._bytes_out += len(copy.image)
+                self._await_spare_core()
+                self._compare(copy)
+            del copy  # a shadow that waits holds no model
+        self._computer.rest()
+
+    def _await_spare_core(self) -> None:
+        while not self._closed and not self._spare():
+            time.sleep(_LOOK_S)
+
+    def _compare(self, copy: _Copy) -> None:
+        try:
+            found = self._computer.compute(copy.shadow.bundle, copy.image)
+        except BystanderFailed as exc:
+            self._note_failure(copy.shadow, exc)
+            return
+        labels = copy.shadow.bundle.manifest.labels
+        agree = labels[int(found.argmax())] == copy.labels[int(copy.probabilities.argmax())]
+        difference = _largest_difference(dict(zip(labels, found.tolist(), strict=True)), copy)
+        self._tell(copy.shadow, "agree" if agree else "disagree", difference)
+
+    def _note_failure(self, shadow: LiveModel, error: BystanderFailed) -> None:
+        """The first of a version in words; the others are counted."""
+        if not self._closed and self._failed != shadow.labels:
+            log.warning("the shadow %s/%s failed: %s; further failures are only counted", *shadow.labels, error)
+        self._failed = shadow.labels
+        self._tell(shadow, "failed", None)
+
+
+def _largest_difference(found: dict[str, float], copy: _Copy) -> float:
+    """Over the classes of both: a version may have learned one that the other does not know, which is 0 there."""
+    live = dict(zip(copy.labels, copy.probabilities.tolist(), strict=True))
+    differences: list[float] = [abs(found.get(label, 0.0) - live.get(label, 0.0)) for label in {*found, *live}]
+    return max(differences)

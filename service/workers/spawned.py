@@ -1,0 +1,144 @@
+"""A serving process as its supervisor has it: started afresh, given one order, heard until it ends.
+
+The order goes to the worker's standard input, which then stays open: when it ends, the supervisor is gone. On standard
+output the worker reports, one JSON object a line: what it serves, once; facts, when they change; why it cannot start.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from service.config import Settings
+from service.errors import WorkerFailed
+
+log = logging.getLogger(__name__)
+
+SERVING, FACTS, FAILED = "serving", "facts", "failed"
+"""A report's one key."""
+
+_STARTING = {"live": {"ok": True, "state": "starting"}, "ready": {"ok": False, "state": "starting"}}
+_ENDED = {"live": {"ok": False, "state": "ended"}, "ready": {"ok": False, "state": "ended"}}
+_LONGEST_REPORT = 2**24  # bytes; it has a sentence for each refused version
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker is told: its place among the workers, how to serve, and where to count."""
+
+    slot: int
+    settings: Settings
+    metrics: Path
+
+    def to_json(self) -> str:
+        return json.dumps({"slot": self.slot, "settings": asdict(self.settings), "metrics": self.metrics}, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Order":
+        order = json.loads(text)
+        known = Settings()
+        settings = {
+            field.name: type(getattr(known, field.name))(order["settings"][field.name]) for field in fields(Settings)
+        }
+        return cls(order["slot"], Settings(**settings), Path(order["metrics"]))
+
+
+async def start(order: Order) -> "Worker":
+    """A new process with this one's search path, and nothing of its memory: gRPC does not survive a fork.
+
+    Raises `WorkerFailed` where the system gives none.
+    """
+    # -P: the folder that a user starts the server in may hold a 'service' of the user's own.
+    command = [sys.executable, "-P", "-m", "service.workers.worker"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=_LONGEST_REPORT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the supervisor alone; it lets the workers finish
+        )
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise WorkerFailed(order.slot, f"the system gives no process for worker {order.slot} ({reason})") from exc
+    assert process.stdin is not None
+    process.stdin.write(f"{order.to_json()}\n".encode())
+    return Worker(order.slot, process)
+
+
+class Worker:
+    """`facts` are the last that it reported: 'live' and 'ready', as the operations port has them."""
+
+    def __init__(self, slot: int, process: Process) -> None:
+        self.slot = slot
+        self.pid = process.pid
+        self.facts: dict[str, dict[str, Any]] = _STARTING
+        self._process = process
+        self._started = time.monotonic()
+        self._serving: str | None = None
+        self._failure = ""
+        self._reported = asyncio.Event()
+        self._end = asyncio.create_task(self._listen(), name=f"worker-{slot}")
+
+    async def serving(self) -> str:
+        """What it serves, as the banner has it, once it does. Raises `WorkerFailed`."""
+        await self._reported.wait()
+        if self._serving is None:
+            raise WorkerFailed(self.slot, self._failure)
+        return self._serving
+
+    async def ended(self) -> str:
+        """How it ended, when it has, in words that follow 'worker 0'."""
+        return await asyncio.shield(self._end)
+
+    def age_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def drain(self) -> None:
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            self._process.send_signal(number)
+
+    async def _listen(self) -> str:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self._hear(**json.loads(line))
+        how = ending(await self._process.wait())
+        self.facts = _ENDED
+        self._reported.set()
+        if self._failure:
+            return f"could not start ({self._failure})"
+        self._failure = f"worker {self.slot} {how} before it could serve; the log may say why"
+        return how
+
+    def _hear(
+        self, serving: str | None = None, failed: str = "", facts: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        if facts is not None:
+            self.facts = facts
+            if not facts["live"]["ok"]:
+                log.error("worker %d (process %d) cannot go on: %s", self.slot, self.pid, facts["live"])
+                self.kill()
+        else:
+            self._serving, self._failure = serving, failed
+            self._reported.set()
+
+
+def ending(code: int) -> str:
+    """How a process ended, by the exit code that asyncio gives: negative for a signal."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

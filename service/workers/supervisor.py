@@ -1,0 +1,147 @@
+"""Keeps a number of serving processes alive: a worker that ends is replaced, until all of them are to end.
+
+It knows nothing of gRPC or of models; what a worker is comes from outside, so tests bring their own.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from service.errors import WorkerFailed
+from service.workers.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+_LEEWAY_S = 10.0  # beyond the grace period, for closing what was served; then a worker is killed
+
+T = TypeVar("T")
+
+
+class Worker(Protocol):
+    """`spawned.Worker` says what each of these is."""
+
+    slot: int
+    pid: int
+    facts: dict[str, dict[str, Any]]
+
+    async def serving(self) -> str: ...
+
+    async def ended(self) -> str: ...
+
+    def age_s(self) -> float: ...
+
+    def drain(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Spawn = Callable[[int], Awaitable[Worker]]
+"""A new worker for that slot; `WorkerFailed` where the system gives no process."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Supervisor:
+    """`count` workers. `on_loss` is called with the slot of each that ended unasked, before it is replaced."""
+
+    def __init__(
+        self, count: int, spawn: Spawn, on_loss: Callable[[int], None], grace_s: float, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self._count = count
+        self._spawn = spawn
+        self._on_loss = on_loss
+        self._patience_s = grace_s + _LEEWAY_S
+        self._sleep = sleep
+        self._workers: dict[int, Worker] = {}
+        self._state = "starting"
+
+    async def run(self, announce: Callable[[str], None], stopped: asyncio.Event) -> None:
+        """Until `stopped` is set; `announce` is called with what the workers serve once all of them do.
+
+        Raises `WorkerFailed` with what the first of them says that cannot start.
+        """
+        try:
+            serving = await _unless(stopped, self._start())
+            if serving is not None:
+                self._state = "serving"
+                announce(serving)
+                await _unless(stopped, self._keep_all())
+        finally:
+            await self._stop()
+
+    def live(self) -> dict[str, Any]:
+        """Fails while no worker is up, as when each next one dies at its start."""
+        facts = [worker.facts["live"] for worker in list(self._workers.values())]
+        return self._described("live", self._state != "serving" or any(fact["ok"] for fact in facts))
+
+    def ready(self) -> dict[str, Any]:
+        """One ready worker is enough; what it says holds for the server, beside what each of them says."""
+        facts = [worker.facts["ready"] for worker in list(self._workers.values())]
+        chosen = max(facts, key=lambda fact: bool(fact["ok"]), default={"ok": False})
+        return {**chosen, **self._described("ready", self._state == "serving" and chosen["ok"])}
+
+    def pids(self) -> dict[str, int]:
+        workers = {str(slot): worker.pid for slot, worker in list(self._workers.items())}
+        return {"supervisor": os.getpid(), **workers}
+
+    def _described(self, kind: str, ok: bool) -> dict[str, Any]:
+        workers = {
+            str(slot): {"process": worker.pid, **worker.facts[kind]} for slot, worker in list(self._workers.items())
+        }
+        return {"ok": ok, "state": self._state, "workers": workers}
+
+    async def _start(self) -> str:
+        for slot in range(self._count):
+            self._workers[slot] = await self._spawn(slot)
+        return (await asyncio.gather(*(worker.serving() for worker in self._workers.values())))[0]
+
+    async def _keep_all(self) -> None:
+        await asyncio.gather(*(self._keep(slot) for slot in self._workers))
+
+    async def _keep(self, slot: int) -> None:
+        backoff = Backoff()
+        while True:
+            worker = self._workers[slot]
+            how = await worker.ended()
+            self._on_loss(slot)
+            wait_s = backoff.after(worker.age_s())
+            log.error("worker %d (process %d) %s; replaced in %.1f s", slot, worker.pid, how, wait_s)
+            await self._sleep(wait_s)
+            self._workers[slot] = await self._respawn(slot, backoff)
+
+    async def _respawn(self, slot: int, backoff: Backoff) -> Worker:
+        while True:
+            try:
+                return await self._spawn(slot)
+            except WorkerFailed as exc:
+                wait_s = backoff.after(0.0)
+                log.error("%s; tried again in %.1f s", exc, wait_s)
+                await self._sleep(wait_s)
+
+    async def _stop(self) -> None:
+        """Ask all workers at once to finish what they accepted, and wait for them."""
+        self._state = "draining"
+        for worker in self._workers.values():
+            worker.drain()
+        ends = asyncio.gather(*(worker.ended() for worker in self._workers.values()))
+        try:
+            await asyncio.wait_for(asyncio.shield(ends), self._patience_s)
+        except TimeoutError:
+            log.error("killing the workers that did not end within %.0f s", self._patience_s)
+            for worker in self._workers.values():
+                worker.kill()
+            await ends
+
+
+async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result or error; None, and the work given up, where `stopped` is set before."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(stopped.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait({working})
+    return None

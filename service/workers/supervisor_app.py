@@ -1,0 +1,82 @@
+"""The composition root where several processes serve: one port for all of them, one page of metrics, one supervisor.
+
+gRPC and the models live in the workers alone; here neither is imported.
+"""
+
+import asyncio
+import logging
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter
+
+from service.config import Settings
+from service.http.ops import OpsServer
+from service.system.address import banner, reserve
+from service.system.cores import usable_cores
+from service.workers import shared_metrics
+from service.workers import spawned as workers
+from service.workers.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises `PortUnavailable` and `WorkerFailed`."""
+    with (
+        reserve(settings.host, settings.grpc_port, "--grpc-port") as reserved,
+        shared_metrics.folder() as folder,
+    ):
+        port = int(reserved.getsockname()[1])
+        asyncio.run(_supervise(settings, port, folder))
+
+
+def share(settings: Settings, port: int, cores: int) -> Settings:
+    """What one of the workers gets: the port is common, lanes and queue are divided, rounded up."""
+
+    def part(whole: int) -> int:
+        return math.ceil(whole / settings.workers)
+
+    return replace(
+        settings,
+        grpc_port=port,
+        lanes=part(settings.lanes or cores),
+        decoders=part(settings.decoders or cores),
+        queue_limit=part(settings.queue_limit),
+        queue_bytes=part(settings.queue_bytes),
+    )
+
+
+async def _supervise(settings: Settings, port: int, folder: Path) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    each = share(settings, port, usable_cores())
+
+    async def spawn(slot: int) -> workers.Worker:
+        return await workers.start(workers.Order(slot, each, folder))
+
+    def lost(slot: int) -> None:
+        shared_metrics.leave(folder, slot)
+        restarts.inc()
+
+    supervisor = Supervisor(settings.workers, spawn, lost, settings.grace_s)
+    page = shared_metrics.page(folder, supervisor.pids)
+    restarts = _restarts(page)
+    ops = OpsServer(settings.host, settings.ops_port, page, supervisor.live, supervisor.ready)
+
+    def announce(serving: str) -> None:
+        what = f"{serving}, {settings.workers} workers"
+        print(banner(settings.host, port, ops.port, what), flush=True)  # noqa: T201 - how callers learn the ports
+
+    try:
+        await supervisor.run(announce, stopped)
+    finally:
+        await asyncio.to_thread(ops.close)
+    log.info("stopped")
+
+
+def _restarts(registry: CollectorRegistry) -> Counter:
+    return Counter("anther_worker_restarts", "Workers that ended unasked and were replaced", registry=registry)

@@ -1,0 +1,144 @@
+"""The command `serve`: what its options mean, and how it fails."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from bundle.preprocessing import Limits
+from service import app, logs
+from service.commands import serve as cli
+from service.config import Settings
+from service.workers import supervisor_app
+
+OTHER = {  # a value that is not the default → as text
+    "watch_s": (0.5, "0.5"),
+    "default_model": ("trees", "trees"),
+    "device": ("cpu", "cpu"),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "grpc_port": (9001, "9001"),
+    "ops_port": (0, "0"),
+    "workers": (2, "2"),
+    "lanes": (3, "3"),
+    "decoders": (4, "4"),
+    "max_batch": (16, "16"),
+    "max_wait_ms": (0.5, "0.5"),
+    "gpu_memory_bytes": (10**9, "1000000000"),
+    "queue_limit": (7, "7"),
+    "queue_bytes": (1000, "1000"),
+    "stream_in_flight": (9, "9"),
+    "max_image_bytes": (2000, "2000"),
+    "max_image_pixels": (3000, "3000"),
+    "grace_s": (1.5, "1.5"),
+    "control": (True, "true"),
+    "log_format": ("json", "json"),
+}
+BAD = [
+    ("--watch-s", "-1", "x>=0"),
+    ("--grpc-port", "abc", "integer"),
+    ("--grpc-port", "65536", "0<=x<=65535"),
+    ("--ops-port", "-1", "0<=x<=65535"),
+    ("--device", "tpu", "'auto', 'cpu', 'cuda'"),
+    ("--workers", "0", "1<=x<=256"),
+    ("--lanes", "257", "0<=x<=256"),
+    ("--decoders", "257", "0<=x<=256"),
+    ("--max-batch", "0", "1<=x<=1024"),
+    ("--max-wait-ms", "-1", "0<=x<=10000"),
+    ("--gpu-memory-bytes", "-1", "x>=0"),
+    ("--queue-limit", "0", "x>=1"),
+    ("--queue-bytes", "0", "x>=1"),
+    ("--stream-in-flight", "-1", "0<=x<=10000"),
+    ("--max-image-bytes", "0", "1<=x<=1000000000"),
+    ("--max-image-bytes", "3000000000", "1<=x<=1000000000"),
+    ("--max-image-pixels", "134217729", "1<=x<=134217728"),
+    ("--grace-s", "-1", "x>=0"),
+    ("--log-format", "xml", "'text', 'json'"),
+    ("--models", "no/such/folder", "does not exist"),
+]
+
+
+def variable(option: str) -> str:
+    return "ANTHER_" + option.removeprefix("--").replace("-", "_").upper()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`serve(*args, env=)` gives click's result and the settings that a server would start with."""
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen: list[Settings] = []
+    formats: list[str] = []
+    monkeypatch.setattr(app, "run", lambda settings: seen.append(settings) if settings.workers == 1 else None)
+    monkeypatch.setattr(supervisor_app, "run", lambda settings: seen.append(settings) if settings.workers > 1 else None)
+    monkeypatch.setattr(logs, "configure", formats.append)
+
+    def call(*arguments: str, env: dict[str, str] | None = None) -> tuple[Result, Settings | None]:
+        result = CliRunner(env=env).invoke(cli.serve, arguments)
+        settings = seen.pop() if seen else None
+        assert formats[-1:] == ([settings.log_format] if settings else [])
+        return result, settings
+
+    return call
+
+
+def test_without_options_the_defaults_hold(serve) -> None:
+    result, settings = serve()
+    assert (result.exit_code, settings) == (0, Settings())
+
+
+def test_every_setting_has_an_option() -> None:
+    options = {parameter.name for parameter in cli.serve.params}
+    assert options == {field.name for field in dataclasses.fields(Settings)} == {*OTHER, "models"}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_variable_beats_the_default_and_a_flag_beats_the_variable(serve, name: str) -> None:
+    value, text = OTHER[name]
+    default = getattr(Settings(), name)
+    assert value != default
+    option = "--" + name.replace("_", "-")
+    assert getattr(serve(env={variable(option): text})[1], name) == value
+    assert getattr(serve(option, text)[1], name) == value
+    assert getattr(serve(option, str(default), env={variable(option): text})[1], name) == default
+
+
+def test_the_folder_of_models_follows_the_same_order(serve, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    assert serve(env={"ANTHER_MODELS": "one"})[1].models == Path("one")
+    assert serve("--models", "two", env={"ANTHER_MODELS": "one"})[1].models == Path("two")
+
+
+def test_an_empty_variable_is_none(serve) -> None:
+    """docker compose sets variables that nobody filled in to nothing."""
+    assert serve(env={variable("--" + name): "" for name in OTHER})[1] == Settings()
+
+
+@pytest.mark.parametrize(("option", "value", "expected"), BAD)
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_a_bad_value_names_option_variable_value_and_expectation(serve, option, value, expected, by) -> None:
+    arguments, env = ((option, value), {}) if by == "flag" else ((), {variable(option): value})
+    result, settings = serve(*arguments, env=env)
+    assert (result.exit_code, settings) == (2, None)
+    error = " ".join(result.stderr.split())
+    for part in (option, variable(option), value, expected):
+        assert part in error
+
+
+def test_the_bounds_of_the_options_are_those_of_the_limits() -> None:
+    """A value that the option lets through may not fail later, when lanes are running already."""
+    (pixels,) = (parameter.type for parameter in cli.serve.params if parameter.name == "max_image_pixels")
+    assert isinstance(pixels, click.IntRange)
+    Limits(max_pixels=pixels.max)
+    with pytest.raises(ValueError, match="max_pixels"):
+        Limits(max_pixels=pixels.max + 1)
+
+
+def test_every_option_has_a_help_text_and_shows_its_default() -> None:
+    for parameter in cli.serve.params:
+        assert isinstance(parameter, click.Option)
+        assert parameter.help, parameter.name
+        assert parameter.show_default or parameter.is_flag, parameter.name
+    assert CliRunner().invoke(cli.serve, ["--help"]).exit_code == 0

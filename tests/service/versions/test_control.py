@@ -1,0 +1,123 @@
+"""A client's command is done when its call returns, and a restart remembers it."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid
+from bundle.policy import read_policy
+from bundle.repository import Bundle, Repository
+from service.engines.engine import OnnxEngine, open_on_cpu
+from service.versions.control import PolicyControl
+from service.versions.registry import Registry
+from service.versions.watcher import Watcher
+
+PATIENCE_S = 60
+
+
+class Broken(Exception):
+    """What a runtime raises on a model that it cannot load."""
+
+
+class Opener:
+    """Opens engines, or fails while `broken`."""
+
+    broken = False
+
+    def __call__(self, bundle: Bundle) -> OnnxEngine:
+        if self.broken:
+            raise Broken("no such operator")
+        return open_on_cpu(bundle)
+
+
+@pytest.fixture
+def root(tmp_path: Path, publish_bundle) -> Path:
+    publish_bundle(tmp_path)
+    publish_bundle(tmp_path, "trees")
+    return tmp_path
+
+
+@pytest.fixture
+def opener() -> Opener:
+    return Opener()
+
+
+@pytest.fixture
+def registry(root: Path, opener: Opener) -> Iterator[Registry]:
+    registry = Registry(Repository(root), opener)
+    registry.load_all()
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def command(registry: Registry) -> Iterator[Callable[[str, str], None]]:
+    """`command("unload", "flowers")` returns when it is done. Nobody looks at the folder beside it."""
+    watcher = Watcher(registry, 0)
+    watcher.start()
+    control = PolicyControl(registry, watcher)
+    yield lambda what, name: asyncio.run(asyncio.wait_for(getattr(control, what)(name), PATIENCE_S))
+    watcher.close()
+
+
+def test_an_unloaded_model_is_out_of_service_until_it_is_loaded(registry, command, root) -> None:
+    command("unload", "flowers")
+    assert sorted(registry.routes()) == ["trees"]
+    assert read_policy(root, "flowers").loaded is False
+    command("load", "flowers")
+    assert registry.find("flowers").version == 1
+    assert read_policy(root, "flowers").loaded is True
+
+
+def test_loading_looks_for_newer_versions(registry, command, root, publish_bundle) -> None:
+    publish_bundle(root)
+    command("load", "flowers")
+    assert registry.find("flowers").version == 2
+
+
+def test_loading_tries_refused_versions_again(registry, opener, command, root, publish_bundle) -> None:
+    publish_bundle(root)
+    opener.broken = True
+    command("load", "flowers")
+    assert registry.find("flowers").version == 1
+    opener.broken = False
+    command("load", "flowers")
+    assert registry.find("flowers").version == 2
+
+
+def test_a_model_of_which_no_version_can_serve_is_told_with_every_reason(registry, opener, command, root) -> None:
+    command("unload", "flowers")
+    opener.broken = True
+    with pytest.raises(BundleRefused, match=r"no version of 'flowers' can serve \(flowers/1: .*no such operator"):
+        command("load", "flowers")
+
+
+@pytest.mark.parametrize("what", ["load", "unload"])
+@pytest.mark.parametrize("name", ["weeds", "..", ""])
+def test_an_unknown_model_is_not_found(command, what: str, name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        command(what, name)
+
+
+def test_a_model_that_is_deleted_meanwhile_is_not_found(registry, command, root, monkeypatch) -> None:
+    """Between the edit of its policy and the look at its folder."""
+    shutil.copytree(root / "flowers", root / "weeds")
+    looked = registry.refresh
+
+    def delete_and_look(again: bool = False) -> None:
+        shutil.rmtree(root / "weeds")
+        looked(again)
+
+    monkeypatch.setattr(registry, "refresh", delete_and_look)
+    with pytest.raises(ModelNotFound, match="no model 'weeds'; available: flowers, trees"):
+        command("load", "weeds")
+
+
+def test_a_damaged_policy_is_not_overwritten(registry, command, root) -> None:
+    (root / "flowers" / "serving.json").write_text("{")
+    with pytest.raises(PolicyInvalid):
+        command("unload", "flowers")
+    assert registry.find("flowers").version == 1

@@ -1,0 +1,289 @@
+"""Several processes on one port, as users start and stop them, and as they die."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.config import Settings
+from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+from service.workers import supervisor_app
+
+PATIENCE_S = 60
+SERVE = [sys.executable, "-m", "anther", "serve"]
+
+
+@pytest.fixture
+def pair(start_server):
+    """`pair("--grace-s", "30")` is a server of two workers."""
+    return lambda *options, **more: start_server("--workers", "2", *options, **more)
+
+
+def pids(fetch, server: Any) -> list[int]:
+    return [worker["process"] for worker in fetch(f"{server.operations}/readyz")[1]["workers"].values()]
+
+
+def total(operations: str, name: str, **labels: str) -> float:
+    """The sum of the samples with these labels."""
+    with urllib.request.urlopen(f"{operations}/metrics", timeout=PATIENCE_S) as scraped:
+        text = scraped.read().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+@contextlib.contextmanager
+def connected(target: str, count: int) -> Iterator[list[ImageClassifierStub]]:
+    """Over as many connections, which the system spreads over the workers."""
+    with contextlib.ExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [stack.enter_context(grpc.insecure_channel(target, options=options)) for _ in range(count)]
+        yield [ImageClassifierStub(channel) for channel in channels]
+
+
+def classify(stub: ImageClassifierStub, picture: bytes) -> str:
+    response = stub.Classify(pb.ClassifyRequest(image=picture), timeout=PATIENCE_S, wait_for_ready=True)
+    return str(response.predictions[0].label)
+
+
+def gone(pid: int) -> bool:
+    """Nothing runs under that id; what has ended may still wait for its new parent to notice."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+# Serving
+
+
+def test_both_workers_answer_and_one_operations_port_speaks_for_both(pair, pictures, fetch) -> None:
+    server = pair()
+    with connected(server.target, 32) as stubs:
+        for stub in stubs:
+            assert classify(stub, pictures["roses"]) == "roses"
+        port = int(server.target.rpartition(":")[2])
+        for pid in pids(fetch, server):
+            connections = psutil.Process(pid).net_connections("tcp")
+            assert any(each.laddr[1] == port and each.status == psutil.CONN_ESTABLISHED for each in connections)
+    assert total(server.operations, "anther_requests_total", code="OK") == 32
+    assert total(server.operations, "anther_predictions_total", label="roses") == 32
+    assert total(server.operations, "anther_request_duration_seconds_count") == 32
+    assert total(server.operations, "anther_model_ready") == 1
+    status, ready = fetch(f"{server.operations}/readyz")
+    assert (status, ready["state"], ready["models"], ready["refused"]) == (200, "serving", {"flowers": 1}, {})
+    assert {worker["state"] for worker in ready["workers"].values()} == {"serving"}
+    status, live = fetch(f"{server.operations}/livez")
+    assert (status, live["ok"], list(live["workers"])) == (200, True, ["0", "1"])
+    assert server.stop() == 0
+
+
+def test_a_killed_worker_is_replaced_and_counted_and_no_number_goes_back(pair, pictures, fetch, eventually) -> None:
+    server = pair()
+    first, second = pids(fetch, server)
+    with connected(server.target, 16) as stubs:
+        for stub in stubs:
+            classify(stub, pictures["daisy"])
+    assert total(server.operations, "anther_requests_total", code="OK") == 16
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: total(server.operations, "anther_worker_restarts_total") == 1)
+    assert total(server.operations, "anther_requests_total", code="OK") == 16
+    assert fetch(f"{server.operations}/readyz")[0] == 200
+    eventually(lambda: all(w["ok"] for w in fetch(f"{server.operations}/readyz")[1]["workers"].values()))
+    replacement, survivor = pids(fetch, server)
+    assert (replacement != first, survivor) == (True, second)
+    with connected(server.target, 16) as stubs:
+        for stub in stubs:
+            classify(stub, pictures["daisy"])
+    assert total(server.operations, "anther_requests_total", code="OK") == 32
+    assert total(server.operations, "anther_model_ready") == 1
+    assert server.stop() == 0
+    assert f"worker 0 (process {first}) was killed by SIGKILL; replaced in" in server.errors.read_text()
+
+
+def test_callers_that_retry_see_nothing_of_a_workers_death(pair, pictures, fetch, eventually) -> None:
+    server = pair()
+    enough, counts = threading.Event(), [0] * 8
+    errors: list[str] = []
+
+    def ask(index: int) -> None:
+        with connected(server.target, 1) as (stub,):
+            while not enough.is_set():
+                try:
+                    assert classify(stub, pictures["tulips"]) == "tulips"
+                    counts[index] += 1
+                except grpc.RpcError as error:
+                    errors.append(error.code().name)
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(counts))]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: min(counts) > 3)
+    os.kill(pids(fetch, server)[1], signal.SIGKILL)
+    eventually(lambda: total(server.operations, "anther_worker_restarts_total") == 1)
+    eventually(lambda: all(w["ok"] for w in fetch(f"{server.operations}/readyz")[1]["workers"].values()))
+    before = list(counts)
+    eventually(lambda: all(now > then for now, then in zip(counts, before, strict=True)))
+    enough.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert set(errors) <= {"UNAVAILABLE"}
+    assert len(errors) <= len(counts)
+
+
+# Stopping
+
+
+def to_the_supervisor(server: Any, workers: list[int]) -> None:
+    server.process.send_signal(signal.SIGTERM)
+
+
+def to_all_of_them(server: Any, workers: list[int]) -> None:
+    """As service managers do, and Ctrl-C with all that is in the terminal's group."""
+    server.process.send_signal(signal.SIGINT)
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)
+
+
+@pytest.mark.parametrize("send", [to_the_supervisor, to_all_of_them])
+def test_a_signal_under_load_loses_no_answer(pair, pictures, fetch, callers, send) -> None:
+    server = pair("--grace-s", "30")
+    processes = pids(fetch, server)
+    asking = callers(server.target, pictures["daisy"])
+    send(server, processes)
+    assert server.process.wait(PATIENCE_S) == 0
+    ends = asking.finish()
+    assert ends.keys() == {"OK", "UNAVAILABLE"}
+    assert ends["UNAVAILABLE"] == callers.COUNT
+    log = server.errors.read_text()
+    assert "Traceback" not in log
+    assert "replaced" not in log
+    assert log.endswith("service.workers.supervisor_app: stopped\n")
+    assert all(gone(pid) for pid in processes)
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(pair, fetch, pictures, eventually) -> None:
+    """Nobody else would end them, or give back the port and the memory of the metrics."""
+    server = pair()
+    processes = pids(fetch, server)
+    maps = [Path(found.path) for pid in processes for found in psutil.Process(pid).memory_maps()]
+    folders = {path.parent for path in maps if path.suffix == ".db"}
+    assert [folder.is_dir() for folder in folders] == [True]
+    server.process.kill()
+    eventually(lambda: all(gone(pid) for pid in processes))
+    assert not any(folder.exists() for folder in folders)
+    assert "Traceback" not in server.errors.read_text()
+
+
+# Starting
+
+
+def failed_start(*options: str) -> tuple[int, str, list[str]]:
+    command = [*SERVE, "--ops-port", "0", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    return done.returncode, done.stdout, [line for line in done.stderr.splitlines() if " INFO " not in line]
+
+
+def test_workers_that_cannot_start_are_one_line_and_exit_code_1(tmp_path) -> None:
+    code, out, (line,) = failed_start("--models", str(tmp_path), "--grpc-port", "0", "--workers", "2")
+    assert (code, out) == (1, "")
+    assert line.startswith(f"anther: no model in {tmp_path} can serve (there is none); train one with")
+
+
+@pytest.mark.parametrize(("first", "others"), [("1", ["2"]), ("2", ["1", "2"])])
+def test_a_port_that_another_server_has_is_refused(start_server, models, first: str, others: list[str]) -> None:
+    """SO_REUSEPORT would let the second one take half of the first one's requests."""
+    port = start_server("--workers", first).target.rpartition(":")[2]
+    for count in others:
+        code, _, (line,) = failed_start("--models", str(models), "--grpc-port", port, "--workers", count)
+        assert code == 1
+        assert line.startswith(f"anther: cannot listen on 127.0.0.1:{port} (Address already in use); ")
+        assert "--grpc-port" in line
+
+
+def test_the_operations_port_is_refused_when_taken(models) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, (line,) = failed_start(
+            "--models", str(models), "--grpc-port", "0", "--ops-port", str(port), "--workers", "2"
+        )
+    assert code == 1
+    assert line.startswith(f"anther: cannot listen on 127.0.0.1:{port} (Address already in use); ")
+
+
+def test_a_folder_named_service_where_it_starts_is_none_of_its_business(tmp_path) -> None:
+    """The console script looks for no modules in the current folder, and its workers must not either."""
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    script = "import sys; sys.path.remove(''); import anther; anther.main()"
+    options = ["--workers", "2", "--models", str(tmp_path), "--grpc-port", "0", "--ops-port", "0"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "serve", *options],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert "anther: no model in" in done.stderr
+    assert "the wrong one" not in done.stderr
+
+
+# The whole composition, in this process
+
+
+def test_it_serves_with_workers_until_a_signal(models, pictures, fetch, capfd, eventually) -> None:
+    settings = Settings(models=models, grpc_port=0, ops_port=0, workers=2, grace_s=PATIENCE_S)
+    out: list[str] = []
+    told = re.compile(
+        r"Anther is ready: gRPC (\S+), operations (http://\S+), flowers/1 on CPUExecutionProvider, 2 workers\n"
+    )
+
+    def announced() -> re.Match[str] | None:
+        out.append(capfd.readouterr().out)
+        return told.fullmatch("".join(out))
+
+    def visit() -> tuple[str, int]:
+        try:
+            eventually(lambda: announced() is not None)
+            target, operations = told.fullmatch("".join(out)).groups()
+            with connected(target, 1) as (stub,):
+                label = classify(stub, pictures["daisy"])
+            status, ready = fetch(f"{operations}/readyz")
+            os.kill(ready["workers"]["1"]["process"], signal.SIGKILL)
+            eventually(lambda: total(operations, "anther_worker_restarts_total") == 1)
+            return label, status
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as pool:
+        visitor = pool.submit(visit)
+        supervisor_app.run(settings)
+        assert visitor.result(PATIENCE_S) == ("daisy", 200)
+
+
+@pytest.mark.parametrize(
+    ("workers", "lanes", "cores", "expected"),
+    [(2, 0, 2, 1), (2, 0, 8, 4), (2, 0, 3, 2), (4, 0, 2, 1), (2, 8, 2, 4), (2, 1, 8, 1)],
+)
+def test_lanes_are_divided_among_the_workers(workers: int, lanes: int, cores: int, expected: int) -> None:
+    assert supervisor_app.share(Settings(workers=workers, lanes=lanes), 1, cores).lanes == expected
+
+
+def test_the_queue_is_divided_and_the_port_is_common() -> None:
+    each = supervisor_app.share(Settings(workers=3, queue_limit=128, queue_bytes=300, grpc_port=0), 8001, 4)
+    assert (each.grpc_port, each.queue_limit, each.queue_bytes, each.workers) == (8001, 43, 100, 3)

@@ -1,0 +1,167 @@
+"""The worker's side of its pipes: one order in, reports out, and an end when the supervisor has ended."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+from prometheus_client import values
+
+from service import logs
+from service.client.client import Client
+from service.config import Settings
+from service.system.address import reserve
+from service.workers import shared_metrics, worker
+from service.workers.spawned import Order
+
+PATIENCE_S = 60
+
+
+@dataclass
+class Supervisor:
+    """The other ends of a worker's standard input and output, and everything that it was told."""
+
+    orders: TextIO
+    reports: TextIO
+    start: Callable[[], None]
+    """`worker.main`, in this process."""
+    heard: list[dict[str, Any]] = field(default_factory=list)
+
+    def give(self, order: Order) -> None:
+        self.orders.write(f"{order.to_json()}\n")
+        self.orders.flush()
+
+    def hear(self, kind: str) -> Any:
+        """The next report of that kind."""
+        report: dict[str, Any] = {}
+        while kind not in report:
+            report = json.loads(self.reports.readline())
+            self.heard.append(report)
+        return report[kind]
+
+
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Supervisor]:
+    """This process is a worker; afterwards it counts for itself again."""
+    (stdin, orders), (reports, stdout) = os.pipe(), os.pipe()
+    files = {"stdin": os.fdopen(stdin), "stdout": os.fdopen(stdout, "w"), "stderr": (tmp_path / "stderr").open("w")}
+
+    def start() -> None:
+        for name, file in files.items():
+            monkeypatch.setattr(sys, name, file)
+        worker.main()
+
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    monkeypatch.setattr(logs, "configure", lambda log_format: None)
+    with os.fdopen(orders, "w") as to_worker, os.fdopen(reports) as from_worker:
+        yield Supervisor(to_worker, from_worker, start)
+    for file in files.values():
+        file.close()
+
+
+@pytest.fixture
+def order(models: Path) -> Iterator[Order]:
+    with reserve("127.0.0.1", 0, "--grpc-port") as reserved, shared_metrics.folder() as folder:
+        port = reserved.getsockname()[1]
+        yield Order(0, Settings(models=models, grpc_port=port, workers=2, lanes=1, grace_s=PATIENCE_S), folder)
+
+
+def meanwhile(act: Callable[[], Any], supervisor: Supervisor) -> Any:
+    """What `act` gives while this thread is the worker's main one."""
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        supervisor.start()
+        return acting.result(PATIENCE_S)
+
+
+def test_it_serves_as_ordered_and_reports_before_anyone_is_told(supervisor: Supervisor, order: Order, pictures) -> None:
+    def act() -> str:
+        try:
+            supervisor.give(order)
+            assert supervisor.hear("serving") == "flowers/1 on CPUExecutionProvider"
+            with Client(f"127.0.0.1:{order.settings.grpc_port}") as client:
+                return client.classify(pictures["roses"]).predictions[0].label
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert meanwhile(act, supervisor) == "roses"
+    first, second = supervisor.heard
+    assert (first["facts"]["live"]["ok"], first["facts"]["ready"]["ok"]) == (True, True)
+    assert list(second) == ["serving"]
+    assert {"counter_0.db", "histogram_0.db", "gauge_livesum_0.db"} <= {file.name for file in order.metrics.iterdir()}
+
+
+def test_it_tells_news_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that reads nothing for a while must not find a full pipe, which would hold up the worker."""
+    monkeypatch.setattr(worker, "_LOOK_S", 0)
+    states = iter(["serving", "serving", "serving", "draining", "draining", "serving"])
+    told: list[Any] = []
+
+    class App:
+        def facts(self) -> str:
+            return next(states)
+
+    class Wire:
+        def report(self, kind: str, what: Any) -> None:
+            told.append((kind, what))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        asyncio.run(worker._look(App(), Wire()))  # type: ignore[arg-type]
+    assert told == [("facts", "draining"), ("facts", "serving")]
+
+
+def test_the_end_of_standard_input_ends_it_and_the_folder(supervisor: Supervisor, order: Order) -> None:
+    def act() -> None:
+        supervisor.give(order)
+        supervisor.hear("serving")
+        supervisor.orders.write("no order\n")
+        supervisor.orders.flush()
+        supervisor.reports.close()
+        supervisor.orders.close()
+
+    meanwhile(act, supervisor)
+    assert not order.metrics.exists()
+
+
+def test_a_report_to_nobody_is_no_error() -> None:
+    """It comes between the supervisor's end and the moment when this is noticed."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    worker.Wire(reads, writes).report("facts", {})
+    os.close(writes)
+
+
+def test_without_an_order_it_does_nothing(supervisor: Supervisor) -> None:
+    supervisor.orders.close()
+    supervisor.start()
+    assert supervisor.heard == []
+
+
+def test_why_it_cannot_start_is_its_report(supervisor: Supervisor, order: Order, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    supervisor.give(replace(order, settings=replace(order.settings, models=tmp_path / "models")))
+    with pytest.raises(SystemExit) as end:
+        supervisor.start()
+    assert end.value.code == 1
+    assert supervisor.hear("failed").startswith(f"no model in {tmp_path / 'models'} can serve")
+    assert order.metrics.exists()
+
+
+def test_what_a_library_prints_is_no_report(supervisor: Supervisor, order: Order, tmp_path: Path) -> None:
+    def act() -> None:
+        supervisor.give(order)
+        supervisor.hear("serving")
+        os.write(sys.stdout.fileno(), b"printed by C code\n")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    meanwhile(act, supervisor)
+    assert "printed by C code\n" in (tmp_path / "stderr").read_text()
+    assert not any("printed" in str(report) for report in supervisor.heard)
