@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import signal
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +59,13 @@ class MakePicture(Protocol):
     def __call__(
         self, colour: tuple[int, int, int], size: tuple[int, int] = (60, 40), format_name: str = "PNG"
     ) -> bytes: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sigint_is_not_ignored() -> None:
+    """Who starts the tests in the background of a script has them ignore Ctrl-C, and every process that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

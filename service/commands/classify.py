@@ -163,7 +163,7 @@ def _hint(journal: "Journal") -> Iterator[None]:
     try:
         yield
     except (CallFailed, KeyboardInterrupt):
-        click.echo(f"{len(journal):,} photos are in {journal.path}; the same command goes on from there", err=True)
+        click.echo(f"the answers so far are in {journal.path}; the same command goes on from there", err=True)
         raise
 
 

@@ -3,7 +3,7 @@
 It looks when the folder has changed, which it sees by stat alone, and when it is told to. ONNX Runtime 1.31.1 does not
 hold the interpreter lock while it creates a session (60 ms for MobileNetV2; the longest gap that another thread saw was
 the lock's own 5 to 15 ms), so a thread is enough. It rests between the steps of loading: at normal priority and with
-rests p99 rose by a fifth while a version came in, without them by three quarters.
+rests p99 rose by a quarter while a version came in, without them by three quarters.
 """
 
 import logging

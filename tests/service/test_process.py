@@ -98,7 +98,7 @@ def test_a_corrupt_newest_version_is_passed_over_and_reported(
     assert "model.onnx: SHA-256" in ready["refused"]["flowers/2"]
     with urllib.request.urlopen(f"{server.operations}/metrics", timeout=PATIENCE_S) as scraped:
         assert b'anther_model_ready{model="flowers",version="2"} 0.0' in scraped.read()
-    assert "ERROR   service.versions.registry: refused flowers/2:" in server.errors.read_text()
+    assert "ERROR   service.versions.reconcile: refused flowers/2:" in server.errors.read_text()
 
 
 def test_readiness_comes_after_the_start(start_server, models, fetch) -> None:

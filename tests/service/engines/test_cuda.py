@@ -14,7 +14,6 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.service.test_pinned import FakeCudart
 
 from bundle.repository import Bundle, Repository, open_bundle
 from service.engines import cuda as cuda_engine
@@ -23,6 +22,7 @@ from service.engines.cuda import CudaEngine, CudaOptions, batch_sizes_up_to, ope
 from service.engines.engine import OnnxEngine
 from service.engines.runtime import CPU, CUDA, open_session
 from service.errors import DeviceUnavailable
+from tests.service.engines.test_pinned import FakeCudart
 
 CROP = 32
 SIZES = CudaOptions(batch_sizes=(1, 2, 4))
