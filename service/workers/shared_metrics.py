@@ -13,9 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector, values
+from prometheus_client import (
+    CollectorRegistry,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # as in `service.metrics`
 
 # A mapped page of a file on a disk is now and then locked while it is written back, and every request with it.
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its own and is its user's alone
