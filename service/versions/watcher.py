@@ -79,18 +79,12 @@ class Watcher:
             item = self._next()
             if isinstance(item, _Stop):
                 return
-            worked = self._handle(item)
+            worked = self._poll() if item is None else True
+            if isinstance(item, Future):
+                self._answer(item)
             del item  # an engine's last reference: here the time that freeing takes delays no request
             if worked:
                 memory.give_back()
-
-    def _handle(self, item: "Future[None] | Engine | None") -> bool:
-        """False where nothing has come or gone."""
-        if item is None:
-            return self._poll()
-        if isinstance(item, Future):
-            self._answer(item)
-        return True
 
     def _next(self) -> "Future[None] | Engine | _Stop | None":
         """None when it is time to look."""
@@ -109,9 +103,10 @@ class Watcher:
             done.set_result(None)
         except Exception as exc:
             done.set_exception(exc)
-            del done  # the error's trace holds this frame, which must not hold the error
+            del done  # the error's trace holds this frame, and those below it, which must not hold the error
 
     def _poll(self) -> bool:
+        """Whether anything has come or gone."""
         before = self._seen
         try:
             found = fingerprint.of_repository(self._registry.repository)
