@@ -23,7 +23,7 @@ import numpy.typing as npt
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle
 from service.system import priority
-from service.workers.backoff import Backoff
+from service.system.backoff import Backoff
 
 FAILED = b"-"
 """An answer begins with this and goes on with the reason, or it is the probabilities, float32 [C]."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from service.errors import WorkerFailed
-from service.workers.backoff import Backoff
+from service.system.backoff import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.workers.backoff import Backoff
+from service.system.backoff import Backoff
 
 
 def test_what_held_is_tried_again_at_once() -> None:
