@@ -81,13 +81,19 @@ def require_h2load() -> None:
         sys.exit("h2load is missing; install Debian's nghttp2-client")
 
 
+def h2load(call: Call, folder: Path, log: Path) -> list[str]:
+    """The command but for its timing and address; `folder` gets the frame that it posts."""
+    frame = folder / "frame"
+    frame.write_bytes(b"\0" + struct.pack(">I", len(call.message)) + call.message)
+    return ["h2load", "--threads=1", f"--data={frame}", f"--log-file={log}", *_HEADERS]
+
+
 def _run(server: Server, call: Call, options: list[str], per_s: float | None) -> Load:
     """Every request must have been answered OK, or the figures mean nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        frame, log = Path(folder) / "frame", Path(folder) / "log"
-        frame.write_bytes(b"\0" + struct.pack(">I", len(call.message)) + call.message)
+        log = Path(folder) / "log"
         before, spent, started = _answered(server, call), _children_cpu(), time.monotonic()
-        command = ["h2load", "--threads=1", f"--data={frame}", f"--log-file={log}", *_HEADERS, *options]
+        command = [*h2load(call, Path(folder), log), *options]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         cpu = (_children_cpu() - spent) / (time.monotonic() - started) / usable_cores()
         lines = [line.split() for line in log.read_text().splitlines()]

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -22,11 +21,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.load import require_h2load
+from benchmarks.load import classify, h2load, require_h2load
 from benchmarks.subject import Server, photo_option, serving
 from benchmarks.vitals import read_vitals
 from bundle.repository import Repository
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.system.cores import usable_cores
 
 _PORT = 18011
@@ -34,7 +32,6 @@ _WATCH_S = 0.1  # so that nearly all of what is measured as a reload is one
 _SETTLE_S = 0.1  # after the switch: the old version is freed
 _LONGEST_RELOAD_S = 20.0
 _LONGEST_LOAD_S = 3600  # it is ended when all is measured
-_METHOD = "anther.v1.ImageClassifier/Classify"
 
 
 Span = tuple[float, float]
@@ -153,14 +150,9 @@ def _reload(server: Server, root: Path, model: str, source: Path) -> Span:
 
 
 def _start_load(server: Server, photo: Path, root: Path, callers: int) -> "subprocess.Popen[bytes]":
-    request = pb.ClassifyRequest(image=photo.read_bytes()).SerializeToString()
-    frame = root / "frame"
-    frame.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
-    command = [
-        "h2load", "--threads=1", f"--clients={callers}", "--max-concurrent-streams=1", f"--duration={_LONGEST_LOAD_S}",
-        f"--data={frame}", f"--log-file={root / 'log'}", "--header=content-type: application/grpc",
-        "--header=te: trailers", f"http://{server.target}/{_METHOD}",
-    ]  # fmt: skip
+    call = classify(photo)
+    timing = [f"--clients={callers}", "--max-concurrent-streams=1", f"--duration={_LONGEST_LOAD_S}", call.url(server)]
+    command = [*h2load(call, root, root / "log"), *timing]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
