@@ -39,6 +39,10 @@ class Change:
     refused: Mapping[int, str]  # failed their checks this time: version → why
     cleared: tuple[int, ...]  # were refused earlier, and are good or gone now
 
+    @property
+    def happened(self) -> bool:
+        return bool(self.loaded or self.retired or self.refused or self.cleared)
+
 
 class Keeper:
     """Keeps one model in service."""

@@ -64,17 +64,18 @@ class Registry:
         if self.default and self.default not in (*self._routes, *unloaded):
             raise ModelNotFound(self.default, list(self._routes))
 
-    def refresh(self, again: bool = False) -> None:
+    def refresh(self, again: bool = False) -> bool:
         """Look at every model's folder, load what is missing, switch, retire the rest; one caller at a time.
 
-        `again` tries refused versions once more although their files have not changed. Raises what is no fault of a
-        bundle, such as an unreadable folder of models; what serves then goes on to serve.
+        `again` tries refused versions once more although their files have not changed. Returns whether anything is other
+        than before. Raises what is no fault of a bundle, such as an unreadable folder of models; what serves then goes
+        on to serve.
         """
         with self._turn:
             if self._keepers:
                 self.repository.root.stat()  # a share that is not mounted must not take every model away
-            for name in sorted({*self.repository.models(), *self._keepers}):
-                self._look(name, again)
+            names = sorted({*self.repository.models(), *self._keepers})
+            return any([self._look(name, again) for name in names])
 
     def live(self) -> list[LiveModel]:
         """Every version that answers requests, by name and number: stable, canary, and those asked for by number."""
@@ -112,11 +113,12 @@ class Registry:
             for model in route.models():
                 model.engine.close()
 
-    def _look(self, name: str, again: bool) -> None:
+    def _look(self, name: str, again: bool) -> bool:
         keeper = self._keepers.get(name)
         if keeper is None:
             load = partial(loader.load, self.repository, self.open_engine, pause=self._pause)
             keeper = self._keepers[name] = Keeper(name, self.repository, load)
+        asked = (keeper.policy, keeper.policy_error)
         change = keeper.look(again)
         self._switch(name, keeper.route)
         if keeper.route is None and keeper.gone:
@@ -127,6 +129,7 @@ class Registry:
             weakref.finalize(model, self.dispose, model.engine).atexit = False
         for tell in self.on_change:
             tell(change)
+        return change.happened or asked != (keeper.policy, keeper.policy_error)
 
     def _pause(self) -> None:
         self.pause()

@@ -106,17 +106,22 @@ class Watcher:
             del done  # the error's trace holds this frame, and those below it, which must not hold the error
 
     def _poll(self) -> bool:
-        """Whether anything has come or gone."""
-        before = self._seen
+        """Whether anything has come or gone.
+
+        A refresh may find what is younger than the fingerprint and gone before the next one, which is then equal; so
+        there are refreshes until one finds nothing.
+        """
+        changed = False
         try:
             found = fingerprint.of_repository(self._registry.repository)
-            if found != before:
-                self._registry.refresh()
-            self._seen, self._wait_s, self._failure = found, self._interval_s, ""
+            if found != self._seen:
+                changed = self._registry.refresh()
+                self._seen = None if changed else found
+            self._wait_s, self._failure = self._interval_s, ""
         except Exception as exc:  # whatever it is, the models in service go on
             self._note(exc)
         self._due = time.monotonic() + self._wait_s
-        return self._seen != before
+        return changed
 
     def _note(self, error: Exception) -> None:
         """Once, not at every attempt; and the attempts become rarer."""

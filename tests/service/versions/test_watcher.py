@@ -111,6 +111,25 @@ def test_a_bad_version_is_not_tried_at_every_look(registry, opener, watch, publi
     assert opener.opened == 2, "the first version and the trees: of the bad one no engine was ever opened"
 
 
+def test_what_came_and_went_during_a_look_leaves_nothing_behind(registry, watch, eventually, root, monkeypatch) -> None:
+    """The folder is then what it was before that look, so by its state alone nothing would call for another."""
+    refresh, seen = registry.refresh, []
+
+    def crossed_by_a_short_life(again: bool = False) -> bool:
+        if not seen:
+            (root / "flowers" / "2").mkdir()
+        changed = refresh(again)
+        if not seen:
+            seen.append(dict(registry.refused))
+            (root / "flowers" / "2").rmdir()
+        return changed
+
+    monkeypatch.setattr(registry, "refresh", crossed_by_a_short_life)
+    watch(0.001)
+    eventually(lambda: seen and not registry.refused)
+    assert list(seen[0]) == ["flowers/2"]
+
+
 def test_requests_are_answered_while_a_version_is_loaded(registry, opener, watch, publish_bundle, root) -> None:
     watcher = watch(0)
     publish_bundle(root)
