@@ -3,6 +3,7 @@
 A Python load generator on the same cores takes so much that it measures itself.
 """
 
+import itertools
 import random
 import re
 import resource
@@ -65,15 +66,23 @@ def repeated(server: Server, call: Call, count: int, seconds: int) -> Load:
 
 def arrivals(server: Server, photo: Path, per_s: float, seconds: int) -> Load:
     """Requests that arrive at random moments (a Poisson process), whether or not earlier ones are answered."""
-    call = classify(photo)
-    chance, at, lines = random.Random(0), 0.0, []
-    while (at := at + chance.expovariate(per_s)) < seconds:
-        lines.append(f"{at * 1000:.3f}\t{call.url(server)}")
+    chance = random.Random(0)
+    return _scheduled(server, photo, [chance.expovariate(per_s) for _ in range(round(per_s * seconds))])
+
+
+def paced(server: Server, photo: Path, per_s: float, seconds: int) -> Load:
+    """Requests at a constant rate, as wrk2, ghz and k6 send them, whether or not earlier ones are answered."""
+    return _scheduled(server, photo, [1 / per_s] * round(per_s * seconds))
+
+
+def _scheduled(server: Server, photo: Path, gaps_s: list[float]) -> Load:
+    """A request after each gap."""
+    call, moments = classify(photo), list(itertools.accumulate(gaps_s))
     with tempfile.NamedTemporaryFile("w", suffix=".tsv") as script:
-        script.write("\n".join(lines) + "\n")
+        script.writelines(f"{at * 1000:.3f}\t{call.url(server)}\n" for at in moments)
         script.flush()
         timing = ["--clients=1", "--max-concurrent-streams=1000", f"--timing-script-file={script.name}"]
-        return _run(server, call, timing, len(lines) / seconds)
+        return _run(server, call, timing, len(moments) / moments[-1])
 
 
 def require_h2load() -> None:
