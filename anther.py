@@ -21,10 +21,10 @@ _COMMANDS = {  # in the order of the help
     "serve": "service.commands.serve",
     "models": "service.commands.models",
     "classify": "service.commands.classify",
-    "retrain": "training.cli",
-    "train": "training.cli",
-    "evaluate": "training.cli",
-    "export": "training.cli",
+    "retrain": "training.commands.retrain",
+    "train": "training.commands.train",
+    "evaluate": "training.commands.evaluate",
+    "export": "training.commands.export",
 }
 _EXTRAS = {  # top-level module → the extra that brings it
     "onnxruntime": "cpu",

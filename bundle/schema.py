@@ -1,4 +1,7 @@
-"""JSON to frozen dataclasses and back, with errors that name the field, its value and what was expected."""
+"""JSON to frozen dataclasses and back, with errors that name the field, its value and what was expected.
+
+A field marked `ADDED` may be missing: that is how a record grows and old ones stay readable.
+"""
 
 import collections
 import dataclasses
@@ -12,6 +15,7 @@ from bundle.errors import ManifestInvalid
 
 T = TypeVar("T")
 
+ADDED = {"added": True}  # metadata of a field that older records lack; it must have a default
 WHOLE = "manifest.json"  # the field under which a document as a whole is refused
 
 
@@ -51,10 +55,10 @@ def _read_dataclass(kind: Any, value: Any, field: str) -> Any:
     for key in value:
         if key not in hints:
             raise ManifestInvalid(prefix + key, value[key], f"one of the fields {', '.join(hints)}")
-    for key in hints:
-        if key not in value:
-            raise ManifestInvalid(prefix + key, None, "a value: the field is missing")
-    found = {key: _read(hint, value[key], prefix + key) for key, hint in hints.items()}
+    for setting in dataclasses.fields(kind):
+        if setting.name not in value and not setting.metadata.get("added"):
+            raise ManifestInvalid(prefix + setting.name, None, "a value: the field is missing")
+    found = {key: _read(hint, value[key], prefix + key) for key, hint in hints.items() if key in value}
     try:
         return kind(**found)
     except ValueError as exc:

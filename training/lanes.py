@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from bundle.preprocessing import Preprocessing
-from training import device as device_module
-from training.augment import normalized
 from training.config import Machine
-from training.data import Photo, read_photo
+from training.dataset.data import Photo, read_photo
+from training.learning import device as device_module
+from training.learning.augment import normalized
 from training.progress import Reporter
 
 Pixels = npt.NDArray[np.uint8]

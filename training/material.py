@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from bundle.preprocessing import Preprocessing
-from training.backbones import Classifier
-from training.data import Photo
+from training.dataset.data import Photo
+from training.dataset.split import Part, Split
 from training.lanes import Answers, Lanes, answer_all, torch_infer
+from training.networks.backbones import Classifier
 from training.progress import Reporter
-from training.split import Part, Split
 
 
 @dataclass(frozen=True)

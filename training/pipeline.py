@@ -12,15 +12,21 @@ import torch
 from bundle.manifest import Precision
 from bundle.preprocessing import Preprocessing
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle
-from training import bundling, data, device, evaluate, lanes, run, split, strategies, weights
-from training.backbones import Classifier
-from training.calibrate import calibrate, reference, softmax
+from training import lanes, run
 from training.config import Machine, Recipe
+from training.dataset import data, split
 from training.errors import NothingToEvaluate, RunUnusable
-from training.evaluate import Evaluation
+from training.evaluation import evaluate
+from training.evaluation.calibrate import calibrate, reference, softmax
+from training.evaluation.evaluate import Evaluation
+from training.exporting import bundling
+from training.learning import device
 from training.material import Material
+from training.networks import weights
+from training.networks.backbones import Classifier
 from training.progress import Reporter, timed
 from training.run import Calibrated, Run
+from training.transfer import strategies
 
 
 @dataclass(frozen=True)

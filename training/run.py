@@ -12,10 +12,10 @@ from bundle import schema
 from bundle.errors import ManifestInvalid
 from bundle.manifest import Calibration, Reference, valid_name
 from training.config import Recipe, Scalar
+from training.dataset.split import Split
 from training.errors import RecipeInvalid, RunUnusable
-from training.evaluate import Evaluation
+from training.evaluation.evaluate import Evaluation
 from training.files import write_atomic, write_json
-from training.split import Split
 
 T = TypeVar("T")
 

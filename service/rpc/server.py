@@ -30,7 +30,7 @@ from service.versions.reconcile import Change
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
-_WINDOW_BYTES = 1024 * 1024  # of a request that a caller may send unasked: a usual photo comes in one go, unlike with 64 KB
+_WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual photo in one go, which 64 KB would not be
 _QUIET_S, _LONGEST_REFUSAL_S = 0.5, 5.0  # without a call, connections may close; callers who never rest wait for none
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 

@@ -67,15 +67,16 @@ class Registry:
     def refresh(self, again: bool = False) -> bool:
         """Look at every model's folder, load what is missing, switch, retire the rest; one caller at a time.
 
-        `again` tries refused versions once more although their files have not changed. Returns whether anything is other
-        than before. Raises what is no fault of a bundle, such as an unreadable folder of models; what serves then goes
-        on to serve.
+        `again` tries refused versions once more although their files have not changed. Returns whether anything is
+        other than before. Raises what is no fault of a bundle, such as an unreadable folder of models; what serves then
+        goes on to serve.
         """
         with self._turn:
             if self._keepers:
                 self.repository.root.stat()  # a share that is not mounted must not take every model away
             names = sorted({*self.repository.models(), *self._keepers})
-            return any([self._look(name, again) for name in names])
+            changed = [name for name in names if self._look(name, again)]
+            return bool(changed)
 
     def live(self) -> list[LiveModel]:
         """Every version that answers requests, by name and number: stable, canary, and those asked for by number."""

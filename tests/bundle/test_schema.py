@@ -120,6 +120,16 @@ def test_a_missing_field_is_named(field: str) -> None:
         schema.read(Outer, record)
 
 
+def test_a_field_that_was_added_later_may_be_missing() -> None:
+    @dataclasses.dataclass
+    class Grown:
+        old: int
+        new: int = dataclasses.field(default=7, metadata=schema.ADDED)
+
+    assert schema.read(Grown, {"old": 1}) == Grown(1, 7)
+    assert schema.read(Grown, {"old": 1, "new": 2}) == Grown(1, 2)
+
+
 def test_what_a_record_itself_refuses_is_named_with_the_record() -> None:
     with pytest.raises(ManifestInvalid, match=r"^manifest field 'manifest.json' is .*; expected another title$"):
         schema.read(Outer, {**good(), "title": "forbidden"})

@@ -11,8 +11,9 @@ import torchvision
 from PIL import Image
 
 from bundle.repository import Bundle
-from training import data, pipeline, run, split
+from training import pipeline, run
 from training.config import Machine, Recipe
+from training.dataset import data, split
 from training.progress import Silent
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}

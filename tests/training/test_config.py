@@ -18,7 +18,7 @@ from training.errors import RecipeInvalid
         ("epochs", 2.5, "a whole number"),
         ("epochs", True, "a whole number"),
         ("trivial_augment", 1, "true or false"),
-        ("strategy", "magic", "one of head, finetune"),
+        ("strategy", "magic", "one of auto, head, truncate, finetune, scratch"),
         ("crop", 300, "at most resize, which is 256"),
     ],
 )

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from bundle.preprocessing import Preprocessing
-from training import data, lanes
+from training import lanes
 from training.config import Machine
+from training.dataset import data
 from training.errors import PhotoChanged
 from training.lanes import Lanes
 from training.progress import Silent

@@ -10,7 +10,7 @@ import torch
 from bundle import golden
 from bundle.errors import BundleCorrupt
 from bundle.repository import Repository, open_bundle, sha256_of
-from training import bundling, export, onnx_runtime, pipeline, provenance
+from training import pipeline, provenance
 from training.config import Machine
 from training.errors import (
     LabelConflict,
@@ -22,8 +22,9 @@ from training.errors import (
     VerificationFailed,
     WeightsUnusable,
 )
-from training.export import Graph
-from training.metrics import wilson
+from training.evaluation.metrics import wilson
+from training.exporting import bundling, export, onnx_runtime
+from training.exporting.export import Graph
 from training.progress import Silent
 from training.run import Run
 

@@ -1,0 +1,100 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from training import pipeline
+from training.config import Machine
+from training.evaluation import charts, report
+
+VOID = {"meta", "img", "br", "circle", "line", "polyline"}
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        """Closed in itself."""
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return (finished.run.path / "bundle" / "report.html").read_text()
+
+
+def test_the_page_is_whole_and_small(page):
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert len(page.encode()) < 300_000
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    assert "url(" not in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_shows_what_was_measured(page, finished):
+    manifest = finished.bundle.manifest
+    assert f"{manifest.metrics.top1 * 100:.1f} %" in page
+    assert manifest.provenance.data_fingerprint in page
+    for label in manifest.labels:
+        assert page.count(label) >= 3
+
+
+def test_no_photo_is_in_the_bundles_page(page):
+    assert "<img" not in page
+
+
+def test_the_runs_page_shows_the_surest_mistakes_first(finished):
+    material = pipeline.material_of(finished.run, Machine("cpu", 1))
+    labels, photos = material.split.labels, material.photos("test")
+    wrong = [(labels.index(photo.label) + 1) % len(labels) for photo in photos]
+    import numpy as np
+
+    probabilities = np.zeros((len(photos), len(labels)))
+    for row, answered in enumerate(wrong):
+        probabilities[row] = 0.1
+        probabilities[row, answered] = 0.5 + row / 100
+    found = report.mistakes(probabilities, material)
+    assert [item.path for item in found] == [photo.path for photo in photos][::-1]
+    facts = report.facts(finished.run, finished.bundle.manifest, probabilities, material)
+    assert report.render(facts, found).count("data:image/jpeg;base64,") == len(photos)
+
+
+def test_text_from_outside_is_escaped(finished):
+    material = pipeline.material_of(finished.run, Machine("cpu", 1))
+    import numpy as np
+
+    probabilities = np.eye(3)[material.targets("test").numpy()]
+    facts = report.facts(finished.run, finished.bundle.manifest, probabilities, material)
+    item = report.Mistake("<script>alert(1)</script>", "a", "b", 0.5, "data:,")
+    assert "<script>" not in report.render(facts, [item])
+
+
+def test_epochs_are_drawn_as_lines(finished):
+    epochs = [
+        {"epoch": number, "lr": 0.1, "train_loss": 1.0 / (number + 1), "val_loss": 0.5, "val_top1": 0.5 + number / 10}
+        for number in range(4)
+    ]
+    accuracy, loss = report._accuracy_chart(epochs), report._loss_chart(epochs)
+    assert accuracy.count("<circle") == 4
+    assert loss.count("<polyline") == 2
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.4, 1), (0, 16), (0, 1000), (0.8, 0.95)])
+def test_ticks_are_round_few_and_inside(low, high):
+    ticks = charts._ticks(low, high)
+    assert 2 <= len(ticks) <= 7
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from training.config import Machine, Recipe
+from training.errors import DeviceUnavailable
+from training.learning import device
+
+CUDA = torch.cuda.is_available()
+
+
+@pytest.mark.skipif(CUDA, reason="this machine has CUDA")
+def test_cuda_is_refused_where_there_is_none():
+    with pytest.raises(DeviceUnavailable, match="no CUDA device; use --device auto"):
+        device.choose(Machine("cuda"))
+    assert device.choose(Machine("auto")).type == "cpu"
+
+
+@pytest.mark.skipif(not CUDA, reason="this machine has no CUDA")
+def test_auto_takes_cuda_where_there_is_one():
+    assert device.choose(Machine("auto")).type == device.choose(Machine("cuda")).type == "cuda"
+    assert device.choose(Machine("cpu")).type == "cpu"
+    assert device.arithmetic(Recipe(), torch.device("cuda")) in {torch.bfloat16, torch.float16}
+
+
+def test_named_arithmetic_is_taken_as_it_is():
+    cpu = torch.device("cpu")
+    assert device.arithmetic(Recipe(precision="fp32"), cpu) is torch.float32
+    assert device.arithmetic(Recipe(precision="fp16"), cpu) is torch.float16
+    assert device.arithmetic(Recipe(), cpu) in {torch.float32, torch.bfloat16}
+
+
+def test_there_is_a_worker_a_core_unless_told_otherwise():
+    assert device.workers(Machine(workers=3)) == 3
+    assert device.workers(Machine(workers=0)) == 0
+    assert 1 <= device.workers(Machine()) <= 16

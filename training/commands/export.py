@@ -1,0 +1,28 @@
+"""`anther export`: a finished run becomes a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.commands.options import FOLDER, json_option, machine, machine_options, precision_option
+
+if TYPE_CHECKING:
+    from bundle.manifest import Precision
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=FOLDER)
+@click.option("--output", type=FOLDER, help="Folder of the bundle; it must not exist.  [default: RUN/bundle]")
+@precision_option("--precision")
+@machine_options
+@json_option
+def export(run: Path, output: Path | None, export_precision: "Precision", as_json: bool, **options: Any) -> None:
+    """Turn a finished run into a bundle, and prove that ONNX Runtime answers as torch does."""
+    from training import pipeline
+    from training.commands import summary
+    from training.progress import Terminal
+    from training.run import Run
+
+    folder = pipeline.export(Run(run), output, machine(options), Terminal(), export_precision)
+    summary.show_bundle(folder, as_json=as_json)

@@ -1,0 +1,99 @@
+"""Augmented training batches in an order that depends on the seed alone, so that it can start again at any step."""
+
+import functools
+import hashlib
+import multiprocessing
+import os
+import select
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bundle.preprocessing import decode
+from training.config import Recipe
+from training.dataset.data import Photo, read_photo
+from training.learning.augment import augmented, train_transform
+
+Key = tuple[int, int]
+"""Epoch and index of the photo: all that a view depends on besides the seed."""
+
+
+class Views(Dataset[tuple[Tensor, int]]):
+    """Key → (uint8 [3, train_size, train_size], class index). Holds no pixels and no state."""
+
+    def __init__(self, root: Path, photos: Sequence[Photo], targets: Sequence[int], recipe: Recipe) -> None:
+        self._root, self._photos, self._targets = root, photos, targets
+        self._seed, self._transform = recipe.seed, train_transform(recipe)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        epoch, index = key
+        image = decode(read_photo(self._root, self._photos[index]))
+        return augmented(self._transform, image, (self._seed, epoch, index)), self._targets[index]
+
+
+class Order:
+    """Batches of keys from `first_step` to the end of the last epoch; each epoch drops its odd last photos."""
+
+    def __init__(self, photos: int, recipe: Recipe, first_step: int = 0) -> None:
+        self._photos, self._recipe, self._first_step = photos, recipe, first_step
+        self._batch_size = min(recipe.batch_size, photos)
+        self.steps_per_epoch = photos // self._batch_size
+        self.steps = self.steps_per_epoch * recipe.epochs
+
+    def __len__(self) -> int:
+        return self.steps - self._first_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self._first_step, self.steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if step == self._first_step or position == 0:
+                shuffled = _permutation(self._photos, self._recipe.seed, epoch)
+            start = position * self._batch_size
+            yield [(epoch, index) for index in shuffled[start : start + self._batch_size]]
+
+
+def loader(views: Views, order: Order, workers: int, device: torch.device) -> DataLoader[tuple[Tensor, int]]:
+    """Batches (uint8 [N, 3, H, W], int64 [N]) made ahead of time by worker processes."""
+    several = workers > 0
+    return DataLoader(
+        views,
+        batch_sampler=order,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context=_processes() if several else None,
+        prefetch_factor=4 if several else None,
+        worker_init_fn=functools.partial(_leave_with, os.getpid()) if several else None,
+        generator=torch.Generator(),  # otherwise each start would draw from the generator that dropout uses
+    )
+
+
+def _processes() -> multiprocessing.context.ForkServerContext:
+    """A trainer with threads must not be forked; a small server that already imported torch can be."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _leave_with(trainer: int, _worker: int) -> None:
+    """Workers are the fork server's children, so the death of a killed trainer would never reach them."""
+    try:
+        ended = os.pidfd_open(trainer)
+    except ProcessLookupError:  # it is gone already
+        os._exit(1)
+    threading.Thread(target=_exit_once_readable, args=(ended,), name="trainer-watch", daemon=True).start()
+
+
+def _exit_once_readable(descriptor: int) -> None:
+    select.select([descriptor], [], [])
+    os._exit(1)
+
+
+def _permutation(count: int, seed: int, epoch: int) -> list[int]:
+    digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    shuffled: list[int] = torch.randperm(count, generator=generator).tolist()
+    return shuffled

@@ -1,0 +1,98 @@
+"""What a person looks at: one page without anything from outside. The run's copy also shows the worst mistakes."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from bundle.manifest import Manifest
+from training.dataset.data import read_photo
+from training.evaluation import charts
+from training.evaluation.metrics import reliability
+from training.lanes import Floats
+from training.material import Material
+from training.run import Run
+
+_MOST_MISTAKES = 48
+_THUMBNAIL = 160  # pixels
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test photo that is answered wrongly, the surest first."""
+
+    path: str
+    true: str
+    answered: str
+    confidence: float
+    picture: str  # data URI
+
+
+def facts(run: Run, manifest: Manifest, probabilities: Floats, material: Material) -> dict[str, Any]:
+    """Everything that the template shows."""
+    epochs, trials = run.rows("curves.jsonl"), run.rows("head.jsonl")
+    bins = reliability(probabilities, material.targets("test").numpy())
+    return {
+        "manifest": manifest,
+        "epochs": epochs,
+        "accuracy_chart": _accuracy_chart(epochs) if len(epochs) > 1 else None,
+        "loss_chart": _loss_chart(epochs) if len(epochs) > 1 else None,
+        "trials": trials,
+        "reliability_chart": charts.reliability(bins),
+        "largest": max(max(row) for row in manifest.metrics.confusion),
+        "seconds": run.seconds(),
+    }
+
+
+def render(page: dict[str, Any], mistakes: Sequence[Mistake] = ()) -> str:
+    """HTML; every text from outside is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("training.evaluation", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html").render(**page, mistakes=mistakes)
+
+
+def mistakes(probabilities: Floats, material: Material) -> list[Mistake]:
+    """Wrong answers on the test split with small pictures, at most 48."""
+    photos, targets = material.photos("test"), material.targets("test").numpy()
+    answered, confidence = probabilities.argmax(1), probabilities.max(1)
+    wrong = np.flatnonzero(answered != targets)
+    surest = wrong[np.argsort(-confidence[wrong])][:_MOST_MISTAKES]
+    labels = material.split.labels
+    return [
+        Mistake(
+            photos[index].path,
+            photos[index].label,
+            labels[answered[index]],
+            float(confidence[index]),
+            _thumbnail(material.preprocessing(read_photo(material.root, photos[index]))),
+        )
+        for index in surest
+    ]
+
+
+def _accuracy_chart(epochs: list[dict[str, Any]]) -> Markup:
+    points = [(row["epoch"], row["val_top1"]) for row in epochs]
+    low = min(value for _, value in points)
+    return charts.lines({"validation": points}, "epoch", (max(np.floor(low * 20) / 20 - 0.05, 0.0), 1.0))
+
+
+def _loss_chart(epochs: list[dict[str, Any]]) -> Markup:
+    series = {
+        "training": [(row["epoch"], row["train_loss"]) for row in epochs[1:]],  # the head's loss is another one
+        "validation": [(row["epoch"], row["val_loss"]) for row in epochs],
+    }
+    top = max(value for points in series.values() for _, value in points)
+    return charts.lines(series, "epoch", (0.0, top * 1.15))
+
+
+def _thumbnail(pixels: Any) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((_THUMBNAIL, _THUMBNAIL)).save(buffer, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,84 @@
+"""What the frozen backbone sees in each photo, computed once and kept on disk.
+
+A row depends on the photo's content, the weights, the preprocessing and the libraries that decode and compute, so these
+are its key; adding photos computes only the new ones, and a killed run keeps what it finished.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from bundle.preprocessing import Preprocessing
+from training import provenance
+from training.dataset.data import Photo
+from training.files import write_atomic
+from training.lanes import Floats, Lanes, answer_all, torch_infer
+from training.networks import weights
+from training.networks.backbones import Classifier
+from training.networks.fold import folded
+from training.progress import Reporter
+
+_PHOTOS_A_FILE = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Rows of one backbone under one key: a folder of `.npz` files that are only ever added to."""
+
+    folder: Path
+
+    def load(self, reporter: Reporter) -> dict[str, Floats]:
+        """Content digest → row. A damaged file is said, and its photos are computed again."""
+        rows: dict[str, Floats] = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                    rows.update(zip(archive["digests"].tolist(), archive["features"], strict=True))
+            except (ValueError, KeyError, OSError, BadZipFile) as exc:
+                reporter.say(f"{path} is damaged ({exc}); computing its photos again")
+        return rows
+
+    def add(self, digests: Sequence[str], rows: Floats) -> None:
+        """Named by its content, so that two runs at once never write the same file differently."""
+        buffer = io.BytesIO()
+        np.savez(buffer, digests=np.array(digests), features=rows)
+        name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        write_atomic(self.folder / f"{name}.npz", buffer.getvalue())
+
+
+def cache_for(root: Path, model: Classifier, preprocessing: Preprocessing) -> Cache:
+    """The cache below `root` that holds rows of exactly this backbone, preprocessing and set of libraries."""
+    key = {
+        "backbone": weights.digest(model.features),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "versions": provenance.computing_versions(),
+    }
+    return Cache(root / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32])
+
+
+def compute(
+    root: Path,
+    photos: Sequence[Photo],
+    model: Classifier,
+    preprocessing: Preprocessing,
+    cache: Cache,
+    lanes: Lanes,
+    reporter: Reporter,
+) -> Floats:
+    """The pooled features of each photo, float32 [N, width], from the cache as far as it goes."""
+    rows = cache.load(reporter)
+    missing = [photo for photo in photos if photo.digest not in rows]
+    frozen = folded(model)
+    infer = torch_infer(frozen.pooled, frozen)
+    for start in range(0, len(missing), _PHOTOS_A_FILE):
+        part = missing[start : start + _PHOTOS_A_FILE]
+        found = answer_all(root, part, preprocessing, infer, lanes, reporter, "Computing features").outputs
+        cache.add([photo.digest for photo in part], found)
+        rows.update(zip((photo.digest for photo in part), found, strict=True))
+    return np.stack([rows[photo.digest] for photo in photos])
