@@ -24,7 +24,10 @@ _COMMANDS = {  # in the order of the help
     "retrain": "training.commands.retrain",
     "train": "training.commands.train",
     "evaluate": "training.commands.evaluate",
+    "inspect": "training.commands.inspect",
     "export": "training.commands.export",
+    "compare": "training.commands.compare",
+    "data": "training.commands.data",
 }
 _EXTRAS = {  # top-level module → the extra that brings it
     "onnxruntime": "cpu",

@@ -28,7 +28,8 @@ from service.classifier import Classifier, PixelsRequest, Request
 from service.config import Settings
 from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda, provider_options
 from service.engines.devices import opener, scheduler
-from service.engines.engine import Engine, precision_on
+from service.engines.engine import Engine
+from service.engines.precision import primary_on
 from service.engines.runtime import CPU, CUDA, load_runtime, usable_device
 from service.errors import DeviceUnavailable
 from service.rpc.pb.inference import open_inference_pb2 as inference_pb
@@ -88,7 +89,7 @@ def _plain(bundle: Bundle, sizes: list[int], seconds: float) -> dict[str, Any]:
     onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    tf32 = precision_on(bundle.manifest, CUDA) == TF32
+    tf32 = primary_on(bundle.manifest, CUDA) == TF32
     providers = [(CUDA, provider_options(CudaOptions(tf32=tf32))), CPU]
     session = onnxruntime.InferenceSession(bundle.read(bundle.manifest.model.file), options, providers=providers)
     nodes = Counter[str]()

@@ -4,12 +4,13 @@ They are drawn once at export, stored as encoded bytes with the pixels and logit
 every runtime before it may answer: the pixels must be equal, the logits within the manifest's tolerance.
 """
 
+import dataclasses
 import io
 import math
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw
 from bundle.errors import AntherError, BundleCorrupt, GoldenMismatch
 from bundle.preprocessing import Preprocessing
 from bundle.repository import GOLDEN, Bundle
+from bundle.variant import LowPrecision
 
 Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 [N, H, W, 3] pixels to float32 [N, C] logits."""
@@ -29,23 +31,37 @@ _ARRAYS = {  # name in the archive → type and number of dimensions
     "pixels": (np.uint8, 4),
     "logits": (np.float32, 2),
 }
+_LOGITS_IN = {precision: f"logits_{precision}" for precision in get_args(LowPrecision)}  # there for each variant
 _MOST_PICTURES, _MOST_ENCODED = 64, 2**26  # what `load` takes: four times what `draw` draws, and 64 MiB of files
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Encoded pictures with what training made of them: pixels uint8 [K, H, W, 3], logits float32 [K, C]."""
+    """Encoded pictures with what training made of them: pixels uint8 [K, H, W, 3], logits float32 [K, C].
+
+    `variants` has the logits of the same model in other precisions, as ONNX Runtime gave them on a CPU.
+    """
 
     names: tuple[str, ...]
     encoded: tuple[bytes, ...]
     pixels: npt.NDArray[np.uint8]
     logits: npt.NDArray[np.float32]
+    variants: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def of(self, precision: str) -> "Golden":
+        """The same pictures with the logits that this precision must give: the primary ones where no variant has it."""
+        return dataclasses.replace(self, logits=self.variants.get(precision, self.logits))
+
+    def with_variant(self, precision: str, logits: npt.NDArray[np.float32]) -> "Golden":
+        """The same pictures, with the logits [K, C] of one more precision."""
+        return dataclasses.replace(self, variants={**self.variants, precision: logits})
 
     def to_bytes(self) -> bytes:
         """A NumPy `.npz` archive without pickled objects."""
         buffer = io.BytesIO()
         lengths = np.array([len(data) for data in self.encoded], np.int64)
         content = np.frombuffer(b"".join(self.encoded), np.uint8)
+        variants: dict[str, Any] = {_LOGITS_IN[precision]: logits for precision, logits in self.variants.items()}
         np.savez_compressed(
             buffer,
             names=np.array(self.names),
@@ -53,6 +69,7 @@ class Golden:
             encoded=content,
             pixels=self.pixels,
             logits=self.logits,
+            **variants,
         )
         return buffer.getvalue()
 
@@ -63,12 +80,14 @@ class Golden:
             _check_sizes(data, largest)
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 names, lengths, content, pixels, logits = (archive[key] for key in _ARRAYS)
+                variants = {precision: archive[key] for precision, key in _LOGITS_IN.items() if key in archive}
         except Exception as exc:  # NumPy, zipfile and zlib have a dozen ways of saying it
             raise ValueError(str(exc) or type(exc).__name__) from exc
-        _check(names, lengths, content, pixels, logits)
+        for outputs in (logits, *variants.values()):
+            _check(names, lengths, content, pixels, outputs)
         ends = np.cumsum(lengths).tolist()
         encoded = tuple(content[start:end].tobytes() for start, end in zip([0, *ends], ends, strict=False))
-        return cls(tuple(names.tolist()), encoded, pixels, logits)
+        return cls(tuple(names.tolist()), encoded, pixels, logits, variants)
 
 
 def _check_sizes(data: bytes, largest: int) -> None:
@@ -78,7 +97,8 @@ def _check_sizes(data: bytes, largest: int) -> None:
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = archive.infolist()
-        if sorted(file.filename for file in files) != sorted(f"{name}.npy" for name in _ARRAYS):
+        found = {file.filename.removesuffix(".npy") for file in files if file.filename.endswith(".npy")}
+        if len(found) != len(files) or found - {*_LOGITS_IN.values()} != _ARRAYS.keys():
             raise ValueError(f"{len(files)} files in the archive instead of {', '.join(_ARRAYS)}")
         if (total := sum(file.file_size for file in files)) > largest:
             raise ValueError(f"it unpacks to {total:,} bytes, more than the {largest:,} that are read")
@@ -167,9 +187,14 @@ def load(bundle: Bundle) -> Golden:
         golden = Golden.from_bytes(data, largest)
     except ValueError as exc:
         raise BundleCorrupt(path, f"unreadable ({exc})", "golden pictures written by Anther") from exc
-    classes, labels = golden.logits.shape[1], len(bundle.manifest.labels)
-    if classes != labels:
-        raise BundleCorrupt(path, f"it has {classes} logits a picture for {labels} labels", "one for each label")
+    for precision in (variant.precision for variant in bundle.manifest.variants):
+        if precision not in golden.variants:
+            raise BundleCorrupt(path, f"no logits in {precision}", "some for each precision in the manifest")
+    labels = len(bundle.manifest.labels)
+    for logits in (golden.logits, *golden.variants.values()):
+        if logits.shape[1] != labels:
+            found = f"it has {logits.shape[1]} logits a picture for {labels} labels"
+            raise BundleCorrupt(path, found, "one for each label")
     return golden
 
 

@@ -10,12 +10,15 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bundle import schema
 from bundle.errors import ManifestInvalid
+from bundle.measures import Bin, Confident, TopK, Uncalibrated
 from bundle.preprocessing import Preprocessing
+from bundle.variant import LowPrecision, Variant
+from bundle.verdict import Parent, Verdict
 
 SCHEMA_VERSION = 1
 
@@ -71,6 +74,8 @@ class Calibration:
     threshold: float
     precision_at_threshold: float
     coverage_at_threshold: float
+    # End of the 95 % Wilson interval of that precision: low where few photos vouch for it.
+    precision_lower_bound: float | None = field(default=None, metadata=schema.ADDED)
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -86,11 +91,17 @@ class ClassMetrics:
     recall: float
     f1: float
     support: int
+    # None where nothing was answered so, and where no photo is of the class.
+    precision_interval: tuple[float, float] | None = field(default=None, metadata=schema.ADDED)
+    recall_interval: tuple[float, float] | None = field(default=None, metadata=schema.ADDED)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Measured once, on photos that neither training nor calibration saw. Intervals are 95 % Wilson intervals."""
+    """Measured once, on photos that neither training nor calibration saw.
+
+    Intervals are 95 % Wilson intervals; that of macro F1 is a bootstrap interval.
+    """
 
     n: int
     top1: float
@@ -100,6 +111,15 @@ class Metrics:
     expected_calibration_error: float
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]  # rows are true classes, columns predicted ones
+    top_k: TopK | None = field(default=None, metadata=schema.ADDED)  # None for two classes, where it says nothing
+    macro_f1_interval: tuple[float, float] | None = field(default=None, metadata=schema.ADDED)
+    brier: float | None = field(default=None, metadata=schema.ADDED)
+    reliability: tuple[Bin, ...] = field(default=(), metadata=schema.ADDED)
+    uncalibrated: Uncalibrated | None = field(default=None, metadata=schema.ADDED)
+    # (coverage, risk): the share of the surest answers, and how many of them are wrong.
+    risk_coverage: tuple[tuple[float, float], ...] = field(default=(), metadata=schema.ADDED)
+    aurc: float | None = field(default=None, metadata=schema.ADDED)  # area under that curve; 0 is perfect
+    confident: Confident | None = field(default=None, metadata=schema.ADDED)
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,8 @@ class Provenance:
     weights: str  # 'imagenet', 'none', or the SHA-256 of the file
     versions: dict[str, str]  # libraries and image codecs
     git_commit: str | None
+    run: str | None = field(default=None, metadata=schema.ADDED)  # the run's own id, unlike any other's
+    parent: Parent | None = field(default=None, metadata=schema.ADDED)
 
 
 @dataclass(frozen=True)
@@ -162,6 +184,8 @@ class Manifest:
     provenance: Provenance
     reference: Reference
     files: dict[str, str]  # every other file of the bundle → SHA-256
+    gate: Verdict | None = field(default=None, metadata=schema.ADDED)  # None where nothing was compared
+    variants: tuple[Variant, ...] = field(default=(), metadata=schema.ADDED)
 
     def __post_init__(self) -> None:
         if not valid_name(self.name):
@@ -177,6 +201,16 @@ class Manifest:
                 raise ValueError(f"plain file names with SHA-256 digests, got {file!r}: {digest!r}")
         for provider, tolerances in self.tolerances.items():
             _check_tolerances(provider, tolerances)
+        self._check_variants()
+
+    def variant(self, precision: str) -> Variant | None:
+        """The model in this precision beside the primary one, if there is one."""
+        return next((variant for variant in self.variants if variant.precision == precision), None)
+
+    def file_of(self, precision: str) -> str:
+        """The file that is loaded to compute in a precision: the primary model's where no variant has it."""
+        variant = self.variant(precision)
+        return self.model.file if variant is None else variant.file
 
     def to_json(self) -> str:
         """The text of `manifest.json`, its own digest filled in."""
@@ -196,9 +230,17 @@ class Manifest:
             raise ManifestInvalid("schema_version", version, f"{SCHEMA_VERSION}, the one that this Anther reads")
         return schema.read(cls, record)
 
+    def _check_variants(self) -> None:
+        files = [self.model.file, *(variant.file for variant in self.variants)]
+        if len(set(files)) != len(files) or not self.files.keys() >= set(files):
+            raise ValueError(f"variants in files of their own among files, got {files}")
+        precisions = [variant.precision for variant in self.variants]
+        if len(set(precisions)) != len(precisions):
+            raise ValueError(f"one variant for a precision, got {', '.join(precisions)}")
+
 
 def _check_tolerances(provider: str, tolerances: dict[str, float]) -> None:
-    known = (*get_args(Precision), TF32) if provider == CUDA else get_args(Precision)
+    known = (*get_args(Precision), *get_args(LowPrecision), *((TF32,) if provider == CUDA else ()))
     for precision, tolerance in tolerances.items():
         if precision not in known:
             raise ValueError(f"tolerances of {provider} for {', '.join(known)}, got one for {precision!r}")

@@ -117,6 +117,16 @@ class ServingPolicy:
         shares = {share.version for share in (self.canary, self.shadow) if share is not None}
         return shares | ({self.stable} if self.stable else set())
 
+    def wanted(self, versions: Sequence[int]) -> list[int]:
+        """What should answer where no version is named, best first. `versions` are those that exist, ascending.
+
+        Who follows the latest version does not take one that is still on trial, as canary or shadow, for stable.
+        """
+        if self.versions != "latest" and self.stable:
+            return [self.stable]
+        on_trial = {share.version for share in (self.canary, self.shadow) if share is not None}
+        return [version for version in reversed(versions) if version not in on_trial]
+
     def _with_stable(self, version: int, previous: tuple[int, ...]) -> "ServingPolicy":
         return dataclasses.replace(
             self,

@@ -61,17 +61,22 @@ def open_bundle(path: Path, version: int = 0) -> Bundle:
         if found.name != MANIFEST and found.name not in manifest.files:
             raise BundleCorrupt(found, "unexpected file", f"only {', '.join(manifest.files)} and {MANIFEST}")
     bundle = Bundle(path, version, manifest)
+    models = {manifest.model.file, *(variant.file for variant in manifest.variants)}
     for file in manifest.files:
-        if file != manifest.model.file:
-            bundle.read(file)
-    model = bundle.read(manifest.model.file)  # one file in memory at a time
-    try:
-        external = onnx_file.has_external_data(model)
-    except ValueError as exc:
-        raise BundleCorrupt(path / manifest.model.file, f"broken protobuf ({exc})", "an ONNX model") from exc
-    if external:
-        raise ExternalDataRefused(path / manifest.model.file)
+        _check_file(bundle, file, is_model=file in models)  # one file in memory at a time
     return bundle
+
+
+def _check_file(bundle: Bundle, file: str, *, is_model: bool) -> None:
+    data, path = bundle.read(file), bundle.path / file
+    if not is_model:
+        return
+    try:
+        external = onnx_file.has_external_data(data)
+    except ValueError as exc:
+        raise BundleCorrupt(path, f"broken protobuf ({exc})", "an ONNX model") from exc
+    if external:
+        raise ExternalDataRefused(path)
 
 
 class Repository:
@@ -127,6 +132,20 @@ class Repository:
         except OSError as exc:
             raise NotPublished(folder, exc.strerror or str(exc)) from exc
         return self.open(name, version)
+
+    def sweep(self, name: str) -> None:
+        """Remove what publishers of a model left that were killed; one that is at work is waited for.
+
+        Publishing does so too, but what is refused before it publishes would leave it for ever. Raises `NotPublished`.
+        """
+        folder = self.root / name
+        if not any(folder.glob(f"{_STAGING}*")):
+            return
+        try:
+            with turn(folder):
+                _remove_stale(folder)
+        except OSError as exc:
+            raise NotPublished(folder, exc.strerror or str(exc)) from exc
 
     def _publish(self, name: str, folder: Path, write: Callable[[Path], None]) -> int:
         staging = _empty_staging(folder)
@@ -184,12 +203,16 @@ def _is_version(name: str) -> bool:
 
 
 def _empty_staging(folder: Path) -> Path:
-    """Whoever holds the turn may remove every staging folder: their owners are gone."""
-    for stale in folder.glob(f"{_STAGING}*"):
-        _remove(stale)
+    _remove_stale(folder)
     staging = folder / f"{_STAGING}{uuid.uuid4().hex}"
     staging.mkdir()
     return staging
+
+
+def _remove_stale(folder: Path) -> None:
+    """Whoever holds the turn may remove every staging folder: their owners are gone."""
+    for stale in folder.glob(f"{_STAGING}*"):
+        _remove(stale)
 
 
 def _remove(path: Path) -> None:

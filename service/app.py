@@ -45,7 +45,8 @@ class App:
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._cores = usable_cores()
         self._scheduler = scheduler(settings, device, self._metrics.batch)
-        self._shadow = Shadow(self._registry, Bystander(limits), self._metrics.shadowed, self._core_to_spare)
+        bystander = Bystander(limits, precision=settings.precision if device == "cpu" else "fp32")
+        self._shadow = Shadow(self._registry, bystander, self._metrics.shadowed, self._core_to_spare)
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
         self._watcher = Watcher(self._registry, settings.watch_s)
         self._state = "starting"

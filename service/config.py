@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "int8", "auto"]
 LogFormat = Literal["text", "json"]
 
 
@@ -16,6 +17,9 @@ class Settings:
     watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to the operator's commands
     default_model: str = ""  # answers requests that name none; needed only where several models serve
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
+    # 'fp32' is the model as it was trained (fp16 where it was exported so); 'int8' is faster on a CPU and a little less
+    # accurate, and refuses bundles without it; 'auto' takes the fastest whose loss the bundle allows.
+    precision: Precision = "fp32"
     host: str = "127.0.0.1"  # the address to listen on; 0.0.0.0 opens the service to the network
     grpc_port: int = 8001  # 0 picks a free one
     ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one

@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from service.classifier import Answer
-from service.engines.engine import Engine, precision_on
+from service.engines.engine import Engine
 from service.statistics import ONE, Statistics
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel
@@ -132,10 +132,9 @@ class Metrics:
 
     def loaded(self, model: LiveModel) -> None:
         """A version came into service."""
-        where, manifest, provider = model.labels, model.bundle.manifest, model.engine.provider
-        digest, precision = manifest.files[manifest.model.file], precision_on(manifest, provider)
+        where, architecture = model.labels, model.bundle.manifest.model.architecture
         values = {
-            self._info.labels(*where, digest, provider, precision, manifest.model.architecture): 1,
+            self._info.labels(*where, model.sha256, model.engine.provider, model.precision, architecture): 1,
             self._ready.labels(*where): 1,
             self._load.labels(*where): model.load_s,
             self._golden.labels(*where): model.golden_difference,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import anther
 from service.client.client import CallFailed, Client
 
-COMMANDS = ["serve", "models", "classify", "retrain", "train", "evaluate", "export"]
+COMMANDS = ["serve", "models", "classify", "retrain", "train", "evaluate", "export", "data"]
 TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib"]
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120

@@ -5,21 +5,33 @@ AntherError
     ├── DataRefused
     │   ├── NoPhotos
     │   ├── FlatFolder
+    │   ├── TableUnusable
     │   ├── OneClass
     │   ├── EmptyClass
     │   ├── TooFewPhotos
     │   ├── LabelConflict
     │   ├── UnknownLabels
     │   └── PhotoChanged
+    ├── DownloadFailed
+    ├── ArchiveRefused
+    ├── FolderTaken
+    ├── DiskUnusable
+    ├── StoreDamaged
     ├── RecipeInvalid
+    ├── ConfigInvalid
     ├── WeightsUnusable
     ├── DeviceUnavailable
+    ├── ProcessesUnusable
     ├── LibraryMissing
     ├── RunUnusable
     ├── NothingToEvaluate
+    ├── NothingCompared
     ├── OutputTaken
     ├── TrainingDiverged
-    └── VerificationFailed
+    ├── VerificationFailed
+    ├── QuantizationFailed
+    ├── RetrainRunning
+    └── GateRefused
 """
 
 from collections.abc import Sequence
@@ -53,6 +65,11 @@ class FlatFolder(DataRefused):
             folder=folder,
             files=files,
         )
+
+
+class TableUnusable(DataRefused):
+    def __init__(self, table: Path, found: str, advice: str) -> None:
+        super().__init__(f"table {table}: {found}; {advice}", table=table, found=found)
 
 
 class OneClass(DataRefused):
@@ -116,11 +133,47 @@ class PhotoChanged(DataRefused):
         )
 
 
+class DownloadFailed(TrainingError):
+    def __init__(self, url: str, reason: str, advice: str) -> None:
+        super().__init__(f"{url} cannot be downloaded: {reason}; {advice}", url=url, reason=reason)
+
+
+class ArchiveRefused(TrainingError):
+    """An archive that could write outside its folder or without end; nothing of it is kept."""
+
+    def __init__(self, archive: Path, reason: str) -> None:
+        super().__init__(
+            f"archive {archive.name} is not unpacked: {reason}; get it from a source that you trust",
+            archive=archive,
+            reason=reason,
+        )
+
+
+class FolderTaken(TrainingError):
+    def __init__(self, folder: Path, found: str = "already exists") -> None:
+        super().__init__(f"{folder} {found}; give a folder that does not exist yet", folder=folder)
+
+
+class DiskUnusable(TrainingError):
+    def __init__(self, path: Path, reason: str, advice: str) -> None:
+        super().__init__(f"{path} cannot be written: {reason}; {advice}", path=path, reason=reason)
+
+
+class StoreDamaged(TrainingError):
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(f"{path} is {found}; run the command again, which decodes its photos anew", path=path)
+
+
 class RecipeInvalid(TrainingError):
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(
             f"recipe field '{field}' is {value!r}; expected {expected}", field=field, value=value, expected=expected
         )
+
+
+class ConfigInvalid(TrainingError):
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(f"configuration {path}: {found}", path=path, found=found)
 
 
 class WeightsUnusable(TrainingError):
@@ -135,6 +188,11 @@ class DeviceUnavailable(TrainingError):
             device=device,
             reason=reason,
         )
+
+
+class ProcessesUnusable(TrainingError):
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"several processes cannot train together: {reason}; {advice}", reason=reason)
 
 
 class LibraryMissing(TrainingError):
@@ -152,6 +210,11 @@ class RunUnusable(TrainingError):
 class NothingToEvaluate(TrainingError):
     def __init__(self, path: Path, found: str, advice: str) -> None:
         super().__init__(f"{path} {found}; {advice}", path=path, found=found)
+
+
+class NothingCompared(TrainingError):
+    def __init__(self, path: Path, found: str, advice: str) -> None:
+        super().__init__(f"comparison {path}: {found}; {advice}", path=path, found=found)
 
 
 class OutputTaken(TrainingError):
@@ -181,4 +244,32 @@ class VerificationFailed(TrainingError):
             found=found,
             difference=difference,
             limit=limit,
+        )
+
+
+class QuantizationFailed(TrainingError):
+    """No int8 model can be made of this network."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the network cannot be made int8 ({reason}); export with --no-int8", reason=reason)
+
+
+class RetrainRunning(TrainingError):
+    def __init__(self, model: str, holder: str) -> None:
+        super().__init__(
+            f"'{model}' is being retrained by {holder}; wait until it has ended, or end it", model=model, holder=holder
+        )
+
+
+class GateRefused(TrainingError):
+    """The new version must not take the place of the one in service; nothing is published."""
+
+    def __init__(self, model: str, champion: str, reasons: Sequence[str], listed_in: Path) -> None:
+        super().__init__(
+            f"the new version of '{model}' is not published: {'; '.join(reasons)}. All figures are in {listed_in}; "
+            f"{champion} goes on serving",
+            model=model,
+            champion=champion,
+            reasons="; ".join(reasons),
+            listed_in=listed_in,
         )

@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+_STAGED = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -20,6 +24,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody else writes to now."""
+    for path in folder.iterdir():
+        if _STAGED.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from bundle.preprocessing import Preprocessing
 from training.config import Machine
 from training.dataset.data import Photo, read_photo
 from training.learning import device as device_module
@@ -26,6 +25,8 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Infer = Callable[[Pixels], Floats]
 """uint8 [N, H, W, 3] to float32 [N, D]."""
+Prepare = Callable[[bytes], Pixels]
+"""One encoded picture to uint8 [H, W, 3]: `Preprocessing`, or what wraps one."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ def lanes_for(machine: Machine, device: torch.device) -> Lanes:
 
 
 def answer(
-    root: Path, photos: Sequence[Photo], preprocessing: Preprocessing, infer: Infer, lanes: Lanes
+    root: Path, photos: Sequence[Photo], prepare: Prepare, infer: Infer, lanes: Lanes
 ) -> Iterator[Answers]:
     """Answers of consecutive batches, in order. Raises `PhotoChanged`."""
 
     def one(chunk: Sequence[Photo]) -> Answers:
-        pixels = np.stack([preprocessing(read_photo(root, photo)) for photo in chunk])
+        pixels = np.stack([prepare(read_photo(root, photo)) for photo in chunk])
         return Answers(infer(pixels), pixels.mean((1, 2, 3), dtype=np.float64).astype(np.float32))
 
     chunks = [photos[start : start + lanes.batch] for start in range(0, len(photos), lanes.batch)]
@@ -65,14 +66,14 @@ def answer(
 def answer_all(
     root: Path,
     photos: Sequence[Photo],
-    preprocessing: Preprocessing,
+    prepare: Prepare,
     infer: Infer,
     lanes: Lanes,
     reporter: Reporter,
     what: str,
 ) -> Answers:
     """All answers together, with a progress bar that says `what` is done."""
-    batches = answer(root, photos, preprocessing, infer, lanes)
+    batches = answer(root, photos, prepare, infer, lanes)
     found = list(reporter.track(batches, what, math.ceil(len(photos) / lanes.batch)))
     return Answers(
         np.concatenate([part.outputs for part in found]), np.concatenate([part.brightness for part in found])

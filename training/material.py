@@ -1,5 +1,6 @@
 """What every stage of a run works on, put together once: photos, split, preprocessing and machine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from bundle.preprocessing import Preprocessing
 from training.dataset.data import Photo
+from training.dataset.decoded import Stored
 from training.dataset.split import Part, Split
 from training.lanes import Answers, Lanes, answer_all, torch_infer
 from training.networks.backbones import Classifier
@@ -20,6 +22,7 @@ class Material:
     preprocessing: Preprocessing
     device: torch.device
     lanes: Lanes
+    stored: Stored | None = None  # training photos ready decoded, for the loop alone
 
     def photos(self, part: Part) -> tuple[Photo, ...]:
         return self.split.part(part)
@@ -30,7 +33,9 @@ class Material:
 
     def logits(self, model: Classifier, part: Part, reporter: Reporter) -> Answers:
         """What the model says of a part in float32, exactly as the service would preprocess it."""
+        return self.answers(model, self.photos(part), reporter, f"Answering {part} photos")
+
+    def answers(self, model: Classifier, photos: Sequence[Photo], reporter: Reporter, what: str) -> Answers:
+        """The same for any photos, at least one; `what` is done meanwhile."""
         infer = torch_infer(model, model)
-        return answer_all(
-            self.root, self.photos(part), self.preprocessing, infer, self.lanes, reporter, f"Answering {part} photos"
-        )
+        return answer_all(self.root, photos, self.preprocessing, infer, self.lanes, reporter, what)

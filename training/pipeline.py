@@ -1,9 +1,25 @@
 """From a folder of photos to a published bundle: each stage is a function that can be called alone.
 
-A stage writes what it found into the run's folder, and takes what an earlier run of it left there.
+A stage writes its record into the run's folder, whole or not at all, and is skipped where the record is there. So a run
+that was killed anywhere goes on with the stage that it died in.
+
+stage      reads                               leaves
+check      the data folder                     check.json, photos.jsonl
+split      photos.jsonl                        split.json
+strategy   train photos, pretrained weights    chosen.json, where the recipe leaves something open
+train      train and val photos                model.pt (until then checkpoint.pt; head.jsonl, curves.jsonl)
+calibrate  model.pt, val photos                calibration.json
+evaluate   model.pt, test photos               evaluation.json, of calibrated answers, so that it comes second
+export     model.pt, test photos               bundle/, verification.json: no graph that differs gets into a bundle
+verify     bundle/                             verified.json: the files on the disk answer as they should
+gate       bundle/, the version in service     gate.json: the verdict
+publish    bundle/, gate.json                  models/NAME/VERSION, published.json
+
+`anther train` ends before `export`. The last three are in `publishing.release`, and `publishing.retrain` does all.
 """
 
-import io
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +31,22 @@ from bundle.repository import MANIFEST, Bundle, Repository, open_bundle
 from training import lanes, run
 from training.config import Machine, Recipe
 from training.dataset import data, split
+from training.dataset.listing import root_of
+from training.dataset.tables import USUAL, Columns
 from training.errors import NothingToEvaluate, RunUnusable
 from training.evaluation import evaluate
 from training.evaluation.calibrate import calibrate, reference, softmax
 from training.evaluation.evaluate import Evaluation
 from training.exporting import bundling
+from training.files import write_json_lines
 from training.learning import device
 from training.material import Material
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.progress import Reporter, timed
 from training.run import Calibrated, Run
-from training.transfer import strategies
+from training.transfer import choosing, stage
+from training.transfer.chosen import CHOSEN
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,7 @@ class Request:
     weights: str  # 'imagenet', 'none' or a path
     runs: Path = Path("runs")
     strict: bool = False  # refuse content that stands under two labels instead of leaving it out
+    columns: Columns = USUAL  # of `data`, where it is a table
 
 
 def train(request: Request, recipe: Recipe, machine: Machine, reporter: Reporter) -> Run:
@@ -50,50 +71,94 @@ def train(request: Request, recipe: Recipe, machine: Machine, reporter: Reporter
 
 
 def begin(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
-    """A new run whose photos are checked and split: `check.json` and `split.json`.
+    """A new run whose photos are checked and split.
 
     Raises `DataRefused`, `RecipeInvalid` or `WeightsUnusable`.
     """
-    identity = weights.identity(request.weights)
-    started = run.create(request.runs, request.name, request.data, request.weights, identity, recipe)
-    reporter.say(f"run {started.path}")
-    seconds: dict[str, float] = {}
-    with timed(seconds, "check"):
-        scanned = data.scan(request.data, reporter)
-        photos, found = data.check(scanned)
-        started.write("check.json", found)
-        listed = started.path / "check.json"
-        data.require_trainable(scanned, found, listed, strict=request.strict)
-        if left_out := data.left_out(found):
-            reporter.say(f"left out {left_out}; all are listed in {listed}")
-        started.write("split.json", split.split(photos, recipe.split_seed))
-    started.write("seconds.json", seconds)
+    started = create(request, recipe, reporter)
+    prepare(started, reporter)
     return started
+
+
+def create(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
+    """A new run's folder. Raises `RecipeInvalid` or `WeightsUnusable`, and then there is none."""
+    identity = weights.identity(request.weights)
+    started = run.create(
+        request.runs, request.name, request.data, request.weights, identity, recipe,
+        strict=request.strict, columns=request.columns,
+    )  # fmt: skip
+    reporter.say(f"run {started.path}")
+    return started
+
+
+def prepare(started: Run, reporter: Reporter) -> None:
+    """The stages check and split. Raises `DataRefused`."""
+    if not started.has("split.json"):
+        _stage(started, "check", run.PHOTOS, lambda: check(started, reporter))
+        _stage(started, "split", "split.json", lambda: split_photos(started))
 
 
 def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
-    """Do what is missing of a run whose photos are split. Raises `RunUnusable` and what `train` raises."""
-    recipe, source = started.recipe(), started.source()
-    material = material_of(started, machine)
-    seconds = started.seconds()
-    if not started.has("model.pt"):
-        with timed(seconds, "train"):
-            model = weights.build(recipe, len(material.split.labels), source.weights)
-            cache = started.path.parent.parent / ".cache" / "features"
-            pretrained = source.weights_identity != "none"
-            strategies.run(model, material, recipe, machine, started.path, cache, reporter, pretrained=pretrained)
-            started.write_bytes("model.pt", _state_bytes(model))
-        started.write("seconds.json", seconds)
-    if not started.has("evaluation.json"):
-        with timed(seconds, "evaluate"):
-            model = trained(started, material)
-            calibrated = calibrate_run(model, material, reporter)
-            started.write("calibration.json", calibrated)
-            temperature = calibrated.calibration.temperature
-            found = evaluate.of_test(started.path, model, temperature, material, reporter)
-            started.write("evaluation.json", found.record())
-        started.write("seconds.json", seconds)
+    """Do what is missing up to the evaluation. Raises `RunUnusable` and what `train` raises."""
+    material = fit(started, machine, reporter)
+    _stage(started, "calibrate", "calibration.json", lambda: calibrate_photos(started, material, reporter))
+    _stage(started, "evaluate", "evaluation.json", lambda: evaluate_photos(started, material, reporter))
     return started
+
+
+def fit(started: Run, machine: Machine, reporter: Reporter) -> Material:
+    """Do what is missing up to the trained model, without a look at the test split. Raises what `resume` raises."""
+    prepare(started, reporter)
+    material = material_of(started, machine)
+    cache = feature_cache(started)
+    _stage(started, "strategy", CHOSEN, lambda: choosing.choose(started, material, cache, reporter))
+    _stage(started, "train", "model.pt", lambda: stage.train(started, material, machine, cache, reporter))
+    return material
+
+
+def _stage(started: Run, name: str, record: str, work: Callable[[], None]) -> None:
+    """Do a stage's work unless its record is there, and note the time that it took."""
+    if started.has(record):
+        return
+    seconds = started.seconds()
+    with timed(seconds, name):
+        work()
+    if started.has(record):  # a strategy that was asked for needs no record
+        started.write("seconds.json", seconds)
+
+
+def check(started: Run, reporter: Reporter) -> None:
+    """Look at every photo, and list those that can be used. Raises `DataRefused`."""
+    source, listed = started.source(), started.path / "check.json"
+    scanned = data.scan(Path(source.data), reporter, source.columns)
+    photos, found = data.check(scanned)
+    started.write("check.json", found)
+    data.require_trainable(scanned, found, listed, strict=source.strict)
+    if left_out := data.left_out(found):
+        reporter.say(f"left out {left_out}; all are listed in {listed}")
+    write_json_lines(started.path / run.PHOTOS, [dataclasses.asdict(photo) for photo in photos])
+
+
+def split_photos(started: Run) -> None:
+    """Say which photos train, choose and measure. Raises `TooFewPhotos`."""
+    started.write("split.json", split.split(started.photos(), started.recipe().split_seed))
+
+
+def feature_cache(started: Run) -> Path:
+    """Shared by all runs below the same folder."""
+    return started.path.parent.parent / ".cache" / "features"
+
+
+def calibrate_photos(started: Run, material: Material, reporter: Reporter) -> None:
+    """Temperature and threshold from the validation split. Raises `RunUnusable`."""
+    started.write("calibration.json", calibrate_run(trained(started, material), material, reporter))
+
+
+def evaluate_photos(started: Run, material: Material, reporter: Reporter) -> None:
+    """Measure the calibrated model on the test split. Raises `RunUnusable`."""
+    calibration = started.calibrated().calibration
+    found = evaluate.of_test(started.path, trained(started, material), calibration, material, reporter)
+    started.write("evaluation.json", found.record())
 
 
 def material_of(started: Run, machine: Machine) -> Material:
@@ -101,7 +166,7 @@ def material_of(started: Run, machine: Machine) -> Material:
     recipe = started.recipe()
     chosen = device.choose(machine)
     return Material(
-        root=Path(started.source().data),
+        root=root_of(Path(started.source().data)),
         split=started.split(),
         preprocessing=Preprocessing(resize=recipe.resize, crop=recipe.crop),
         device=chosen,
@@ -127,8 +192,10 @@ def calibrate_run(model: Classifier, material: Material, reporter: Reporter) -> 
     return Calibrated(found, reference(probabilities, answers.brightness, material.split.labels))
 
 
-def evaluate_any(of: Path, folder: Path | None, machine: Machine, reporter: Reporter) -> Evaluation:
-    """Evaluate a bundle or a run; a run without `folder` on its test split.
+def evaluate_any(
+    of: Path, folder: Path | None, machine: Machine, reporter: Reporter, *, corrupted: bool = False
+) -> Evaluation:
+    """Evaluate a bundle or a run; a run without `folder` on its test split. `corrupted` adds the photos made worse.
 
     Raises `NothingToEvaluate`, `DataRefused`, `RunUnusable` or `BundleRefused`.
     """
@@ -136,22 +203,39 @@ def evaluate_any(of: Path, folder: Path | None, machine: Machine, reporter: Repo
         if folder is None:
             raise NothingToEvaluate(of, "is a bundle and has no photos of its own", "give a folder with --data")
         chosen = lanes.lanes_for(Machine("cpu", machine.workers), torch.device("cpu"))
-        return evaluate.of_bundle(open_bundle(of), folder, chosen, reporter)
+        return evaluate.of_bundle(open_bundle(of), folder, chosen, reporter, corrupted=corrupted)
     if not (of / run.RECIPE).exists():
         raise NothingToEvaluate(of, "is neither a bundle nor a run", "give models/NAME/VERSION or runs/NAME/TIME")
     started = Run(of)
     material = material_of(started, machine)
     model = trained(started, material)
-    temperature = started.calibrated().calibration.temperature
+    calibration = started.calibrated().calibration
     if folder is None:
-        return evaluate.of_test(of, model, temperature, material, reporter)
-    return evaluate.of_run(of, model, temperature, folder, material, reporter)
+        found = evaluate.of_test(of, model, calibration, material, reporter)
+        return evaluate.with_corruptions(found, model, material, reporter) if corrupted else found
+    return evaluate.of_run(of, model, calibration, folder, material, reporter, corrupted=corrupted)
+
+
+def measure_corruptions(started: Run, machine: Machine, reporter: Reporter) -> Evaluation:
+    """The run's evaluation with its test photos made worse, kept in the run for its report. Raises `RunUnusable`."""
+    material = material_of(started, machine)
+    found = evaluate.with_corruptions(started.evaluation(), trained(started, material), material, reporter)
+    started.write("evaluation.json", found.record())
+    return found
 
 
 def export(
-    started: Run, output: Path | None, machine: Machine, reporter: Reporter, precision: Precision = "fp32"
+    started: Run,
+    output: Path | None,
+    machine: Machine,
+    reporter: Reporter,
+    precision: Precision = "fp32",
+    *,
+    int8: bool = True,
 ) -> Path:
     """Write a verified bundle into `output`, by default the run's `bundle/`, and return its folder.
+
+    `int8` adds a second model to one of fp32.
 
     Raises `VerificationFailed`, `RunUnusable` or `LibraryMissing`.
     """
@@ -159,7 +243,7 @@ def export(
     with timed(seconds, "export"):
         material = material_of(started, Machine("cpu", machine.workers))
         folder = started.path / "bundle" if output is None else output
-        bundling.write(started, trained(started, material), material, folder, reporter, precision)
+        bundling.write(started, trained(started, material), material, folder, reporter, precision, int8=int8)
     started.write("seconds.json", seconds)
     return folder
 
@@ -168,15 +252,3 @@ def publish(folder: Path, models: Path) -> Bundle:
     """Make a bundle folder the next version of its model below `models`. Raises `BundleRefused`."""
     bundle = open_bundle(folder)
     return Repository(models).publish(bundle.name, lambda staging: bundling.copy(bundle, staging))
-
-
-def retrain(request: Request, recipe: Recipe, machine: Machine, models: Path, reporter: Reporter) -> tuple[Run, Bundle]:
-    """All of it: train, export, verify, publish."""
-    finished = train(request, recipe, machine, reporter)
-    return finished, publish(export(finished, None, machine, reporter), models)
-
-
-def _state_bytes(model: Classifier) -> bytes:
-    buffer = io.BytesIO()
-    torch.save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, buffer)
-    return buffer.getvalue()

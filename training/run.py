@@ -1,7 +1,8 @@
 """The folder of one training: `runs/<name>/<UTC time>/`, and what each stage leaves in it."""
 
 import dataclasses
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,15 +12,19 @@ import torch
 from bundle import schema
 from bundle.errors import ManifestInvalid
 from bundle.manifest import Calibration, Reference, valid_name
-from training.config import Recipe, Scalar
+from training.config import Recipe, Scalar, toml
+from training.dataset.data import Photo
 from training.dataset.split import Split
+from training.dataset.tables import USUAL, Columns
 from training.errors import RecipeInvalid, RunUnusable
 from training.evaluation.evaluate import Evaluation
 from training.files import write_atomic, write_json
+from training.transfer.chosen import CHOSEN, Chosen
 
 T = TypeVar("T")
 
 RECIPE = "recipe.json"
+PHOTOS = "photos.jsonl"
 _FOLDER_TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -29,9 +34,17 @@ class Source:
 
     name: str  # of the model
     created: str  # ISO 8601, UTC
-    data: str  # folder of photos
+    data: str  # folder or table of photos
     weights: str  # 'imagenet', 'none' or a path
     weights_identity: str  # 'imagenet', 'none' or the SHA-256 of the file
+    strict: bool = field(default=False, metadata=schema.ADDED)  # content under two labels is refused
+    run: str | None = field(default=None, metadata=schema.ADDED)  # unlike any other run's; goes into the manifest
+    path_column: str = field(default=USUAL.path, metadata=schema.ADDED)  # of a table
+    label_column: str = field(default=USUAL.label, metadata=schema.ADDED)
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.path_column, self.label_column)
 
 
 @dataclass(frozen=True)
@@ -48,14 +61,32 @@ class Run:
 
     path: Path
 
-    def recipe(self) -> Recipe:
+    def asked(self) -> Recipe:
+        """The recipe as it was asked for."""
         return self._read(RECIPE, Recipe, "train it first")
 
+    def chosen(self) -> Chosen | None:
+        """What was decided where the recipe left it open; None where nothing was, or not yet."""
+        return self.find(CHOSEN, Chosen)
+
+    def recipe(self) -> Recipe:
+        """The recipe that holds: as asked for, with what was chosen in it."""
+        chosen = self.chosen()
+        return self.asked() if chosen is None else chosen.resolved(self.asked())
+
     def source(self) -> Source:
-        return self._read("source.json", Source, "train it first")
+        """As asked for, but that training from scratch uses no weights."""
+        source = self._read("source.json", Source, "train it first")
+        if self.recipe().strategy == "scratch":
+            return dataclasses.replace(source, weights="none", weights_identity="none")
+        return source
 
     def split(self) -> Split:
         return self._read("split.json", Split, "train it first")
+
+    def photos(self) -> tuple[Photo, ...]:
+        """All that were found usable, also where they are not split yet."""
+        return tuple(schema.read(Photo, row) for row in self.rows(PHOTOS))
 
     def calibrated(self) -> Calibrated:
         return self._read("calibration.json", Calibrated, self._finish())
@@ -87,6 +118,10 @@ class Run:
             raise RunUnusable(self.path, "model.pt cannot be read", f"delete it and {self._finish()}") from exc
         return state
 
+    def find(self, file: str, kind: type[T]) -> T | None:
+        """The record that a stage may have left."""
+        return self._read(file, kind, "") if self.has(file) else None
+
     def has(self, file: str) -> bool:
         return (self.path / file).exists()
 
@@ -110,16 +145,42 @@ class Run:
             raise RunUnusable(self.path, f"{file} cannot be read ({exc})", "start a new run") from exc
 
 
-def create(runs: Path, name: str, data: Path, weights: str, identity: str, recipe: Recipe) -> Run:
-    """A new run's folder with its recipe and source in it. Raises `RecipeInvalid` on a bad name."""
+def require_name(name: str) -> None:
+    """Raises `RecipeInvalid` on what cannot be a model's name."""
     if not valid_name(name):
         raise RecipeInvalid("name", name, "a-z, 0-9, '.', '_' and '-', at most 64")
+
+
+def create(
+    runs: Path, name: str, data: Path, weights: str, identity: str, recipe: Recipe,
+    *, strict: bool = False, columns: Columns = USUAL,
+) -> Run:  # fmt: skip
+    """A new run's folder with its recipe and source in it. Raises `RecipeInvalid` on a bad name."""
+    require_name(name)
     now = datetime.now(UTC)
     run = Run(_new_folder(runs / name, now.strftime(_FOLDER_TIME)))
-    run.write("source.json", Source(name, now.isoformat(timespec="seconds"), str(data.resolve()), weights, identity))
+    created, unique = now.isoformat(timespec="seconds"), uuid.uuid4().hex
+    where = str(data.resolve())
+    source = Source(name, created, where, weights, identity, strict, unique, columns.path, columns.label)
+    _write_start(run, source, recipe)
+    return run
+
+
+def derive(base: Run, folder: Path, recipe: Recipe) -> Run:
+    """A run in `folder` on the same photos in the same split as `base`; as it was left, where it was begun before."""
+    run = Run(folder)
+    if not run.has("split.json"):
+        _write_start(run, dataclasses.replace(base.source(), run=uuid.uuid4().hex), recipe)
+        for file in ("check.json", PHOTOS, "split.json"):
+            run.write_bytes(file, (base.path / file).read_bytes())
+    return run
+
+
+def _write_start(run: Run, source: Source, recipe: Recipe) -> None:
+    run.write("source.json", source)
     recorded: dict[str, Scalar] = recipe.record()
     run.write(RECIPE, recorded)
-    return run
+    run.write_bytes("recipe.toml", toml.write(recipe).encode())
 
 
 def _new_folder(parent: Path, stamp: str) -> Path:

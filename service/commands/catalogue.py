@@ -10,7 +10,6 @@ from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNo
 from bundle.manifest import Calibration, Manifest
 from bundle.policy import ServingPolicy, read_policy
 from bundle.repository import Bundle, Repository
-from service.versions.reconcile import wanted_as_stable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Entry:
     def stable(self) -> int:
         """The version that the policy makes stable: the best of those whose files are whole; 0 where there is none."""
         whole = [version.number for version in self.versions if version.bundle is not None]
-        return next((number for number in wanted_as_stable(self.policy, whole) if number in whole), 0)
+        return next((number for number in self.policy.wanted(whole) if number in whole), 0)
 
 
 def entries(repository: Repository) -> list[Entry]:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from service.config import Device, LogFormat, Settings
+from service.config import Device, LogFormat, Precision, Settings
 
 _DEFAULT = Settings()
 
@@ -31,6 +31,10 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--watch-s", "Seconds between looks at that folder for new versions; 0 never looks.", click.FloatRange(0))
 @_option("--default-model", "Answers requests that name no model, where several serve.")
 @_option("--device", "'cuda' refuses to start without a GPU.", click.Choice(get_args(Device)))
+@_option(
+    "--precision", "'int8' is faster on a CPU; 'auto' takes it where the bundle allows its loss.",
+    click.Choice(get_args(Precision)),
+)  # fmt: skip
 @_option("--host", "Address to listen on; 0.0.0.0 opens the service to the network.")
 @_option("--grpc-port", "gRPC; 0 picks a free port and prints it.", _PORT)
 @_option("--ops-port", "Metrics, /livez and /readyz; 0 picks a free port.", _PORT)

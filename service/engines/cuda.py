@@ -14,7 +14,9 @@ from typing import Any
 from bundle.manifest import TF32
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
-from service.engines.engine import Outputs, precision_on
+from service.config import Precision
+from service.engines.engine import Outputs
+from service.engines.precision import choose
 from service.engines.runtime import CUDA, Usable, open_session
 from service.engines.slots import Slot
 
@@ -67,9 +69,10 @@ class CudaEngine:
     Raises `DeviceUnavailable`, and `ValueError` on a model whose rows have no fixed shape.
     """
 
-    def __init__(self, model: bytes, options: CudaOptions, device: Usable = "cuda") -> None:
+    def __init__(self, model: bytes, options: CudaOptions, device: Usable = "cuda", precision: str = "fp32") -> None:
         self._session: Any = open_session(model, provider_options(options) if device == "cuda" else None)
         self.provider: str = self._session.get_providers()[0]
+        self.precision = precision
         self.batch_sizes = options.batch_sizes
         # A captured graph belongs to the thread that captured it, so with graphs one thread runs everything.
         self._runner = ThreadPoolExecutor(1, "device") if options.graphs else None
@@ -110,7 +113,8 @@ class CudaEngine:
                     list(pool.map(self._execute, slots, [size] * _SLOTS, [False] * _SLOTS))
 
 
-def open_on_cuda(bundle: Bundle, options: CudaOptions) -> CudaEngine:
-    """With the options, an `OpenEngine`. TF32 is on where the manifest has a tolerance for it, and nowhere else."""
-    tf32 = precision_on(bundle.manifest, CUDA) == TF32
-    return CudaEngine(bundle.read(bundle.manifest.model.file), dataclasses.replace(options, tf32=tf32))
+def open_on_cuda(bundle: Bundle, options: CudaOptions, precision: Precision = "fp32") -> CudaEngine:
+    """With the others, an `OpenEngine`. TF32 is on where the manifest has a tolerance for it, and nowhere else."""
+    chosen = choose(bundle, precision, CUDA)
+    model = bundle.read(bundle.manifest.file_of(chosen))
+    return CudaEngine(model, dataclasses.replace(options, tf32=chosen == TF32), precision=chosen)

@@ -14,9 +14,9 @@ from service.system.cores import usable_cores
 
 def opener(settings: Settings, device: Usable) -> OpenEngine:
     if device == "cpu":
-        return open_on_cpu
+        return partial(open_on_cpu, precision=settings.precision)
     options = CudaOptions(batch_sizes_up_to(settings.max_batch), settings.gpu_memory_bytes)
-    return partial(open_on_cuda, options=options)
+    return partial(open_on_cuda, options=options, precision=settings.precision)
 
 
 def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = None) -> Scheduler:

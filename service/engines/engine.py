@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bundle.manifest import CUDA, TF32, Manifest
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
+from service.config import Precision
+from service.engines.precision import choose
 from service.engines.runtime import CPU, open_session
 
 
@@ -24,6 +25,8 @@ class Engine(Protocol):
     """Safe to call from several threads at once."""
 
     provider: str
+    precision: str
+    """What it computes in: 'fp32', 'tf32', 'fp16' or 'int8'."""
     batch_sizes: tuple[int, ...]
     """Ascending: the numbers of rows that the device runs; any other number is filled up to the next of them."""
 
@@ -46,8 +49,9 @@ class OnnxEngine:
     provider: str = CPU
     batch_sizes: tuple[int, ...] = (1,)
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, precision: str = "fp32") -> None:
         self._session: Any = open_session(model)
+        self.precision = precision
 
     def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -58,12 +62,7 @@ class OnnxEngine:
         self._session = None
 
 
-def open_on_cpu(bundle: Bundle) -> OnnxEngine:
-    """An `OpenEngine`."""
-    return OnnxEngine(bundle.read(bundle.manifest.model.file))
-
-
-def precision_on(manifest: Manifest, provider: str) -> str:
-    """What the model is computed in: its own precision, but 'tf32' on CUDA where fp32 has a tolerance for that."""
-    own = manifest.model.precision
-    return TF32 if provider == CUDA and own == "fp32" and TF32 in manifest.tolerances.get(CUDA, {}) else own
+def open_on_cpu(bundle: Bundle, precision: Precision = "fp32") -> OnnxEngine:
+    """With the precision, an `OpenEngine`. Of the bundle's models only the one that is chosen is kept in memory."""
+    chosen = choose(bundle, precision, CPU)
+    return OnnxEngine(bundle.read(bundle.manifest.file_of(chosen)), chosen)

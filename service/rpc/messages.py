@@ -52,20 +52,18 @@ def explanation(found: Explanation, request_id: str) -> pb.ExplainResponse:
 
 
 def description(model: LiveModel) -> pb.ModelDescription:
-    manifest = model.bundle.manifest
-    low, high = manifest.metrics.top1_interval
+    manifest, metrics = model.bundle.manifest, model.test_metrics
+    low, high = metrics.top1_interval
     return pb.ModelDescription(
         name=model.name,
         version=model.version,
         labels=manifest.labels,
         architecture=manifest.model.architecture,
-        precision=manifest.model.precision,
+        precision=model.precision,
         execution_provider=model.engine.provider,
-        sha256=manifest.files[manifest.model.file],
+        sha256=model.sha256,
         threshold=manifest.calibration.threshold,
-        test_metrics=pb.TestMetrics(
-            photos=manifest.metrics.n, top1=manifest.metrics.top1, top1_low=low, top1_high=high
-        ),
+        test_metrics=pb.TestMetrics(photos=metrics.n, top1=metrics.top1, top1_low=low, top1_high=high),
         manifest_json=manifest.to_json(),
     )
 

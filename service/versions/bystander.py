@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle
+from service.config import Precision
 from service.system import priority
 from service.system.backoff import Backoff
 
@@ -37,8 +38,11 @@ class BystanderFailed(Exception):
 class Bystander:
     """Started with the first picture. For one thread, save `close`."""
 
-    def __init__(self, limits: Limits, step_back: Callable[[int], object] = priority.idle) -> None:
+    def __init__(
+        self, limits: Limits, step_back: Callable[[int], object] = priority.idle, precision: Precision = "fp32"
+    ) -> None:
         self._limits = limits
+        self._precision = precision
         self._step_back = step_back
         self._lock = threading.Lock()  # between starting and closing
         self._closed = False
@@ -82,7 +86,7 @@ class Bystander:
             if self._closed:
                 raise BystanderFailed("the server is shutting down")
             try:
-                self._running = _Running.start(self._limits)
+                self._running = _Running.start(self._limits, self._precision)
             except OSError as exc:
                 self._not_before = time.monotonic() + self._backoff.after(0.0)
                 raise BystanderFailed(f"the system gives no process ({exc.strerror})") from exc
@@ -99,12 +103,12 @@ class _Running:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, limits: Limits) -> "_Running":
+    def start(cls, limits: Limits, precision: Precision) -> "_Running":
         """Raises `OSError`."""
         connection, end = Pipe()
         # As `workers.spawned.start`: this process's search path, and nothing from the folder that it happens to be in.
         command = [sys.executable, "-P", "-m", "service.versions.bystander_process"]
-        arguments = [end.fileno(), limits.max_bytes, limits.max_pixels]
+        arguments = [end.fileno(), limits.max_bytes, limits.max_pixels, precision]
         with end:
             process = subprocess.Popen(  # noqa: S603 - a module of ours
                 [*command, *map(str, arguments)],

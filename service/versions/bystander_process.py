@@ -2,14 +2,17 @@
 
 import json
 import sys
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, open_bundle
+from service.config import Precision
 from service.engines.engine import OnnxEngine, open_on_cpu
 from service.versions.bystander import COMPUTED, FAILED
 
@@ -17,23 +20,24 @@ _MOST_MODELS = 4  # held at once; a process that rests holds none
 
 
 def main() -> None:
-    descriptor, max_bytes, max_pixels = map(int, sys.argv[1:])
-    serve(Connection(descriptor), Limits(max_bytes, max_pixels))
+    descriptor, max_bytes, max_pixels = map(int, sys.argv[1:4])
+    serve(Connection(descriptor), Limits(max_bytes, max_pixels), cast("Precision", sys.argv[4]))
 
 
-def serve(connection: Connection, limits: Limits) -> None:
+def serve(connection: Connection, limits: Limits, precision: Precision = "fp32") -> None:
     """Until the other side is gone."""
     while True:
         try:
             model, image = json.loads(connection.recv_bytes()), connection.recv_bytes()
-            connection.send_bytes(_answer(model["folder"], model["version"], image, limits))
+            opened = partial(_opened, model["folder"], model["version"], precision)
+            connection.send_bytes(_answer(opened, image, limits))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
 
-def _answer(folder: str, version: int, image: bytes, limits: Limits) -> bytes:
+def _answer(opened: Callable[[], tuple[Bundle, OnnxEngine]], image: bytes, limits: Limits) -> bytes:
     try:
-        bundle, engine = _opened(folder, version)
+        bundle, engine = opened()
         pixels = bundle.manifest.preprocessing(image, limits)
         return COMPUTED + bytes(engine.run((pixels[np.newaxis],)).probabilities[0].tobytes())
     except Exception as exc:
@@ -41,10 +45,10 @@ def _answer(folder: str, version: int, image: bytes, limits: Limits) -> bytes:
 
 
 @lru_cache(_MOST_MODELS)
-def _opened(folder: str, version: int) -> tuple[Bundle, OnnxEngine]:
+def _opened(folder: str, version: int, precision: Precision) -> tuple[Bundle, OnnxEngine]:
     """On the CPU, whatever the server runs on: a GPU knows no work that nobody waits for."""
     bundle = open_bundle(Path(folder), version)
-    return bundle, open_on_cpu(bundle)
+    return bundle, open_on_cpu(bundle, precision)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from bundle import golden
 from bundle.errors import AntherError, BundleRefused, GoldenMismatch
 from bundle.golden import Golden
+from bundle.manifest import Metrics
 from bundle.repository import Bundle, Repository
-from service.engines.engine import Engine, OpenEngine, Outputs, precision_on
+from bundle.variant import VariantMetrics
+from service.engines.engine import Engine, OpenEngine, Outputs
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,24 @@ class LiveModel:
     @property
     def version(self) -> int:
         return self.bundle.version
+
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+        return self.engine.precision
+
+    @property
+    def sha256(self) -> str:
+        """Of the ONNX file that it computes, hexadecimal."""
+        manifest = self.bundle.manifest
+        return manifest.files[manifest.file_of(self.precision)]
+
+    @property
+    def test_metrics(self) -> Metrics | VariantMetrics:
+        """Measured in this precision."""
+        manifest = self.bundle.manifest
+        variant = manifest.variant(self.precision)
+        return manifest.metrics if variant is None else variant.metrics
 
     @cached_property
     def labels(self) -> tuple[str, str]:
@@ -68,8 +88,8 @@ def load(
         raise
     model = LiveModel(bundle, engine, difference, time.monotonic() - started)
     log.info(
-        "loaded %s/%d on %s: golden pictures equal, logits within %.1e, in %.2f s",
-        name, version, engine.provider, difference, model.load_s,
+        "loaded %s/%d in %s on %s: golden pictures equal, logits within %.1e, in %.2f s",
+        name, version, engine.precision, engine.provider, difference, model.load_s,
     )  # fmt: skip
     return model
 
@@ -85,7 +105,7 @@ def _engine(bundle: Bundle, open_engine: OpenEngine) -> Engine:
 
 def _prove(bundle: Bundle, engine: Engine, pause: Callable[[], None]) -> float:
     """The largest difference of a logit. What is run here is also what warms the engine up."""
-    tolerance, pictures = _tolerance(bundle, engine), golden.load(bundle)
+    tolerance, pictures = _tolerance(bundle, engine), golden.load(bundle).of(engine.precision)
 
     def infer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         pause()
@@ -104,8 +124,7 @@ def _prove(bundle: Bundle, engine: Engine, pause: Callable[[], None]) -> float:
 
 
 def _tolerance(bundle: Bundle, engine: Engine) -> float:
-    manifest = bundle.manifest
-    precision = precision_on(manifest, engine.provider)
+    manifest, precision = bundle.manifest, engine.precision
     tolerance = manifest.tolerances.get(engine.provider, {}).get(precision)
     if tolerance is None:
         raise BundleRefused(

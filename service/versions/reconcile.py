@@ -100,7 +100,7 @@ class Keeper:
         )
 
     def _stable(self, versions: Sequence[int]) -> LiveModel | None:
-        wanted = self._first_good(wanted_as_stable(self.policy, versions))
+        wanted = self._first_good(self.policy.wanted(versions))
         if wanted is not None:
             return wanted
         if self.route is not None:
@@ -140,17 +140,6 @@ class Keeper:
         """A refusal is news until the files change or go; that of a version that the policy names, until it comes."""
         files = fingerprint.of_folder(self._folder / str(version))
         return files == refusal.files and (files != fingerprint.GONE or version in self.policy.named())
-
-
-def wanted_as_stable(policy: ServingPolicy, versions: Sequence[int]) -> list[int]:
-    """What the policy asks for, best first. `versions` are those that exist, ascending.
-
-    Who follows the latest version does not take one that is still on trial, as canary or shadow, for stable.
-    """
-    if policy.versions != "latest" and policy.stable:
-        return [policy.stable]
-    on_trial = {share.version for share in (policy.canary, policy.shadow) if share is not None}
-    return [version for version in reversed(versions) if version not in on_trial]
 
 
 def substitutes(policy: ServingPolicy, versions: Sequence[int]) -> list[int]:

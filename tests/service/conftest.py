@@ -46,6 +46,7 @@ class GatedEngine:
     def __init__(self, bundle: Bundle) -> None:
         self._inner = open_on_cpu(bundle)
         self.provider, self.batch_sizes = self._inner.provider, self._inner.batch_sizes
+        self.precision = self._inner.precision
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)

@@ -43,7 +43,7 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
 class BatchingEngine:
     """Stands for one on a GPU."""
 
-    provider, batch_sizes = "CUDAExecutionProvider", (1, 2, 4)
+    provider, precision, batch_sizes = "CUDAExecutionProvider", "fp32", (1, 2, 4)
 
 
 @pytest.fixture(scope="module")

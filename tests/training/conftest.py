@@ -15,6 +15,8 @@ from training import pipeline, run
 from training.config import Machine, Recipe
 from training.dataset import data, split
 from training.progress import Silent
+from training.publishing.release import Release
+from training.publishing.retrain import retrain
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}
 TINY = {"resize": 40, "crop": 32, "train_size": 32, "batch_size": 8, "precision": "fp32"}
@@ -72,10 +74,10 @@ class Finished:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, photos: Path, recipe: Callable[..., Recipe], backbone_file: Path
 ) -> Finished:
-    """`retrain` on the drawn photos with the head strategy. Read only."""
+    """A retrain on the drawn photos with the head strategy. Read only."""
     root = tmp_path_factory.mktemp("finished")
     request = pipeline.Request(photos, "colours", str(backbone_file), root / "runs")
-    done, bundle = pipeline.retrain(request, recipe(), Machine("cpu", 2), root / "models", Silent())
+    done, bundle = retrain(request, recipe(), Machine("cpu", 2), Release(root / "models"), Silent())
     return Finished(done, bundle, root / "models", root / "runs")
 
 

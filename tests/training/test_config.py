@@ -41,3 +41,9 @@ def test_whole_numbers_pass_where_any_number_does():
 def test_every_field_says_what_it_trades():
     for field in dataclasses.fields(Recipe):
         assert field.metadata["text"].endswith("."), field.name
+
+
+def test_stored_photos_are_at_least_as_large_as_crops():
+    with pytest.raises(RecipeInvalid, match=r"stored_size' is 100; expected 0, or at least train_size, which is 192"):
+        Recipe(stored_size=100)
+    assert Recipe(stored_size=192).stored_size == 192

@@ -78,7 +78,7 @@ def test_the_run_holds_every_record(finished):
     expected = ["recipe", "source", "check", "split", "curves", "calibration", "evaluation", "verification", "seconds"]
     assert {f"{name}.json" for name in expected if name != "curves"} <= files
     assert {"curves.jsonl", "head.jsonl", "model.pt", "report.html", "bundle"} <= files
-    assert set(finished.run.seconds()) == {"check", "train", "evaluate", "export"}
+    assert set(finished.run.seconds()) == {"check", "split", "train", "calibrate", "evaluate", "export"}
 
 
 def test_the_provenance_is_true(finished, photos, recipe, backbone_file):

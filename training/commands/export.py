@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.commands.options import FOLDER, json_option, machine, machine_options, precision_option
+from training.commands.options import FOLDER, int8_option, json_option, machine, machine_options, precision_option
 
 if TYPE_CHECKING:
     from bundle.manifest import Precision
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN", type=FOLDER)
 @click.option("--output", type=FOLDER, help="Folder of the bundle; it must not exist.  [default: RUN/bundle]")
 @precision_option("--precision")
+@int8_option
 @machine_options
 @json_option
-def export(run: Path, output: Path | None, export_precision: "Precision", as_json: bool, **options: Any) -> None:
+def export(
+    run: Path, output: Path | None, export_precision: "Precision", int8: bool, as_json: bool, **options: Any
+) -> None:
     """Turn a finished run into a bundle, and prove that ONNX Runtime answers as torch does."""
     from training import pipeline
     from training.commands import summary
     from training.progress import Terminal
     from training.run import Run
 
-    folder = pipeline.export(Run(run), output, machine(options), Terminal(), export_precision)
+    folder = pipeline.export(Run(run), output, machine(options), Terminal(), export_precision, int8=int8)
     summary.show_bundle(folder, as_json=as_json)

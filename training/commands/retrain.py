@@ -1,41 +1,77 @@
-"""`anther retrain`: all the way from photos to a published version."""
+"""`anther retrain`: all the way from photos to a published version, once or whenever new photos have arrived."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from training.commands.headings import Grouped
 from training.commands.options import (
-    FOLDER,
     json_option,
     machine,
     machine_options,
-    precision_option,
+    recipe_of,
     recipe_options,
-    trained,
+    request_of,
+    require_start,
     training_options,
 )
+from training.commands.processes import several_processes
+from training.commands.release_options import release_of, release_options
+from training.commands.watch_options import plan_of, watch_options
 
 if TYPE_CHECKING:
-    from bundle.manifest import Precision
+    from bundle.repository import Bundle
+    from training.run import Run
 
 
-@click.command()
+@click.command(cls=Grouped)
 @training_options
+@click.option("--fresh", is_flag=True, help="Begin anew, also where the same retrain was left unfinished.")
+@release_options
+@watch_options
 @recipe_options
 @machine_options
-@click.option("--models", type=FOLDER, default=Path("models"), show_default=True, help="Where to publish the bundle.")
-@precision_option("--export-precision")
 @json_option
 @click.pass_context
-def retrain(
-    context: click.Context, /, *, as_json: bool, models: Path, export_precision: "Precision", **options: Any
-) -> None:
-    """Train, export, verify and publish the next version of a model: all the way from photos to MODELS/NAME/VERSION."""
-    from training import pipeline
-    from training.commands import summary
-    from training.progress import Terminal
+@several_processes
+def retrain(context: click.Context, /, *, as_json: bool, **options: Any) -> None:
+    """Train, export, verify, compare and publish the next version of a model: from photos to MODELS/NAME/VERSION.
 
-    run = trained(context, options)
-    folder = pipeline.export(run, None, machine(options), Terminal(), export_precision)
-    summary.show_run(run, pipeline.publish(folder, models), as_json=as_json)
+    The version in service answers the same test photos: what is worse than it is not published, and the command ends
+    with exit code 1 and the reasons. A killed retrain goes on when the same command is given again, or with --resume.
+    """
+    require_start(context, options)
+    if options["watch"]:
+        return _watch(context, options)
+
+    from training.commands import summary
+    from training.publishing.ending import ends_on_sigterm
+
+    with ends_on_sigterm():
+        run, published = _retrained(context, options)
+    return summary.show_run(run, published, as_json=as_json)
+
+
+def _retrained(context: click.Context, options: dict[str, Any]) -> "tuple[Run, Bundle]":
+    from training.progress import Terminal
+    from training.publishing import retrain as retraining
+    from training.publishing import unfinished
+    from training.run import Run
+
+    if options["resume"] is None:
+        request, recipe = request_of(options), recipe_of(context, options)
+        wanted = release_of(context, options)
+        return retraining.retrain(request, recipe, machine(options), wanted, Terminal(), fresh=options["fresh"])
+    run = Run(options["resume"])
+    wanted = release_of(context, options, unfinished.release_of(run))
+    return run, retraining.resume(run, machine(options), wanted, Terminal())
+
+
+def _watch(context: click.Context, options: dict[str, Any]) -> None:
+    from training.progress import Terminal
+    from training.publishing import watch
+    from training.publishing.attempt import Attempt
+
+    request, plan = request_of(options), plan_of(context, options)
+    attempt = Attempt(request, recipe_of(context, options), machine(options), release_of(context, options))
+    watch.watch(request.data, request.runs / request.name, attempt.start, plan, Terminal())

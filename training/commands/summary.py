@@ -1,7 +1,10 @@
 """Results for a person, as tables on stdout; or for a program, as one line of JSON."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -9,39 +12,57 @@ from rich.console import Console
 from rich.table import Table
 
 from bundle.manifest import Metrics
+from bundle.measures import Confident
 from bundle.repository import Bundle, open_bundle
 from training.evaluation.evaluate import Evaluation
+from training.evaluation.intervals import wilson
+from training.evaluation.robustness import UnderCorruption
+from training.publishing import champion
+from training.repeats import Repeats
 from training.run import Run
 
 
-def show_run(run: Run, published: Bundle | None, *, as_json: bool) -> None:
-    """What was trained, how good it is, how long it took, and what to do next."""
+def show_run(
+    run: Run, published: Bundle | None, *, as_json: bool, repeats: Mapping[str, Repeats] = MappingProxyType({})
+) -> None:
+    """What was trained, how good it is, how long it took, and what to do next; `repeats` are told by their kind."""
     evaluation = run.evaluation()
-    seconds = run.seconds()
+    seconds, chosen = run.seconds(), run.chosen()
     if as_json:
         version = None if published is None else published.version
         where = None if published is None else str(published.path)
-        return _print_json(
-            {"run": str(run.path), "bundle": where, "version": version, "seconds": seconds, **evaluation.record()}
-        )
-    _show_metrics(evaluation.metrics, f"{run.source().name}: {evaluation.metrics.n} photos of the test split")
-    rows = [("time", ", ".join(f"{stage} {time:.1f} s" for stage, time in seconds.items())), ("run", str(run.path))]
+        gate = None if published is None or published.manifest.gate is None else asdict(published.manifest.gate)
+        why = {"strategy": run.recipe().strategy, "reasons": chosen.reasons if chosen else None}
+        facts = {"run": str(run.path), "bundle": where, "version": version, "gate": gate, **why, "seconds": seconds}
+        repeated = {kind: asdict(found) for kind, found in repeats.items()}
+        return _print_json({**facts, **evaluation.record(), **repeated})
+    show_metrics(evaluation.metrics, f"{run.source().name}: {evaluation.metrics.n} photos of the test split")
+    if evaluation.corruptions:
+        _show_corruptions(evaluation.corruptions)
+    for kind, found in repeats.items():
+        _show_repeats(kind, found)
+    times = ", ".join(f"{stage} {time:.1f} s" for stage, time in seconds.items() if time >= 0.05)
+    rows = [("strategy", " ".join(chosen.reasons))] if chosen else []
+    rows += [("time", times), ("run", str(run.path))]
     if published is None:
         rows.append(("next", f"anther export {run.path}"))
     else:
         rows += [
             ("report", str(run.path / "report.html")),
             ("bundle", str(published.path)),
+            ("serving", champion.in_words(published)),
             ("next", f"anther serve --models {published.path.parent.parent}"),
         ]
-    return _show_rows(rows)
+    return show_rows(rows)
 
 
 def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
     """Metrics, and the files that could not be measured."""
     if as_json:
         return _print_json(evaluation.record())
-    _show_metrics(evaluation.metrics, f"{evaluation.of} on {evaluation.metrics.n} photos of {evaluation.photos}")
+    show_metrics(evaluation.metrics, f"{evaluation.of} on {evaluation.metrics.n} photos of {evaluation.photos}")
+    if evaluation.corruptions:
+        _show_corruptions(evaluation.corruptions)
     for file in evaluation.undecodable:
         click.echo(f"not measured: {file.path}: {file.reason}", err=True)
     if evaluation.seen_in_training:
@@ -54,7 +75,7 @@ def show_bundle(folder: Path, *, as_json: bool) -> None:
     manifest = open_bundle(folder).manifest
     if as_json:
         return _print_json({"bundle": str(folder), "name": manifest.name, "files": manifest.files})
-    return _show_rows(
+    return show_rows(
         [
             ("bundle", str(folder)),
             ("files", ", ".join(manifest.files)),
@@ -63,26 +84,81 @@ def show_bundle(folder: Path, *, as_json: bool) -> None:
     )
 
 
-def _show_metrics(metrics: Metrics, title: str) -> None:
+def show_metrics(metrics: Metrics, title: str) -> None:
+    """A table of the classes, and a line for each measure of the whole."""
     table = Table(title=title, title_justify="left")
     table.add_column("class")
-    for name in ("precision", "recall", "F1", "photos"):
+    for name in ("precision", "recall", "95 % interval", "F1", "photos"):
         table.add_column(name, justify="right")
     for row in metrics.per_class:
-        table.add_row(row.label, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support))
-    console = Console()
-    console.print(table)
-    low, high = metrics.top1_interval
-    _show_rows(
-        [
-            ("top-1", f"{metrics.top1:.4f}  (95 % interval {low:.4f} to {high:.4f})"),
-            ("macro F1", f"{metrics.macro_f1:.4f}"),
-            ("calibration error", f"{metrics.expected_calibration_error:.4f}"),
-        ]
-    )
+        span = row.recall_interval or (wilson(round(row.recall * row.support), row.support) if row.support else None)
+        numbers = (f"{row.precision:.3f}", f"{row.recall:.3f}", _span(span, 3), f"{row.f1:.3f}")
+        table.add_row(row.label, *numbers, str(row.support))
+    Console().print(table)
+    show_rows(list(_metric_rows(metrics)))
 
 
-def _show_rows(rows: list[tuple[str, str]]) -> None:
+def _metric_rows(metrics: Metrics) -> Iterator[tuple[str, str]]:
+    """Older bundles measured less."""
+    before, top_k, sure = metrics.uncalibrated, metrics.top_k, metrics.confident
+    yield "top-1", f"{metrics.top1:.4f}  (95 % interval {_span(metrics.top1_interval)})"
+    if top_k:
+        yield f"top-{top_k.k}", f"{top_k.share:.4f}  (95 % interval {_span(top_k.interval)})"
+    spread = f"  (95 % interval {_span(metrics.macro_f1_interval)})" if metrics.macro_f1_interval else ""
+    yield "macro F1", f"{metrics.macro_f1:.4f}{spread}"
+    calibration, likelihood = metrics.expected_calibration_error, metrics.negative_log_likelihood
+    was = f"  (before temperature scaling {before.expected_calibration_error:.4f})" if before else ""
+    yield "calibration error", f"{calibration:.4f}{was}"
+    was = f"  (before temperature scaling {before.negative_log_likelihood:.4f})" if before else ""
+    yield "log loss", f"{likelihood:.4f}{was}"
+    if metrics.brier is not None:
+        yield "Brier score", f"{metrics.brier:.4f}"
+    if metrics.aurc is not None:
+        yield "risk-coverage area", f"{metrics.aurc:.4f}"
+    if sure:
+        yield "confident answers", _sure(sure)
+
+
+def _sure(sure: Confident) -> str:
+    if sure.precision_interval is None:
+        return f"none at p >= {sure.threshold:.4g}"
+    right = f"{sure.precision:.4f} right (95 % interval {_span(sure.precision_interval)})"
+    return f"{sure.coverage:.4f} of all at p >= {sure.threshold:.4g}, {right}"
+
+
+def _span(interval: tuple[float, float] | None, digits: int = 4) -> str:
+    return "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
+def _show_corruptions(rows: Sequence[UnderCorruption]) -> None:
+    table = Table(title="the same photos, made worse", title_justify="left")
+    table.add_column("corruption")
+    for name in ("top-1", "95 % interval", "points lost"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row.corruption, f"{row.top1:.4f}", _span(row.top1_interval), f"{100 * row.lost:.1f}")
+    top1, lost = (sum(values) / len(rows) for values in zip(*((row.top1, row.lost) for row in rows), strict=True))
+    table.add_section()
+    table.add_row("mean", f"{top1:.4f}", "", f"{100 * lost:.1f}")
+    Console().print(table)
+
+
+def _show_repeats(kind: str, found: Repeats) -> None:
+    table = Table(title=f"{kind}: mean and standard deviation of {len(found.rows)} trainings", title_justify="left")
+    table.add_column("training")
+    for name in ("photos", "top-1", "macro F1", "log loss"):
+        table.add_column(name, justify="right")
+    for row in found.rows:
+        numbers = (row.top1, row.macro_f1, row.negative_log_likelihood)
+        table.add_row(row.name, str(row.n), *(f"{number:.4f}" for number in numbers))
+    spreads = (found.top1, found.macro_f1, found.negative_log_likelihood)
+    table.add_section()
+    table.add_row("mean", "", *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in spreads))
+    Console().print(table)
+
+
+def show_rows(rows: list[tuple[str, str]]) -> None:
+    """Names and values in two columns."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name:<{width}}  {value}")

@@ -4,16 +4,23 @@ from typing import Any
 
 import click
 
-from training.commands.options import json_option, machine_options, recipe_options, trained, training_options
+from training.commands.headings import Grouped
+from training.commands.options import json_option, machine, machine_options, recipe_options, trained, training_options
+from training.commands.processes import several_processes
+from training.commands.repeat_options import repeat_options, repeated
 
 
-@click.command()
+@click.command(cls=Grouped)
 @training_options
 @recipe_options
+@repeat_options
 @machine_options
 @json_option
 @click.pass_context
-def train(context: click.Context, /, *, as_json: bool, **options: Any) -> None:
+@several_processes
+def train(
+    context: click.Context, /, *, as_json: bool, corruptions: bool, seeds: int, folds: int | None, **options: Any
+) -> None:
     """Train a classifier on a folder of photos, and measure it on a test split that training never saw.
 
     Everything is written to a new folder RUNS/NAME/TIME; a killed run goes on with --resume.
@@ -21,4 +28,5 @@ def train(context: click.Context, /, *, as_json: bool, **options: Any) -> None:
     from training.commands import summary
 
     run = trained(context, options)
-    summary.show_run(run, None, as_json=as_json)
+    repeats = repeated(run, machine(options), corruptions=corruptions, seeds=seeds, folds=folds)
+    summary.show_run(run, None, as_json=as_json, repeats=repeats)

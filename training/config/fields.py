@@ -25,11 +25,12 @@ def check(setting: "dataclasses.Field[Any]", kind: Any, value: Any) -> None:
             setting.name, value, {int: "a whole number", float: "a number", bool: "true or false"}[kind]
         )
     low, high = setting.metadata["low"], setting.metadata["high"]
-    if not low <= value <= high:
-        raise RecipeInvalid(setting.name, value, _range(low, high))
+    if not low <= value <= high or value == math.inf:
+        raise RecipeInvalid(setting.name, value, span(low, high))
 
 
-def _range(low: float, high: float) -> str:
+def span(low: float, high: float) -> str:
+    """A closed range in words."""
     if high == math.inf:
         return f"at least {low:g}"
     return f"from {low:g} to {high:g}"

@@ -13,6 +13,19 @@ from training.errors import RecipeInvalid
 
 Scalar = str | int | float | bool | None
 
+GROUPS: dict[str, type] = {
+    "transfer": Transfer,
+    "optimisation": Optimisation,
+    "augmentation": Augmentation,
+    "regularisation": Regularisation,
+}
+"""Name of a table in a configuration file → its settings."""
+
+
+def group_of(field: str) -> str:
+    """The name of the group that a field of `Recipe` belongs to."""
+    return next(name for name, group in GROUPS.items() if field in group.__dataclass_fields__)  # type: ignore[attr-defined]  # all of them are dataclasses
+
 
 @dataclass(frozen=True)
 class Recipe(Regularisation, Augmentation, Optimisation, Transfer):  # the last base's fields come first
@@ -24,6 +37,14 @@ class Recipe(Regularisation, Augmentation, Optimisation, Transfer):  # the last 
             check(setting, hints[setting.name], getattr(self, setting.name))
         if self.crop > self.resize:
             raise RecipeInvalid("crop", self.crop, f"at most resize, which is {self.resize}")
+        if 0 < self.stored_size < self.train_size:
+            least = f"0, or at least train_size, which is {self.train_size}"
+            raise RecipeInvalid("stored_size", self.stored_size, least)
+        if self.width != 1 and self.backbone != "mobilenet_v2":
+            raise RecipeInvalid("width", self.width, f"1 for {self.backbone}: only mobilenet_v2 comes in other widths")
+        if self.head_init == "zeros":
+            reason = "units that start alike get the same gradient, and stay alike for ever"
+            raise RecipeInvalid("head_init", "zeros", f"normal, uniform, orthogonal, kaiming or xavier: {reason}")
 
     def record(self) -> dict[str, Scalar]:
         """Field → value, for JSON."""

@@ -37,7 +37,7 @@ class Transfer:
     )
     width: float = field(
         default=1.0,
-        metadata=says("Multiplier of mobilenet_v2's channels; other than 1 it starts from random weights.", 0.1, 2),
+        metadata=says("Multiplier of mobilenet_v2's channels; other than 1 needs --weights none.", 0.1, 2),
     )
     keep_blocks: int = field(
         default=0,
@@ -83,5 +83,14 @@ class Transfer:
         default=192,
         metadata=says(
             "Side of the random crops in training, in pixels; smaller is faster and looks less closely.", 32, 4096
+        ),
+    )
+    stored_size: int = field(
+        default=0,
+        metadata=says(
+            "Short side at which training photos are kept on disk ready decoded, for fast epochs; 0 decodes them each "
+            "time. train_size / √min_scale, which is 384, loses nothing that a crop could show; smaller ones blur.",
+            0,
+            4096,
         ),
     )

@@ -1,11 +1,11 @@
-"""A folder per class becomes a list of checked photos.
+"""A folder per class, or a table of path and label, becomes a list of checked photos.
 
 Every file goes through the service's own decoder: a photo that training may see is one that the service would accept.
 """
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +13,20 @@ from pathlib import Path
 
 from bundle.errors import ImageRefused
 from bundle.preprocessing import decode
-from training.errors import EmptyClass, FlatFolder, LabelConflict, NoPhotos, OneClass, PhotoChanged
+from training.dataset import folders, tables
+from training.dataset.bounded import mapped
+from training.dataset.listing import Listed, Listing, is_table
+from training.dataset.look import Look, look
+from training.dataset.tables import USUAL, Columns
+from training.errors import EmptyClass, LabelConflict, NoPhotos, OneClass, PhotoChanged, TableUnusable
 from training.progress import Reporter
+
+_AHEAD_OF_EACH_CORE = 8  # photos; they hide one slow file, and are all that is in memory at once
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decodable file: its path below the data folder, its class, and the SHA-256 of its content."""
+    """A decodable file: its path below the data folder (or an absolute one), its class, and its content's SHA-256."""
 
     path: str
     label: str
@@ -34,12 +41,15 @@ class Undecodable:
 
 @dataclass(frozen=True)
 class Scan:
-    """Every file below the class folders, in order of path."""
+    """Every file that the folder or table names, in its order. Paths are relative to `root`, or absolute."""
 
+    source: Path  # the folder or table as it was given
     root: Path
-    labels: tuple[str, ...]  # every class folder, with photos or without
+    labels: tuple[str, ...]  # every class, with photos or without
     photos: tuple[Photo, ...]
+    looks: tuple[Look, ...]  # row i is of photo i
     undecodable: tuple[Undecodable, ...]
+    broken: dict[str, int]  # label → files that cannot be decoded
 
 
 @dataclass(frozen=True)
@@ -52,20 +62,29 @@ class Check:
     conflicts: tuple[tuple[str, ...], ...]  # the same content under two labels; none is kept
 
 
-def scan(root: Path, reporter: Reporter) -> Scan:
-    """Read and decode every file below the class folders, on all cores.
+def scan(source: Path, reporter: Reporter, columns: Columns = USUAL) -> Scan:
+    """Read and decode every file of a folder per class or of a table, on all cores.
 
-    Raises `NoPhotos` or `FlatFolder`.
+    Raises `NoPhotos`, `FlatFolder` or `TableUnusable`.
     """
-    files = _files(root)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-        results = pool.map(lambda item: _read(root, *item), files)
-        found = list(reporter.track(results, "Checking photos", len(files)))
-    photos = tuple(item for item in found if isinstance(item, Photo))
+    listing = tables.listed(source, columns) if is_table(source) else folders.listed(source)
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:  # Pillow decodes outside the interpreter lock
+        results = mapped(pool, lambda file: _read(listing.root, file), listing.files, _AHEAD_OF_EACH_CORE * cores)
+        found = list(reporter.track(results, "Checking photos", len(listing.files)))
+    return _sorted_out(listing, found)
+
+
+def _sorted_out(listing: Listing, found: Sequence[tuple[Photo, Look] | Undecodable]) -> Scan:
+    seen = [item for item in found if not isinstance(item, Undecodable)]
     undecodable = tuple(item for item in found if isinstance(item, Undecodable))
-    if not photos:
-        raise NoPhotos(root, len(undecodable))
-    return Scan(root, tuple(folder.name for folder in _class_folders(root)), photos, undecodable)
+    if not seen:
+        raise NoPhotos(listing.source, len(undecodable))
+    broken = Counter(
+        file.label for file, item in zip(listing.files, found, strict=True) if isinstance(item, Undecodable)
+    )
+    photos, looks = zip(*seen, strict=True)
+    return Scan(listing.source, listing.root, listing.labels, photos, looks, undecodable, dict(broken))
 
 
 def check(scanned: Scan) -> tuple[tuple[Photo, ...], Check]:
@@ -84,16 +103,19 @@ def check(scanned: Scan) -> tuple[tuple[Photo, ...], Check]:
 
 
 def require_trainable(scanned: Scan, found: Check, listed_in: Path, *, strict: bool) -> None:
-    """Raises `EmptyClass` or `OneClass`, and `LabelConflict` where `strict`."""
+    """Raises `EmptyClass`, `TableUnusable` or `OneClass`, and `LabelConflict` where `strict`."""
     if strict and found.conflicts:
         raise LabelConflict(found.conflicts, listed_in)
+    table = is_table(scanned.source)
     for label, photos in found.usable.items():
+        if photos == 0 and table:
+            raise TableUnusable(scanned.source, f"no photo of class '{label}' is usable", "add some, or drop its rows")
         if photos == 0:
             raise EmptyClass(scanned.root / label)
     if len(found.usable) == 1:
         (label,) = found.usable
-        inner = [path.name for path in (scanned.root / label).iterdir() if path.is_dir()]
-        raise OneClass(scanned.root, label, inner)
+        inner = [] if table else [path.name for path in (scanned.root / label).iterdir() if path.is_dir()]
+        raise OneClass(scanned.source, label, inner)
 
 
 def left_out(found: Check) -> str:
@@ -125,37 +147,15 @@ def read_photo(root: Path, photo: Photo) -> bytes:
     return data
 
 
-def _files(root: Path) -> list[tuple[str, Path]]:
-    """(label, file) below each class folder, hidden ones left out. A class folder may hold folders of its own."""
-    classes = _class_folders(root)
-    files = [(folder.name, path) for folder in classes for path in sorted(folder.rglob("*"))]
-    return [(label, path) for label, path in files if path.is_file() and not _hidden(path.relative_to(root))]
-
-
-def _class_folders(root: Path) -> list[Path]:
-    if not root.is_dir():
-        raise NoPhotos(root)
-    entries = [path for path in root.iterdir() if not path.name.startswith(".")]
-    classes = sorted(path for path in entries if path.is_dir())
-    if not classes and entries:
-        raise FlatFolder(root, len(entries))
-    return classes
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _read(root: Path, label: str, path: Path) -> Photo | Undecodable:
-    name = path.relative_to(root).as_posix()
+def _read(root: Path, file: Listed) -> tuple[Photo, Look] | Undecodable:
     try:
-        data = path.read_bytes()
-        decode(data)
+        data = (root / file.path).read_bytes()
+        seen = look(data, decode(data))
     except ImageRefused as exc:
-        return Undecodable(name, str(exc))
+        return Undecodable(file.path, str(exc))
     except OSError as exc:
-        return Undecodable(name, f"the file cannot be read ({exc.strerror})")
-    return Photo(name, label, hashlib.sha256(data).hexdigest())
+        return Undecodable(file.path, f"the file cannot be read ({exc.strerror})")
+    return Photo(file.path, file.label, hashlib.sha256(data).hexdigest()), seen
 
 
 def _paths(groups: Sequence[Sequence[Photo]]) -> tuple[tuple[str, ...], ...]:

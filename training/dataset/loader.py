@@ -1,7 +1,6 @@
 """Augmented training batches in an order that depends on the seed alone, so that it can start again at any step."""
 
 import functools
-import hashlib
 import multiprocessing
 import os
 import select
@@ -10,37 +9,67 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bundle.preprocessing import decode
 from training.config import Recipe
 from training.dataset.data import Photo, read_photo
+from training.dataset.decoded import Stored
+from training.dataset.sampling import Key, balanced, permutation
+from training.errors import RecipeInvalid
 from training.learning.augment import augmented, train_transform
-
-Key = tuple[int, int]
-"""Epoch and index of the photo: all that a view depends on besides the seed."""
 
 
 class Views(Dataset[tuple[Tensor, int]]):
     """Key → (uint8 [3, train_size, train_size], class index). Holds no pixels and no state."""
 
-    def __init__(self, root: Path, photos: Sequence[Photo], targets: Sequence[int], recipe: Recipe) -> None:
-        self._root, self._photos, self._targets = root, photos, targets
+    def __init__(
+        self,
+        root: Path,
+        photos: Sequence[Photo],
+        targets: Sequence[int],
+        recipe: Recipe,
+        stored: Stored | None = None,
+    ) -> None:
+        self._root, self._photos, self._targets, self._stored = root, photos, targets, stored
         self._seed, self._transform = recipe.seed, train_transform(recipe)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        epoch, index = key
-        image = decode(read_photo(self._root, self._photos[index]))
-        return augmented(self._transform, image, (self._seed, epoch, index)), self._targets[index]
+        index = key[1]
+        image = self._picture(self._photos[index])
+        return augmented(self._transform, image, (self._seed, *key)), self._targets[index]
+
+    def _picture(self, photo: Photo) -> Image.Image:
+        return decode(read_photo(self._root, photo)) if self._stored is None else self._stored.picture(photo.digest)
 
 
 class Order:
-    """Batches of keys from `first_step` to the end of the last epoch; each epoch drops its odd last photos."""
+    """Batches of keys from `first_step` to the end of the last epoch; each epoch drops its odd last photos.
 
-    def __init__(self, photos: int, recipe: Recipe, first_step: int = 0) -> None:
+    Of each batch, process `rank` of `world` gets its own part: `world` processes together see the batches of one. With
+    `recipe.balance` "sampling" an epoch shows as many photos, but each class equally often, by `balanced`; that needs
+    `targets`, the class index of each photo. Raises `RecipeInvalid` where a batch cannot give every process a photo.
+    """
+
+    def __init__(
+        self,
+        photos: int,
+        recipe: Recipe,
+        first_step: int = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        targets: Sequence[int] | None = None,
+    ) -> None:
         self._photos, self._recipe, self._first_step = photos, recipe, first_step
         self._batch_size = min(recipe.batch_size, photos)
+        if self._batch_size < world:
+            raise RecipeInvalid("batch_size", self._batch_size, f"at least {world}, a photo for each process")
+        if recipe.balance == "sampling" and (targets is None or len(targets) != photos):
+            raise ValueError("balanced sampling needs the class of each photo")
+        self._rank, self._world, self._targets = rank, world, targets
         self.steps_per_epoch = photos // self._batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
 
@@ -51,9 +80,17 @@ class Order:
         for step in range(self._first_step, self.steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if step == self._first_step or position == 0:
-                shuffled = _permutation(self._photos, self._recipe.seed, epoch)
+                shuffled = self._epoch(epoch)
             start = position * self._batch_size
-            yield [(epoch, index) for index in shuffled[start : start + self._batch_size]]
+            yield shuffled[start : start + self._batch_size][self._rank :: self._world]
+
+    def _epoch(self, epoch: int) -> list[Key]:
+        """All keys of an epoch, shuffled."""
+        keys: list[Key] = [(epoch, index) for index in range(self._photos)]
+        if self._recipe.balance == "sampling":
+            assert self._targets is not None  # as the constructor saw to
+            keys = balanced(self._targets, self._recipe.seed, epoch)
+        return [keys[position] for position in permutation(len(keys), "order", self._recipe.seed, epoch)]
 
 
 def loader(views: Views, order: Order, workers: int, device: torch.device) -> DataLoader[tuple[Tensor, int]]:
@@ -90,10 +127,3 @@ def _leave_with(trainer: int, _worker: int) -> None:
 def _exit_once_readable(descriptor: int) -> None:
     select.select([descriptor], [], [])
     os._exit(1)
-
-
-def _permutation(count: int, seed: int, epoch: int) -> list[int]:
-    digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    shuffled: list[int] = torch.randperm(count, generator=generator).tolist()
-    return shuffled

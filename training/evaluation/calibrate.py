@@ -1,11 +1,13 @@
 """From validation logits to probabilities that mean what they say, and to the answers worth acting on."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import Calibration, Histogram, Reference
+from training.evaluation.intervals import wilson
 from training.evaluation.metrics import negative_log_likelihood
 
 Floats = npt.NDArray[np.floating]
@@ -22,7 +24,9 @@ def calibrate(logits: Floats, targets: Ints) -> Calibration:
     temperature = best_temperature(logits, targets)
     probabilities = softmax(logits, temperature)
     threshold, precision, coverage = abstention(probabilities, targets)
-    return Calibration(temperature, threshold, precision, coverage)
+    answered = round(coverage * len(targets))
+    lower = wilson(round(precision * answered), answered)[0] if answered else 0.0
+    return Calibration(temperature, threshold, precision, coverage, lower)
 
 
 def softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
@@ -60,16 +64,20 @@ def best_temperature(logits: Floats, targets: Ints) -> float:
 def abstention(probabilities: Floats, targets: Ints) -> tuple[float, float, float]:
     """(threshold, precision, coverage): the smallest top probability from which on answers are 99 % right.
 
-    Only confidences that occur are tried. Where none is sure enough the threshold is 1, with what it gives.
+    Only confidences that occur are tried. Where none is sure enough the threshold is 1, with what it gives. Few photos
+    make any precision easy to reach by chance: `Calibration.precision_lower_bound` says how much it is worth.
     """
     confidence = np.floor(probabilities.max(1) * _THRESHOLD_DIGITS) / _THRESHOLD_DIGITS
     right = probabilities.argmax(1) == targets
-    for threshold in np.unique(confidence):
-        accepted = confidence >= threshold
-        if right[accepted].mean() >= _WANTED_PRECISION:
-            return float(threshold), float(right[accepted].mean()), float(accepted.mean())
-    accepted = confidence >= 1.0
-    return 1.0, float(right[accepted].mean()) if accepted.any() else 0.0, float(accepted.mean())
+    thresholds, place = np.unique(confidence, return_inverse=True)
+    accepted = _from_here_on(np.bincount(place))
+    precision = _from_here_on(np.bincount(place, weights=right)) / accepted
+    enough = np.flatnonzero(precision >= _WANTED_PRECISION)
+    if enough.size:
+        first = enough[0]
+        return float(thresholds[first]), float(precision[first]), float(accepted[first] / len(targets))
+    certain = thresholds[-1] >= 1.0
+    return 1.0, float(precision[-1]) if certain else 0.0, float(accepted[-1] / len(targets)) if certain else 0.0
 
 
 def reference(probabilities: Floats, brightness: Floats, labels: tuple[str, ...]) -> Reference:
@@ -80,6 +88,11 @@ def reference(probabilities: Floats, brightness: Floats, labels: tuple[str, ...]
         confidence=_histogram(probabilities.max(1), np.linspace(0, 1, 21)),
         brightness=_histogram(brightness, np.linspace(0, 255, 18)),
     )
+
+
+def _from_here_on(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Element i is the sum of counts[i:]."""
+    return counts[::-1].cumsum()[::-1]
 
 
 def _histogram(values: Floats, edges: npt.NDArray[np.float64]) -> Histogram:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from bundle.measures import Bin
+
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 460, 240, 46, 12, 12, 34
 
 Points = Sequence[tuple[float, float]]
@@ -18,19 +20,40 @@ def lines(series: Mapping[str, Points], x_label: str, y_range: tuple[float, floa
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
         dots = "".join(f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5"/>' for x, y in points)
         parts.append(f'<g class="s{index}"><polyline points="{path}"/>{dots}</g>')
-        parts.append(f'<text class="s{index} key" x="{_LEFT + 10 + 120 * index}" y="{_TOP + 12}">{name}</text>')
+        parts.append(_key(index, name))
     return _svg(parts)
 
 
-def reliability(bins: Sequence[tuple[float, float, float]]) -> Markup:
-    """Accuracy over confidence, from (mean confidence, accuracy, share) rows; area grows with the share of answers."""
+def reliability(series: Mapping[str, Sequence[Bin]]) -> Markup:
+    """Accuracy over confidence, one colour a name; a dot's area grows with the share of answers that it stands for."""
     frame = _Frame((0.0, 1.0), (0.0, 1.0))
     diagonal = f'<line class="ideal" x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"/>'
-    dots = "".join(
-        f'<circle cx="{frame.x(confidence):.1f}" cy="{frame.y(accuracy):.1f}" r="{3 + 14 * share**0.5:.1f}"/>'
-        for confidence, accuracy, share in bins
-    )
-    return _svg([frame.axes("confidence"), diagonal, f'<g class="s0 bubbles">{dots}</g>'])
+    parts = [frame.axes("confidence"), diagonal]
+    for index, (name, bins) in enumerate(series.items()):
+        dots = "".join(
+            f'<circle cx="{frame.x(row.confidence):.1f}" cy="{frame.y(row.accuracy):.1f}" '
+            f'r="{3 + 14 * row.share**0.5:.1f}"/>'
+            for row in bins
+        )
+        parts += [f'<g class="s{index} bubbles">{dots}</g>', _key(index, name)]
+    return _svg(parts)
+
+
+def risk_coverage(curve: Points, chosen: tuple[float, float] | None) -> Markup:
+    """Risk over coverage as (coverage, risk) rows; `chosen` is what the threshold gives."""
+    worst = max(risk for _, risk in [*curve, *filter(None, [chosen])])
+    frame = _Frame((0.0, 1.0), (0.0, max(worst * 1.15, 0.01)))
+    path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve)
+    parts = [frame.axes("coverage"), f'<g class="s0"><polyline points="{path}"/></g>', _key(0, "risk")]
+    if chosen is not None:
+        x, y = frame.x(chosen[0]), frame.y(chosen[1])
+        parts.append(f'<line class="ideal" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{frame.y(0):.1f}"/>')
+        parts.append(f'<g class="s1"><circle cx="{x:.1f}" cy="{y:.1f}" r="5"/></g>{_key(1, "the threshold")}')
+    return _svg(parts)
+
+
+def _key(index: int, name: str) -> str:
+    return f'<text class="s{index} key" x="{_LEFT + 10 + 120 * index}" y="{_TOP + 12}">{name}</text>'
 
 
 class _Frame:

@@ -1,22 +1,21 @@
 """How well a run or a bundle answers photos whose labels are known; a bundle is measured by its own graph."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bundle import schema
-from bundle.manifest import Metrics
-from bundle.preprocessing import Preprocessing
+from bundle.manifest import Calibration, Metrics
 from bundle.repository import Bundle
-from training.dataset.data import Scan, Undecodable, scan
+from training.dataset.data import Photo, Scan, Undecodable, scan
 from training.errors import UnknownLabels
 from training.evaluation.calibrate import softmax
 from training.evaluation.metrics import measure
+from training.evaluation.robustness import Exam, UnderCorruption, under_corruptions
 from training.exporting import onnx_runtime
-from training.lanes import Infer, Lanes, answer_all, torch_infer
+from training.lanes import Lanes, torch_infer
 from training.material import Material
 from training.networks.backbones import Classifier
 from training.progress import Reporter
@@ -32,6 +31,7 @@ class Evaluation:
     metrics: Metrics
     undecodable: tuple[Undecodable, ...] = ()
     seen_in_training: int | None = None  # photos whose content trained or chose the model; None where that is unknown
+    corruptions: tuple[UnderCorruption, ...] = field(default=(), metadata=schema.ADDED)  # on request
 
     def record(self) -> dict[str, Any]:
         """One flat JSON object: the metrics' fields beside the others."""
@@ -43,11 +43,11 @@ class Evaluation:
     def read(cls, record: dict[str, Any]) -> "Evaluation":
         """What `record` gave, after a way through JSON. Raises `ManifestInvalid`."""
         names = [field.name for field in dataclasses.fields(Metrics)]
-        metrics = {name: record.pop(name, None) for name in names}
+        metrics = {name: record.pop(name) for name in names if name in record}
         return schema.read(cls, {**record, "metrics": metrics})
 
 
-def of_bundle(bundle: Bundle, data: Path, lanes: Lanes, reporter: Reporter) -> Evaluation:
+def of_bundle(bundle: Bundle, data: Path, lanes: Lanes, reporter: Reporter, *, corrupted: bool = False) -> Evaluation:
     """Every decodable photo below the class folders of `data`, through the bundle's preprocessing and graph.
 
     Raises `NoPhotos`, `FlatFolder` or `UnknownLabels`.
@@ -55,29 +55,43 @@ def of_bundle(bundle: Bundle, data: Path, lanes: Lanes, reporter: Reporter) -> E
     manifest = bundle.manifest
     scanned = labelled(data, manifest.labels, reporter)
     infer = onnx_runtime.infer(bundle.read(manifest.model.file), "probabilities")
-    metrics = _measure(scanned, manifest.preprocessing, infer, manifest.labels, lanes, reporter)
-    return Evaluation(str(bundle.path), str(data), manifest.labels, metrics, scanned.undecodable)
+    exam = Exam(scanned.root, scanned.photos, manifest.labels, manifest.preprocessing, infer, lanes)
+    return _evaluation(bundle.path, scanned, exam, manifest.calibration, reporter, corrupted=corrupted)
 
 
 def of_run(
-    of: Path, model: Classifier, temperature: float, data: Path, material: Material, reporter: Reporter
+    of: Path,
+    model: Classifier,
+    calibration: Calibration,
+    data: Path,
+    material: Material,
+    reporter: Reporter,
+    *,
+    corrupted: bool = False,
 ) -> Evaluation:
     """The same for the model of the run `of`, in torch, with the run's calibration."""
-    labels = material.split.labels
-    scanned = labelled(data, labels, reporter)
-    infer = torch_infer(lambda pictures: (model(pictures) / temperature).softmax(1), model)
-    metrics = _measure(scanned, material.preprocessing, infer, labels, material.lanes, reporter)
+    scanned = labelled(data, material.split.labels, reporter)
+    exam = _exam(model, calibration.temperature, scanned.root, scanned.photos, material)
     seen = {photo.digest for photo in (*material.photos("train"), *material.photos("val"))}
     known = sum(photo.digest in seen for photo in scanned.photos)
-    return Evaluation(str(of), str(data), labels, metrics, scanned.undecodable, known)
+    found = _evaluation(of, scanned, exam, calibration, reporter, corrupted=corrupted)
+    return dataclasses.replace(found, seen_in_training=known)
 
 
-def of_test(of: Path, model: Classifier, temperature: float, material: Material, reporter: Reporter) -> Evaluation:
+def of_test(
+    of: Path, model: Classifier, calibration: Calibration, material: Material, reporter: Reporter
+) -> Evaluation:
     """The run's own test split, which nothing before this has looked at."""
     logits = material.logits(model, "test", reporter).outputs
-    probabilities = softmax(logits, temperature)
-    metrics = measure(probabilities, material.targets("test").numpy(), material.split.labels)
+    probabilities = softmax(logits, calibration.temperature)
+    metrics = measure(probabilities, material.targets("test").numpy(), material.split.labels, calibration)
     return Evaluation(str(of), "test split", material.split.labels, metrics, (), 0)
+
+
+def with_corruptions(found: Evaluation, model: Classifier, material: Material, reporter: Reporter) -> Evaluation:
+    """The run's evaluation on its test split, and beside it the same photos made worse."""
+    exam = _exam(model, 1.0, material.root, material.photos("test"), material)
+    return dataclasses.replace(found, corruptions=under_corruptions(exam, found.metrics.top1, reporter))
 
 
 def labelled(data: Path, labels: tuple[str, ...], reporter: Reporter) -> Scan:
@@ -89,8 +103,15 @@ def labelled(data: Path, labels: tuple[str, ...], reporter: Reporter) -> Scan:
     return scanned
 
 
-def _measure(
-    scanned: Scan, preprocessing: Preprocessing, infer: Infer, labels: tuple[str, ...], lanes: Lanes, reporter: Reporter
-) -> Metrics:
-    answers = answer_all(scanned.root, scanned.photos, preprocessing, infer, lanes, reporter, "Answering photos")
-    return measure(answers.outputs, np.array([labels.index(photo.label) for photo in scanned.photos]), labels)
+def _exam(model: Classifier, temperature: float, root: Path, photos: Sequence[Photo], material: Material) -> Exam:
+    infer = torch_infer(lambda pictures: (model(pictures) / temperature).softmax(1), model)
+    return Exam(root, photos, material.split.labels, material.preprocessing, infer, material.lanes)
+
+
+def _evaluation(
+    of: Path, scanned: Scan, exam: Exam, calibration: Calibration, reporter: Reporter, *, corrupted: bool
+) -> Evaluation:
+    probabilities = exam.answers(exam.preprocessing, reporter, "Answering photos")
+    metrics = measure(probabilities, exam.targets, exam.labels, calibration)
+    corruptions = under_corruptions(exam, metrics.top1, reporter) if corrupted else ()
+    return Evaluation(str(of), str(scanned.source), exam.labels, metrics, scanned.undecodable, corruptions=corruptions)

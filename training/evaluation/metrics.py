@@ -1,46 +1,59 @@
 """How good a set of answers is: plain functions on arrays, each with the source of its formula."""
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
-from bundle.manifest import ClassMetrics, Metrics
+from bundle.manifest import Calibration, ClassMetrics, Metrics
+from bundle.measures import Bin, TopK, Uncalibrated
+from training.evaluation import selective
+from training.evaluation.intervals import bootstrap, wilson
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
-_Z95 = 1.959963984540054  # the standard normal quantile of 0.975
 
-
-def measure(probabilities: Floats, targets: Ints, labels: tuple[str, ...]) -> Metrics:
+def measure(
+    probabilities: Floats, targets: Ints, labels: tuple[str, ...], calibration: Calibration | None = None
+) -> Metrics:
     """Everything the manifest says of a set of answers: probabilities [N, C], class indices [N], N > 0.
 
+    With the calibration that gave these probabilities, also what they were before it, and what its threshold accepts.
     A class without a photo in the set has recall 0 and support 0, and does not count in macro F1.
     """
     predicted = probabilities.argmax(1)
     table = confusion(predicted, targets, len(labels))
-    per_class = class_metrics(table, labels)
     right = int(np.trace(table))
-    present = [row.f1 for row in per_class if row.support]
+    confidence, correct = probabilities.max(1), predicted == targets
+    curve = selective.risk_coverage(confidence, correct)
     return Metrics(
         n=len(targets),
         top1=right / len(targets),
         top1_interval=wilson(right, len(targets)),
-        macro_f1=sum(present) / len(present),
+        macro_f1=float(macro_f1(table)),
         negative_log_likelihood=negative_log_likelihood(probabilities, targets),
         expected_calibration_error=calibration_error(probabilities, targets),
-        per_class=per_class,
+        per_class=class_metrics(table, labels),
         confusion=tuple(tuple(row) for row in table.tolist()),
+        top_k=top_k(probabilities, targets),
+        macro_f1_interval=bootstrap(table, macro_f1),
+        brier=brier(probabilities, targets),
+        reliability=reliability(probabilities, targets),
+        uncalibrated=None if calibration is None else uncalibrated(probabilities, targets, calibration.temperature),
+        risk_coverage=selective.thinned(curve),
+        aurc=float(curve.mean()),
+        confident=None if calibration is None else selective.confident(confidence, correct, calibration.threshold),
     )
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927, "Probable Inference…", J. Am. Stat. Assoc. 22)."""
-    share, z2 = right / n, _Z95**2
-    center = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(center - half, 0.0), min(center + half, 1.0)
+def top_k(probabilities: Floats, targets: Ints) -> TopK | None:
+    """The true class among the k likeliest: k = 5 from ten classes on, half of fewer, at least 2; None for two."""
+    classes = probabilities.shape[1]
+    if classes == 2:
+        return None
+    k = min(5, max(2, classes // 2))
+    true = probabilities[np.arange(len(targets)), targets]
+    hits = int(((probabilities > true[:, None]).sum(1) < k).sum())
+    return TopK(k, hits / len(targets), wilson(hits, len(targets)))
 
 
 def confusion(predicted: Ints, targets: Ints, classes: int) -> Ints:
@@ -50,7 +63,7 @@ def confusion(predicted: Ints, targets: Ints, classes: int) -> Ints:
 
 def class_metrics(table: Ints, labels: tuple[str, ...]) -> tuple[ClassMetrics, ...]:
     """Precision, recall and their harmonic mean for each class; 0 where the denominator is 0."""
-    rows = []
+    rows: list[ClassMetrics] = []
     for index, label in enumerate(labels):
         hits, answered, support = (
             int(count) for count in (table[index, index], table[:, index].sum(), table[index].sum())
@@ -62,9 +75,33 @@ def class_metrics(table: Ints, labels: tuple[str, ...]) -> tuple[ClassMetrics, .
                 recall=hits / support if support else 0.0,
                 f1=2 * hits / (answered + support) if answered + support else 0.0,
                 support=support,
+                precision_interval=wilson(hits, answered) if answered else None,
+                recall_interval=wilson(hits, support) if support else None,
             )
         )
     return tuple(rows)
+
+
+def macro_f1(tables: Ints) -> npt.NDArray[np.float64]:
+    """Mean F1 of the classes that have photos, of each of the confusion tables [..., C, C] with a photo."""
+    hits = np.diagonal(tables, axis1=-2, axis2=-1)
+    support = tables.sum(-1)
+    f1 = 2 * hits / np.maximum(tables.sum(-2) + support, 1)
+    mean: npt.NDArray[np.float64] = (f1 * (support > 0)).sum(-1) / (support > 0).sum(-1)
+    return mean
+
+
+def uncalibrated(probabilities: Floats, targets: Ints, temperature: float) -> Uncalibrated:
+    """The same answers without their temperature: as p ∝ exp(logit / T), exp(logit) ∝ p^T."""
+    scaled = temperature * np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float64).tiny))
+    powers = np.exp(scaled - scaled.max(1, keepdims=True))
+    bare = powers / powers.sum(1, keepdims=True)
+    return Uncalibrated(
+        negative_log_likelihood(bare, targets),
+        calibration_error(bare, targets),
+        brier(bare, targets),
+        reliability(bare, targets),
+    )
 
 
 def negative_log_likelihood(probabilities: Floats, targets: Ints) -> float:
@@ -73,21 +110,29 @@ def negative_log_likelihood(probabilities: Floats, targets: Ints) -> float:
     return float(-np.log(np.maximum(true, 1e-12)).mean())
 
 
+def brier(probabilities: Floats, targets: Ints) -> float:
+    """Mean squared distance between probabilities and the truth as a one-hot row, 0 to 2.
+
+    Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", Mon. Weather Rev. 78.
+    """
+    squares = np.square(probabilities.astype(np.float64)).sum(1)
+    true = probabilities[np.arange(len(targets)), targets].astype(np.float64)
+    return float((squares - 2 * true + 1).mean())
+
+
 def calibration_error(probabilities: Floats, targets: Ints, bins: int = 15) -> float:
     """Expected calibration error: |accuracy - confidence| of equally wide bins, averaged by count (Guo et al. 2017)."""
-    return sum(
-        abs(accuracy - confidence) * share for confidence, accuracy, share in reliability(probabilities, targets, bins)
-    )
+    return sum(abs(row.accuracy - row.confidence) * row.share for row in reliability(probabilities, targets, bins))
 
 
-def reliability(probabilities: Floats, targets: Ints, bins: int = 15) -> list[tuple[float, float, float]]:
-    """(mean confidence, accuracy, share of answers) of each bin (i / bins, (i + 1) / bins] that has answers."""
+def reliability(probabilities: Floats, targets: Ints, bins: int = 15) -> tuple[Bin, ...]:
+    """Each bin (i / bins, (i + 1) / bins] of confidence that has answers (DeGroot & Fienberg 1983)."""
     confidence = probabilities.max(1).astype(np.float64)
     right = probabilities.argmax(1) == targets
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = [place == index for index in range(bins)]
-    return [
-        (float(confidence[inside].mean()), float(right[inside].mean()), float(inside.mean()))
+    return tuple(
+        Bin(float(confidence[inside].mean()), float(right[inside].mean()), float(inside.mean()))
         for inside in found
         if inside.any()
-    ]
+    )

@@ -11,10 +11,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from bundle.manifest import Manifest
+from bundle.manifest import Manifest, Metrics
 from training.dataset.data import read_photo
 from training.evaluation import charts
-from training.evaluation.metrics import reliability
 from training.lanes import Floats
 from training.material import Material
 from training.run import Run
@@ -34,18 +33,20 @@ class Mistake:
     picture: str  # data URI
 
 
-def facts(run: Run, manifest: Manifest, probabilities: Floats, material: Material) -> dict[str, Any]:
+def facts(run: Run, manifest: Manifest) -> dict[str, Any]:
     """Everything that the template shows."""
     epochs, trials = run.rows("curves.jsonl"), run.rows("head.jsonl")
-    bins = reliability(probabilities, material.targets("test").numpy())
+    metrics = manifest.metrics
     return {
         "manifest": manifest,
         "epochs": epochs,
         "accuracy_chart": _accuracy_chart(epochs) if len(epochs) > 1 else None,
         "loss_chart": _loss_chart(epochs) if len(epochs) > 1 else None,
         "trials": trials,
-        "reliability_chart": charts.reliability(bins),
-        "largest": max(max(row) for row in manifest.metrics.confusion),
+        "reliability_chart": _reliability_chart(metrics),
+        "risk_chart": _risk_chart(metrics),
+        "corruptions": run.evaluation().corruptions,
+        "largest": max(max(row) for row in metrics.confusion),
         "seconds": run.seconds(),
     }
 
@@ -90,6 +91,19 @@ def _loss_chart(epochs: list[dict[str, Any]]) -> Markup:
     }
     top = max(value for points in series.values() for _, value in points)
     return charts.lines(series, "epoch", (0.0, top * 1.15))
+
+
+def _reliability_chart(metrics: Metrics) -> Markup:
+    before = metrics.uncalibrated
+    return charts.reliability(
+        {"calibrated": metrics.reliability, **({} if before is None else {"before": before.reliability})}
+    )
+
+
+def _risk_chart(metrics: Metrics) -> Markup:
+    found = metrics.confident
+    chosen = None if found is None or not found.coverage else (found.coverage, 1 - found.precision)
+    return charts.risk_coverage(metrics.risk_coverage, chosen)
 
 
 def _thumbnail(pixels: Any) -> str:

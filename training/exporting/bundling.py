@@ -17,8 +17,9 @@ from training.dataset.split import PARTS
 from training.errors import OutputTaken
 from training.evaluation import report
 from training.evaluation.metrics import measure
-from training.exporting import export, onnx_runtime, verify
+from training.exporting import export, lowering, onnx_runtime, verify
 from training.exporting.export import Graph
+from training.exporting.lowering import Lowered
 from training.exporting.verify import Verification
 from training.files import write_atomic
 from training.lanes import Floats, answer_all, torch_infer
@@ -28,14 +29,23 @@ from training.progress import Reporter
 from training.run import Run
 
 MODEL = "model.onnx"
+_CPU = "CPUExecutionProvider"
 
 
 def write(
-    run: Run, model: Classifier, material: Material, folder: Path, reporter: Reporter, precision: Precision = "fp32"
+    run: Run,
+    model: Classifier,
+    material: Material,
+    folder: Path,
+    reporter: Reporter,
+    precision: Precision = "fp32",
+    *,
+    int8: bool = True,
 ) -> None:
     """Export, verify, measure and describe; `folder` appears complete or not at all.
 
-    The manifest's metrics are those of the exported graph itself. Raises `VerificationFailed` or `OutputTaken`.
+    The manifest's metrics are those of the exported graph itself. With `int8` there is a second graph beside one of
+    fp32, unless it loses too much. Raises `VerificationFailed` or `OutputTaken`.
     """
     own = run.path / "bundle"
     if folder.exists() and folder != own:
@@ -46,12 +56,19 @@ def write(
     pictures = golden.record(material.preprocessing, torch_infer(model, model))
     verification, probabilities = prove(graph, model, pictures, material, reporter)
     run.write("verification.json", verification)
-    metrics = measure(probabilities, material.targets("test").numpy(), material.split.labels)
+    metrics = measure(probabilities, material.targets("test").numpy(), material.split.labels, calibration)
+    wanted = int8 and precision == "fp32"
+    lowered = lowering.to_int8(graph, pictures, probabilities, material, reporter) if wanted else None
 
     record = describe(run, graph, metrics, verification, material)
-    page = report.facts(run, record, probabilities, material)
+    if lowered is not None:
+        record = _with_variant(record, lowered)
+        pictures = pictures.with_variant(lowered.variant.precision, lowered.logits)
+    page = report.facts(run, record)
     run.write_bytes(REPORT, report.render(page, report.mistakes(probabilities, material)).encode())
     contents = {MODEL: graph.data, GOLDEN: pictures.to_bytes(), REPORT: report.render(page).encode()}
+    if lowered is not None:
+        contents[lowered.variant.file] = lowered.data
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents[MANIFEST] = dataclasses.replace(record, files=digests).to_json().encode()
     _put(contents, folder)
@@ -115,10 +132,19 @@ def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verificatio
             weights=source.weights_identity,
             versions={**provenance.versions(), "onnxruntime": onnx_runtime.version()},
             git_commit=provenance.git_commit(),
+            run=source.run,
         ),
         reference=calibrated.reference,
         files=dict.fromkeys((MODEL, GOLDEN, REPORT), blank),
     )
+
+
+def _with_variant(record: Manifest, lowered: Lowered) -> Manifest:
+    """On a CPU alone: a GPU would compute the floats that stand between the bytes."""
+    variant, allowed = lowered.variant, dict(record.tolerances)
+    allowed[_CPU] = {**allowed[_CPU], variant.precision: lowered.tolerance}
+    files = {**record.files, variant.file: hashlib.sha256(lowered.data).hexdigest()}
+    return dataclasses.replace(record, variants=(variant,), tolerances=allowed, files=files)
 
 
 def copy(bundle: Bundle, folder: Path) -> None:

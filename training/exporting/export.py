@@ -38,6 +38,10 @@ class Servable(nn.Module):
     Evidence is the head as a 1×1 convolution on the last feature map; its mean over h, w plus the bias is the logit,
     because the head is linear (Zhou et al. 2016, "Learning Deep Features for Discriminative Localization").
 
+    The first layer with weights is a convolution in every backbone, and what stands before it only averages. So it may
+    be given pixels from which only the mean was subtracted, with the deviation in its weights: the zeros that it pads
+    with are the mean's colour in both scales.
+
     With fp16 the convolutions compute in half precision. The subtraction before them and the mean, temperature and
     softmax after them stay in float32: they cost nothing, and a mean over many or an exponential loses most in 11 bits.
     """

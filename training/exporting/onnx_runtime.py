@@ -26,6 +26,7 @@ def session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")  # exact int8 without VNNI too, as in service
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -19,6 +19,8 @@ _FP32_TOLERANCES = {
 }
 _FP16_MARGIN = 4  # a runtime may round every activation too, where this one rounded the weights alone
 _FP16_LEAST = 0.01
+_INT8_SHARE = 0.5  # TODO
+_INT8_LEAST = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,12 @@ def compare(
             limit,
         )
     return float(difference.max())
+
+
+def int8_tolerance(expected: Floats, found: Floats) -> float:
+    """What the manifest allows int8 on a CPU, from golden logits [K, C] of the primary model and of int8 on this one.
+
+    Sums of integers are exact; what differs between processors is where a sum is rounded back to a byte, so a part of
+    what rounding to bytes cost in the first place bounds it.
+    """
+    return float(f"{max(_INT8_SHARE * float(np.abs(expected - found).max()), _INT8_LEAST):.2g}")

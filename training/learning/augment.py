@@ -1,51 +1,127 @@
-"""What training does to a photo that answering does not: random crop, flip and colour.
+"""What training does to a photo that answering does not, in the order in which a camera would.
+
+First where things are: crop, mirror, turn and shift, all at the training size, where they cost the same for any photo.
+Then colour, on what is left; then blur, which is the lens; then noise, which is the sensor and must not be blurred; at
+last erasing, so that what is blanked out stays blank. A step whose strength is 0 is not there and draws nothing.
 
 Each view depends on (seed, epoch, photo) alone, so that a resumed training sees exactly what an uninterrupted one sees.
 """
 
-import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
 
 from training.config import Recipe
+from training.learning.draws import drawn_for
 
 # Of the ImageNet training photos, per channel and for values from 0 to 1: what the pretrained weights expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+BLANK = tuple(round(255 * mean) for mean in MEAN)
+"""RGB of what a turned picture uncovers and erasing leaves: next to 0 once normalised, so nothing to the network."""
+
+_LEAST_BLUR = 0.1  # pixels of deviation; below it no value changes
+
 
 def train_transform(recipe: Recipe) -> v2.Compose:
     """RGB picture of any size to uint8 [3, train_size, train_size]; draws from torch's global generator."""
-    jitter = recipe.color_jitter
-    color = v2.TrivialAugmentWide() if recipe.trivial_augment else v2.ColorJitter(jitter, jitter, jitter, jitter / 4)
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(recipe.train_size, scale=(recipe.min_scale, 1.0)),
-            v2.RandomHorizontalFlip(),
-            color,
-            v2.PILToTensor(),
-        ]
-    )
+    return v2.Compose([*_geometry(recipe), *_colour(recipe), v2.PILToTensor(), *_damage(recipe)])
 
 
 def augmented(transform: v2.Compose, image: Image.Image, key: Sequence[int]) -> Tensor:
     """The view of `image` that belongs to `key`, whatever was drawn before; leaves torch's random state as it was."""
-    digest = hashlib.sha256(repr(tuple(key)).encode()).digest()
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(int.from_bytes(digest[:7], "big"))  # torch.manual_seed would reseed CUDA too
-    try:
+    with drawn_for(key):
         view: Tensor = transform(image)
-    finally:
-        torch.set_rng_state(before)
     return view
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float32 of mean 0 and deviation 1 over ImageNet, channels last in memory."""
+    """Pixels 0..255 [N, 3, H, W] to float32 of mean 0 and deviation 1 over ImageNet, channels last in memory."""
     mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
     return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class Blur:
+    """Gaussian blur of uint8 [3, H, W], of a deviation drawn from 0 to `largest` pixels; sides are over 3 × `largest`.
+
+    One axis after the other, which gives what torchvision's kernel of two dimensions gives in far fewer steps.
+    """
+
+    def __init__(self, largest: float) -> None:
+        self._largest = largest
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        deviation = self._largest * torch.rand(()).item()
+        if deviation < _LEAST_BLUR:
+            return pixels
+        kernel = 2 * math.ceil(3 * deviation) + 1  # pixels beyond three deviations weigh next to nothing
+        blurred: Tensor = functional.gaussian_blur(pixels.float(), [kernel, 1], [deviation, deviation])
+        blurred = functional.gaussian_blur(blurred, [1, kernel], [deviation, deviation])
+        return blurred.round().to(torch.uint8)
+
+
+class Noise:
+    """Gaussian noise on uint8 [..., H, W], of a deviation drawn from 0 to `largest`, where values go from 0 to 1.
+
+    Torchvision's own transform has one deviation for all, and cuts what it adds to uint8 towards 0, which makes weak
+    noise weaker still.
+    """
+
+    def __init__(self, largest: float) -> None:
+        self._largest = largest
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        deviation = self._largest * torch.rand(()).item()
+        noisy: Tensor = functional.gaussian_noise(pixels.float() / 255, sigma=deviation)  # clipped to 0..1
+        return (255 * noisy).round().to(torch.uint8)
+
+
+def _geometry(recipe: Recipe) -> list[v2.Transform]:
+    steps = _crop(recipe)
+    if recipe.horizontal_flip > 0:
+        steps.append(v2.RandomHorizontalFlip(recipe.horizontal_flip))
+    if recipe.vertical_flip > 0:
+        steps.append(v2.RandomVerticalFlip(recipe.vertical_flip))
+    if recipe.rotation > 0 or recipe.translation > 0 or recipe.scale > 0:
+        steps.append(
+            v2.RandomAffine(
+                recipe.rotation,
+                (recipe.translation, recipe.translation) if recipe.translation > 0 else None,
+                (1 - recipe.scale, 1 + recipe.scale) if recipe.scale > 0 else None,
+                interpolation=InterpolationMode.BILINEAR,
+                fill=BLANK,
+            )
+        )
+    return steps
+
+
+def _crop(recipe: Recipe) -> list[v2.Transform]:
+    side = recipe.train_size
+    if recipe.min_scale == 1:  # a random crop of everything would squash the picture into a square
+        return [v2.Resize(round(side * recipe.resize / recipe.crop)), v2.CenterCrop(side)]
+    return [v2.RandomResizedCrop(side, scale=(recipe.min_scale, 1.0))]
+
+
+def _colour(recipe: Recipe) -> list[v2.Transform]:
+    jitter = recipe.color_jitter
+    if recipe.trivial_augment:
+        return [v2.TrivialAugmentWide()]
+    return [v2.ColorJitter(jitter, jitter, jitter, jitter / 4)] if jitter > 0 else []
+
+
+def _damage(recipe: Recipe) -> list[v2.Transform | Blur | Noise]:
+    steps: list[v2.Transform | Blur | Noise] = []
+    if recipe.blur > 0:
+        steps.append(Blur(recipe.blur))
+    if recipe.noise > 0:
+        steps.append(Noise(recipe.noise))
+    if recipe.erasing > 0:
+        steps.append(v2.RandomErasing(recipe.erasing, value=BLANK))
+    return steps

@@ -3,9 +3,11 @@
 import os
 
 import torch
+from torch import nn
 
 from training.config import Machine, Recipe
 from training.errors import DeviceUnavailable
+from training.progress import Reporter
 
 
 def choose(machine: Machine) -> torch.device:
@@ -30,3 +32,18 @@ def arithmetic(recipe: Recipe, device: torch.device) -> torch.dtype:
 def workers(machine: Machine) -> int:
     """Processes that feed the device; more than 16 only contend."""
     return min(len(os.sched_getaffinity(0)), 16) if machine.workers is None else machine.workers
+
+
+def compiled(model: nn.Module, recipe: Recipe, device: torch.device, reporter: Reporter) -> nn.Module:
+    """What trains `model`: itself, or with `recipe.compile` its compiled form, which holds the very same weights.
+
+    On a CPU that is said and left out: the recipe goes from machine to machine, and what it teaches is the same.
+    """
+    if not recipe.compile:
+        return model
+    if device.type != "cuda":
+        reporter.say("not compiled: --compile is for CUDA, and this training runs on the CPU")
+        return model
+    network = torch.compile(model)
+    assert isinstance(network, nn.Module)  # a module gives a module
+    return network

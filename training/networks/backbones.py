@@ -1,31 +1,48 @@
 """The networks that can stand under a new head, and the head itself."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import torchvision
+import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNet_V2_Weights
+from torchvision import models
+
+from training.networks import baselines, blocks
+
+_TRIAL_SIDE = 64  # px; every network here can look at a picture of this size
 
 
 @dataclass(frozen=True)
 class Backbone:
     """One row of the table: everything that differs between networks."""
 
-    build: Callable[[], nn.Module]  # the published classifier, in random weights
-    features: Callable[[nn.Module], nn.Sequential]  # its part from picture to feature map, block by block
-    width: int  # channels of the last feature map
-    weights_url: str  # published ImageNet weights; the name carries the first digits of the file's SHA-256
+    build: Callable[..., nn.Module]  # the published classifier, in random weights; mobilenet_v2 also with `width_mult`
+    features: Callable[[Any], nn.Sequential]  # its part from picture to feature map, block by block
+    weights_url: str | None  # published ImageNet weights; the name carries the first digits of the file's SHA-256
+    smallest: int = 32  # px; the side of the smallest picture that leaves something to pool
 
 
+# Of two published sets of weights the first is taken: the longer trained second one of mobilenet_v2 transfers no better
+# without fine-tuning. Of vgg16 and alexnet only the convolutions are used: their dense layers, most of their weights,
+# know one size of picture only, and leave no map behind.
 BACKBONES = {
-    "mobilenet_v2": Backbone(
-        build=lambda: torchvision.models.mobilenet_v2(weights=None),
-        features=lambda network: _sequential(network, "features"),
-        width=1280,
-        # The first of torchvision's two sets: its longer trained second one transfers no better without fine-tuning.
-        weights_url=MobileNet_V2_Weights.IMAGENET1K_V1.url,
+    "mobilenet_v2": Backbone(models.mobilenet_v2, blocks.flat, models.MobileNet_V2_Weights.IMAGENET1K_V1.url),
+    "mobilenet_v3_small": Backbone(
+        models.mobilenet_v3_small, blocks.flat, models.MobileNet_V3_Small_Weights.IMAGENET1K_V1.url
     ),
+    "mobilenet_v3_large": Backbone(
+        models.mobilenet_v3_large, blocks.flat, models.MobileNet_V3_Large_Weights.IMAGENET1K_V1.url
+    ),
+    "efficientnet_b0": Backbone(models.efficientnet_b0, blocks.flat, models.EfficientNet_B0_Weights.IMAGENET1K_V1.url),
+    "resnet18": Backbone(models.resnet18, blocks.of_resnet, models.ResNet18_Weights.IMAGENET1K_V1.url),
+    "resnet50": Backbone(models.resnet50, blocks.of_resnet, models.ResNet50_Weights.IMAGENET1K_V1.url),
+    "convnext_tiny": Backbone(models.convnext_tiny, blocks.of_convnext, models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1.url),
+    "vgg16": Backbone(models.vgg16, blocks.by_convolution, models.VGG16_Weights.IMAGENET1K_V1.url),
+    "alexnet": Backbone(models.alexnet, blocks.by_convolution, models.AlexNet_Weights.IMAGENET1K_V1.url, smallest=63),
+    "small_cnn": Backbone(baselines.small_cnn, blocks.as_built, None),
+    "mlp": Backbone(baselines.mlp, blocks.as_built, None),
 }
 
 
@@ -50,7 +67,9 @@ class Classifier(nn.Module):
         return self.features(pictures).mean((2, 3))  # type: ignore[no-any-return]  # Sequential returns Any
 
 
-def _sequential(network: nn.Module, name: str) -> nn.Sequential:
-    features = network.get_submodule(name)
-    assert isinstance(features, nn.Sequential)
-    return features
+@torch.no_grad()
+def channels(features: nn.Sequential) -> int:
+    """Of the map that `features` make of a picture, found by letting a copy of them look at one."""
+    trial = copy.deepcopy(features).eval()
+    picture = torch.zeros(1, 3, _TRIAL_SIDE, _TRIAL_SIDE, device=next(trial.parameters()).device)
+    return int(trial(picture).shape[1])

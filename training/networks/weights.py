@@ -12,8 +12,10 @@ from torch import nn
 
 from bundle.repository import sha256_of
 from training.config import Recipe
-from training.errors import WeightsUnusable
-from training.networks.backbones import BACKBONES, Backbone, Classifier
+from training.errors import RecipeInvalid, WeightsUnusable
+from training.networks import initial
+from training.networks.backbones import BACKBONES, Classifier, channels
+from training.networks.truncate import truncated
 
 _OTHERWISE = "give another file with --weights PATH, or --weights imagenet"
 
@@ -21,21 +23,48 @@ _OTHERWISE = "give another file with --weights PATH, or --weights imagenet"
 def build(recipe: Recipe, classes: int, weights: str) -> Classifier:
     """A classifier with a new head; `weights` is 'imagenet', 'none' or the path of a state_dict of 1000 classes.
 
-    Seeded by the recipe. Raises `WeightsUnusable`.
+    Seeded by the recipe, whose strategy 'scratch' takes no weights, whatever is given. A network without pretrained
+    ones is all new, so `recipe.head_init` holds for the whole of it; only 'kaiming' leaves a published network the
+    start that its authors gave it, which is Kaiming's in most. Raises `WeightsUnusable` or `RecipeInvalid`.
     """
+    require_usable(recipe, weights)
+    weights = "none" if recipe.strategy == "scratch" else weights
     torch.manual_seed(recipe.seed)
-    backbone = BACKBONES[recipe.backbone]
-    network = backbone.build()
+    network = _network(recipe)
     if weights == "imagenet":
-        _load(network, download(backbone), weights)
+        _load(network, download(_published(recipe, weights)), recipe.backbone, weights)
     elif weights != "none":
-        _load(network, read(Path(weights)), weights)
-    return Classifier(backbone.features(network), backbone.width, classes, recipe.dropout)
+        _load(network, read(Path(weights)), recipe.backbone, weights)
+    model = _with_head(network, recipe, classes)
+    published = BACKBONES[recipe.backbone].weights_url is not None
+    started = weights != "none" or (published and recipe.head_init == "kaiming")
+    initial.draw(model.head if started else model, recipe)
+    return model
 
 
 def empty(recipe: Recipe, classes: int) -> Classifier:
-    """The same network for weights of a finished training."""
-    return build(recipe, classes, "none")
+    """The network that a finished training of this recipe left weights of; undefined until those are loaded.
+
+    Raises `RecipeInvalid`.
+    """
+    with torch.device("meta"):  # shapes without values: drawing the dense layers of vgg16 takes a second
+        model = _with_head(_network(recipe), recipe, classes)
+        if recipe.strategy == "truncate" and recipe.keep_blocks > 0:
+            model = truncated(model, recipe.keep_blocks, recipe)
+    return model.to_empty(device="cpu")
+
+
+def require_usable(recipe: Recipe, weights: str) -> None:
+    """What can be known of recipe and weights before a photo is read. Raises `RecipeInvalid` or `WeightsUnusable`."""
+    smallest = BACKBONES[recipe.backbone].smallest
+    for name, side in (("crop", recipe.crop), ("train_size", recipe.train_size)):
+        if side < smallest:
+            raise RecipeInvalid(name, side, f"at least {smallest} for {recipe.backbone}, which shrinks less to nothing")
+    if weights == "none" or recipe.strategy == "scratch":
+        return
+    _published(recipe, weights)
+    if recipe.width != 1:
+        raise WeightsUnusable(weights, f"they are of width 1, not {recipe.width:g}", "use --width 1 or --weights none")
 
 
 def identity(weights: str) -> str:
@@ -51,9 +80,8 @@ def identity(weights: str) -> str:
         raise WeightsUnusable(weights, "there is no such file", _OTHERWISE) from exc
 
 
-def download(backbone: Backbone, folder: Path | None = None) -> dict[str, Any]:
-    """Fetch the published weights once into torch's own cache; the file's digest is checked against its name."""
-    url = backbone.weights_url
+def download(url: str, folder: Path | None = None) -> dict[str, Any]:
+    """Fetch published weights once into torch's own cache; the file's digest is checked against its name."""
     try:
         state = torch.hub.load_state_dict_from_url(
             url,
@@ -93,11 +121,30 @@ def digest(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _load(network: nn.Module, state: dict[str, Any], weights: str) -> None:
+def _network(recipe: Recipe) -> nn.Module:
+    build = BACKBONES[recipe.backbone].build
+    return build() if recipe.width == 1 else build(width_mult=recipe.width)
+
+
+def _with_head(network: nn.Module, recipe: Recipe, classes: int) -> Classifier:
+    features = BACKBONES[recipe.backbone].features(network)
+    return Classifier(features, channels(features), classes, recipe.dropout)
+
+
+def _published(recipe: Recipe, weights: str) -> str:
+    """Where the backbone's weights were published. Raises `WeightsUnusable` where none were."""
+    url = BACKBONES[recipe.backbone].weights_url
+    if url is None:
+        reason = f"{recipe.backbone} is a baseline from random weights, for which none were ever published"
+        raise WeightsUnusable(weights, reason, "use --weights none, or another --backbone")
+    return url
+
+
+def _load(network: nn.Module, state: dict[str, Any], backbone: str, weights: str) -> None:
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as exc:
-        expected = f"a state_dict of {type(network).__name__} with 1000 classes is expected"
+        expected = f"a state_dict of torchvision's {backbone} with 1000 classes is expected"
         raise WeightsUnusable(weights, f"{expected} ({_first_line(exc)})", _OTHERWISE) from exc
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,7 +18,7 @@ from bundle.preprocessing import Preprocessing
 from training import provenance
 from training.dataset.data import Photo
 from training.files import write_atomic
-from training.lanes import Floats, Lanes, answer_all, torch_infer
+from training.lanes import Floats, Infer, Lanes, answer_all, torch_infer
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
@@ -33,13 +33,14 @@ class Cache:
 
     folder: Path
 
-    def load(self, reporter: Reporter) -> dict[str, Floats]:
-        """Content digest → row. A damaged file is said, and its photos are computed again."""
+    def load(self, wanted: Container[str], reporter: Reporter) -> dict[str, Floats]:
+        """Content digest → row, as far as wanted. A damaged file is said, and its photos are computed again."""
         rows: dict[str, Floats] = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                    rows.update(zip(archive["digests"].tolist(), archive["features"], strict=True))
+                    found = zip(archive["digests"].tolist(), archive["features"], strict=True)
+                    rows.update((digest, row.copy()) for digest, row in found if digest in wanted)
             except (ValueError, KeyError, OSError, BadZipFile) as exc:
                 reporter.say(f"{path} is damaged ({exc}); computing its photos again")
         return rows
@@ -52,9 +53,13 @@ class Cache:
         write_atomic(self.folder / f"{name}.npz", buffer.getvalue())
 
 
-def cache_for(root: Path, model: Classifier, preprocessing: Preprocessing) -> Cache:
-    """The cache below `root` that holds rows of exactly this backbone, preprocessing and set of libraries."""
+def cache_for(root: Path, model: Classifier, preprocessing: Preprocessing, depths: Sequence[int] = ()) -> Cache:
+    """The cache below `root` that holds rows of exactly this backbone, preprocessing and set of libraries.
+
+    With `depths`, rows are those of these numbers of blocks, one after another.
+    """
     key = {
+        **({"depths": list(depths)} if depths else {}),
         "backbone": weights.digest(model.features),
         "preprocessing": dataclasses.asdict(preprocessing),
         "versions": provenance.computing_versions(),
@@ -72,13 +77,26 @@ def compute(
     reporter: Reporter,
 ) -> Floats:
     """The pooled features of each photo, float32 [N, width], from the cache as far as it goes."""
-    rows = cache.load(reporter)
-    missing = [photo for photo in photos if photo.digest not in rows]
     frozen = folded(model)
     infer = torch_infer(frozen.pooled, frozen)
+    return rows(root, photos, preprocessing, infer, cache, lanes, reporter)
+
+
+def rows(
+    root: Path,
+    photos: Sequence[Photo],
+    preprocessing: Preprocessing,
+    infer: Infer,
+    cache: Cache,
+    lanes: Lanes,
+    reporter: Reporter,
+) -> Floats:
+    """What `infer` gives for each photo, float32 [N, D]; `cache` must hold rows of the same function."""
+    known = cache.load({photo.digest for photo in photos}, reporter)
+    missing = [photo for photo in photos if photo.digest not in known]
     for start in range(0, len(missing), _PHOTOS_A_FILE):
         part = missing[start : start + _PHOTOS_A_FILE]
         found = answer_all(root, part, preprocessing, infer, lanes, reporter, "Computing features").outputs
         cache.add([photo.digest for photo in part], found)
-        rows.update(zip((photo.digest for photo in part), found, strict=True))
-    return np.stack([rows[photo.digest] for photo in photos])
+        known.update(zip((photo.digest for photo in part), found, strict=True))
+    return np.stack([known[photo.digest] for photo in photos])

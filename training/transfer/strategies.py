@@ -3,48 +3,15 @@
 import dataclasses
 from pathlib import Path
 
-import torch
-
 from training.config import Machine, Recipe
-from training.files import write_json_lines
+from training.dataset import decoded
 from training.learning import loop
 from training.learning.loop import Epoch
 from training.material import Material
 from training.networks.backbones import Classifier
 from training.progress import Reporter
-from training.transfer import features, head
-from training.transfer.head import Examples
-
-
-def fit_head(
-    model: Classifier, material: Material, recipe: Recipe, folder: Path, cache_root: Path, reporter: Reporter
-) -> Epoch:
-    """Give the model the best linear head on its frozen features; returns its row, and writes `folder/head.jsonl`.
-
-    Features come from the cache as far as it goes.
-    """
-    cache = features.cache_for(cache_root, model, material.preprocessing)
-    photos = {part: material.photos(part) for part in ("train", "val")}
-    every = [*photos["train"], *photos["val"]]
-    rows = torch.from_numpy(
-        features.compute(material.root, every, model, material.preprocessing, cache, material.lanes, reporter)
-    )
-    train, val = rows.tensor_split([len(photos["train"])])
-    found = head.fit(
-        Examples(train, material.targets("train")),
-        Examples(val, material.targets("val")),
-        model.head.out_features,
-        recipe.label_smoothing,
-    )
-    with torch.no_grad():
-        model.head.weight.copy_(found.weight)
-        model.head.bias.copy_(found.bias)
-    write_json_lines(folder / "head.jsonl", [dataclasses.asdict(trial) for trial in found.trials])
-    best = found.best
-    reporter.say(
-        f"head       train loss {best.train_loss:.4f}  val loss {best.val_loss:.4f}  val top-1 {best.val_top1:.4f}"
-    )
-    return Epoch(0, 0.0, best.train_loss, best.val_loss, best.val_top1)
+from training.transfer import frozen
+from training.transfer.fitting import fit_head
 
 
 def run(
@@ -60,14 +27,35 @@ def run(
 ) -> None:
     """Train `model` in place by the recipe's strategy; what it needs to resume lies in `folder`.
 
-    Fine-tuning begins with the head, unless the backbone is random too: then no head would fit what it becomes.
+    `head` and `truncate` (whose model is cut already) fit a head on cached features, or train a new one in the loop on
+    random views. Fine-tuning begins with the fitted head, unless the backbone is random: then no head would fit what it
+    becomes.
     """
     model.to(material.device)
-    if pretrained or recipe.strategy == "head":
+    frozen.freeze(model, recipe)
+    if _fits(recipe, pretrained=pretrained):
         start = fit_head(model, material, recipe, folder, cache_root, reporter)
     else:
         start = Epoch(0, 0.0, None, *loop.validate(model, material, reporter))
-    if recipe.strategy == "finetune":
-        loop.finetune(model, start, material, recipe, machine, folder, reporter)
-    else:
+    if _only_fits(recipe):
         loop.write_curves(folder, [start])
+    else:
+        material = _with_stored(material, recipe, cache_root.with_name("decoded"), reporter)
+        kept = pretrained and recipe.strategy != "scratch"  # whether the model is still what its weights made of it
+        loop.finetune(model, start, material, recipe, machine, folder, reporter, pretrained=kept)
+
+
+def _with_stored(material: Material, recipe: Recipe, cache: Path, reporter: Reporter) -> Material:
+    """The loop's photos ready decoded, where the recipe wants that."""
+    if recipe.stored_size == 0:
+        return material
+    stored = decoded.store(material.root, material.photos("train"), recipe.stored_size, cache, reporter)
+    return dataclasses.replace(material, stored=stored)
+
+
+def _only_fits(recipe: Recipe) -> bool:
+    return recipe.strategy in frozen.HEAD_ALONE and recipe.head_features == "cached"
+
+
+def _fits(recipe: Recipe, *, pretrained: bool) -> bool:
+    return _only_fits(recipe) or (recipe.strategy == "finetune" and pretrained)

@@ -98,11 +98,12 @@ def test_the_manifest_decides_about_tf32(
     tmp_path: Path, make_bundle, rewrite_tolerances, monkeypatch: pytest.MonkeyPatch, tf32: bool
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(cuda_engine, "CudaEngine", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr(cuda_engine, "CudaEngine", lambda *arguments, precision: made.append((*arguments, precision)))
     tolerances = {CPU: {"fp32": 1e-4}, CUDA: {"fp32": 1e-2, **({"tf32": 1e-1} if tf32 else {})}}
     bundle = rewrite_tolerances(make_bundle(tmp_path / "flowers"), tolerances)
     open_on_cuda(bundle, SIZES)
-    assert made == [(bundle.read("model.onnx"), CudaOptions(batch_sizes=(1, 2, 4), tf32=tf32))]
+    expected = CudaOptions(batch_sizes=(1, 2, 4), tf32=tf32)
+    assert made == [(bundle.read("model.onnx"), expected, "tf32" if tf32 else "fp32")]
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ def started(*arguments: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(("setting", "count"), [(0, usable_cores()), (3, 3)])
 def test_a_cpu_has_lanes(setting: int, count: int) -> None:
-    assert opener(Settings(), "cpu") is open_on_cpu
+    found = opener(Settings(precision="auto"), "cpu")
+    assert isinstance(found, partial)
+    assert (found.func, found.keywords) == (open_on_cpu, {"precision": "auto"})
     with started(Settings(lanes=setting), "cpu") as lanes:
         assert isinstance(lanes, Lanes)
         assert lanes.count == count
@@ -55,7 +57,7 @@ def test_a_gpus_engines_get_the_batch_sizes_and_the_limit_that_were_set() -> Non
     found = opener(Settings(max_batch=6, gpu_memory_bytes=2**30), "cuda")
     assert isinstance(found, partial)
     assert found.func is open_on_cuda
-    assert found.keywords == {"options": CudaOptions((1, 2, 4, 6), 2**30)}
+    assert found.keywords == {"options": CudaOptions((1, 2, 4, 6), 2**30), "precision": "fp32"}
 
 
 def test_the_whole_way_with_batches(models: Path, pictures, eventually) -> None:

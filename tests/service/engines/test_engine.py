@@ -1,6 +1,5 @@
 """The engine for a CPU gives each row the answer that it would have alone."""
 
-import dataclasses
 import weakref
 from pathlib import Path
 
@@ -10,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import BundleCorrupt
-from bundle.manifest import Manifest
 from bundle.repository import Bundle, Repository
-from service.engines.engine import OnnxEngine, open_on_cpu, precision_on
-from service.engines.runtime import CPU, CUDA
+from service.engines.engine import OnnxEngine, open_on_cpu
+from service.engines.runtime import CPU
 
 CROP = 32
 
@@ -81,28 +79,3 @@ def test_a_model_that_changed_on_the_disk_is_not_opened(tmp_path: Path, publish_
     (bundle.path / "model.onnx").write_bytes(b"something else")
     with pytest.raises(BundleCorrupt):
         open_on_cpu(bundle)
-
-
-# Precision
-
-
-def manifest_with(bundle: Bundle, precision: str, **tolerances: dict[str, float]) -> Manifest:
-    model = dataclasses.replace(bundle.manifest.model, precision=precision)
-    return dataclasses.replace(bundle.manifest, model=model, tolerances={CPU: {"fp32": 1e-4}, **tolerances})
-
-
-@pytest.mark.parametrize(
-    ("own", "tolerances", "provider", "expected"),
-    [
-        ("fp32", {}, CUDA, "fp32"),
-        ("fp32", {CUDA: {"fp32": 1e-2}}, CUDA, "fp32"),
-        ("fp32", {CUDA: {"fp32": 1e-2, "tf32": 1e-1}}, CUDA, "tf32"),
-        ("fp32", {CUDA: {"tf32": 1e-1}}, CUDA, "tf32"),
-        ("fp32", {CUDA: {"fp32": 1e-2, "tf32": 1e-1}}, CPU, "fp32"),
-        ("fp16", {CUDA: {"fp16": 1e-1, "tf32": 1e-1}}, CUDA, "fp16"),
-    ],
-)
-def test_tf32_is_used_on_cuda_where_the_manifest_has_a_tolerance_for_it(
-    bundle: Bundle, own: str, tolerances: dict[str, dict[str, float]], provider: str, expected: str
-) -> None:
-    assert precision_on(manifest_with(bundle, own, **tolerances), provider) == expected

@@ -24,7 +24,7 @@ class BatchEngine:
 
     def __init__(self, bundle: Bundle, size: int = 0, spoil: Spoil = lambda outputs: outputs) -> None:
         self._inner = open_on_cpu(bundle)
-        self.provider = self._inner.provider
+        self.provider, self.precision = self._inner.provider, self._inner.precision
         self.rows: list[int] = []
         self.closed = False
         self._size, self._spoil = size, spoil

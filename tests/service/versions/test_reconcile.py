@@ -13,12 +13,12 @@ from bundle.policy import ServingPolicy, Share
 from bundle.repository import Bundle, Repository, open_bundle
 from service.errors import DeviceUnavailable
 from service.versions.loader import LiveModel
-from service.versions.reconcile import Change, Keeper, substitutes, wanted_as_stable
+from service.versions.reconcile import Change, Keeper, substitutes
 from service.versions.routes import Route
 
 
 class NoEngine:
-    provider, batch_sizes = "none", (1,)
+    provider, precision, batch_sizes = "none", "fp32", (1,)
 
     def run(self, parts, evidence=False):
         raise AssertionError("nobody asks")
@@ -446,7 +446,7 @@ def test_a_policy_that_was_never_readable_is_the_default(folder: Folder) -> None
     ],
 )
 def test_what_is_wanted_as_stable(policy: ServingPolicy, expected: list[int]) -> None:
-    assert wanted_as_stable(policy, [3, 5, 7]) == expected
+    assert policy.wanted([3, 5, 7]) == expected
 
 
 @pytest.mark.parametrize(

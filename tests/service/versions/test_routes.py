@@ -17,7 +17,7 @@ IDS = [f"request-{number}" for number in range(1000)]
 
 
 class NoEngine:
-    provider, batch_sizes = "none", (1,)
+    provider, precision, batch_sizes = "none", "fp32", (1,)
 
     def run(self, parts, evidence=False):
         raise AssertionError("nobody asks")

@@ -1,11 +1,15 @@
 import hashlib
+import os
 import shutil
+import time
 
 import pytest
 
 from training.dataset import data
 from training.dataset.data import Check, Photo, Undecodable
-from training.errors import EmptyClass, FlatFolder, LabelConflict, NoPhotos, OneClass, PhotoChanged
+from training.dataset.listing import Listed
+from training.dataset.tables import Columns
+from training.errors import EmptyClass, FlatFolder, LabelConflict, NoPhotos, OneClass, PhotoChanged, TableUnusable
 from training.progress import Silent
 
 
@@ -38,7 +42,8 @@ def test_files_that_the_service_would_refuse_are_listed_with_the_reason(folder):
     assert [file.path for file in found.undecodable] == ["blue/cut.png", "red/notes.txt"]
     assert "cannot be decoded" in found.undecodable[0].reason
     assert "allowed formats" in found.undecodable[1].reason
-    assert len(found.photos) == 6
+    assert len(found.photos) == len(found.looks) == 6
+    assert found.broken == {"blue": 1, "red": 1}
 
 
 def test_hidden_files_and_loose_files_beside_the_classes_are_no_photos(folder):
@@ -54,7 +59,7 @@ def test_an_unreadable_file_is_listed(folder):
     (folder / "red" / "loop.png").symlink_to("loop.png")
     (folder / "red" / "gone.png").symlink_to("nowhere.png")
     assert len(scan(folder).photos) == 6  # a dangling link is no file
-    assert data._read(folder, "red", folder / "red" / "gone.png") == Undecodable(
+    assert data._read(folder, Listed("red", "red/gone.png")) == Undecodable(
         "red/gone.png", "the file cannot be read (No such file or directory)"
     )
 
@@ -158,6 +163,81 @@ def test_what_is_left_out_is_said_in_words():
         "1 files that cannot be decoded, 2 files that copy another, 2 files whose content stands under two labels"
     )
     assert data.left_out(Check({"a": 1}, (), (), ())) == ""
+
+
+def table(folder, *rows, name="photos.csv", header="path,label"):
+    path = folder / name
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_a_table_names_photos_from_its_own_folder_or_anywhere(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    whole = table(elsewhere, f"{folder}/red/000.png,warm", f"{folder}/blue/000.png,cold")
+    near = table(folder, "red/000.png,warm", "blue/000.png,cold")
+    assert data.fingerprint(scan(whole).photos) == data.fingerprint(scan(near).photos)
+    found = scan(near)
+    assert (found.root, found.labels) == (folder, ("cold", "warm"))
+    assert [photo.path for photo in found.photos] == ["red/000.png", "blue/000.png"]
+    assert data.read_photo(elsewhere, scan(whole).photos[0]) == (folder / "red" / "000.png").read_bytes()
+
+
+def test_rows_of_a_table_that_lead_nowhere_are_listed(folder):
+    found = scan(table(folder, "red/000.png,warm", "red/gone.png,warm", "blue/000.png,cold"))
+    assert found.undecodable == (Undecodable("red/gone.png", "the file cannot be read (No such file or directory)"),)
+    assert found.broken == {"warm": 1}
+
+
+def test_repeated_rows_are_copies_and_contradicting_rows_a_conflict(folder):
+    rows = ["red/000.png,warm", "red/000.png, warm ", "red/001.png,warm", "blue/001.png,cold", "red/001.png,cold"]
+    _, found = data.check(scan(table(folder, *rows)))
+    assert found.duplicates == (("red/000.png", "red/000.png"),)
+    assert found.conflicts == (("red/001.png", "red/001.png"),)
+    assert found.usable == {"cold": 1, "warm": 1}
+
+
+def test_a_table_may_name_its_columns_otherwise(folder):
+    named = table(folder, "red/000.png;warm", header="file;class")
+    assert data.scan(named, Silent(), Columns("file", "class")).labels == ("warm",)
+
+
+def test_a_table_is_refused_as_a_folder_is(folder):
+    (folder / "red" / "text.png").write_text("no photo")
+    empty = scan(table(folder, "red/000.png,warm", "red/text.png,cold"))
+    with pytest.raises(TableUnusable, match=r"no photo of class 'cold' is usable; add some, or drop its rows"):
+        data.require_trainable(empty, data.check(empty)[1], folder, strict=False)
+    one = scan(table(folder, "red/000.png,warm"))
+    with pytest.raises(OneClass, match=r"photos\.csv has photos of one class only, 'warm'; at least two"):
+        data.require_trainable(one, data.check(one)[1], folder, strict=False)
+    with pytest.raises(NoPhotos, match="only 1 files that cannot be decoded"):
+        scan(table(folder, "red/text.png,cold"))
+
+
+def test_a_folder_may_be_called_like_a_table(folder, tmp_path_factory):
+    named = tmp_path_factory.mktemp("odd") / "photos.csv"
+    shutil.copytree(folder, named)
+    assert scan(named).labels == ("blue", "red")
+
+
+class Eraser(Silent):
+    """Takes its time over the first photo, and deletes all of them meanwhile."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def track(self, items, what, total):
+        for number, item in enumerate(items):
+            if number == 0:
+                time.sleep(0.3)  # enough to read all, for whoever would
+                shutil.rmtree(self.folder)
+            yield item
+
+
+def test_only_a_few_photos_are_read_ahead(tmp_path, draw):
+    """So memory does not grow with the pictures, and neither does what a stop has to wait for."""
+    for number in range(200):
+        draw(tmp_path, "red", number)
+    assert len(data.scan(tmp_path, Eraser(tmp_path / "red")).photos) <= 8 * os.cpu_count() + 1
 
 
 def test_the_flower_photos_have_two_copies_and_one_conflict(shared):

@@ -13,20 +13,63 @@ from hypothesis import strategies as st
 from training.config import Recipe
 from training.dataset import data, loader
 from training.dataset.loader import Order, Views
+from training.errors import RecipeInvalid
 from training.progress import Silent
 
 CPU = torch.device("cpu")
 
 
-@given(st.integers(2, 60), st.integers(2, 12), st.integers(1, 4), st.data())
-def test_an_order_can_start_again_at_any_step(photos, batch_size, epochs, draw):
+BALANCE = st.sampled_from(["none", "sampling"])
+
+
+@given(st.integers(2, 60), st.integers(2, 12), st.integers(1, 4), BALANCE, st.data())
+def test_an_order_can_start_again_at_any_step(photos, batch_size, epochs, balance, draw):
     """The batches from step k on are the same as those of an order that began at 0."""
-    recipe = Recipe(batch_size=batch_size, epochs=epochs)
-    whole = list(Order(photos, recipe))
+    recipe = Recipe(batch_size=batch_size, epochs=epochs, balance=balance)
+    targets = [index % 7 % 3 for index in range(photos)]
+    whole = list(Order(photos, recipe, targets=targets))
     first = draw.draw(st.integers(0, len(whole)))
-    rest = Order(photos, recipe, first)
+    rest = Order(photos, recipe, first, targets=targets)
     assert list(rest) == whole[first:]
     assert len(rest) == len(whole) - first
+
+
+def test_the_default_order_is_the_one_of_earlier_releases():
+    """A run that they began goes on with the very same batches."""
+    assert list(Order(9, Recipe(batch_size=4, epochs=2, seed=3))) == [
+        [(0, 5), (0, 8), (0, 3), (0, 6)],
+        [(0, 7), (0, 2), (0, 1), (0, 0)],
+        [(1, 1), (1, 5), (1, 4), (1, 3)],
+        [(1, 8), (1, 0), (1, 7), (1, 2)],
+    ]
+
+
+@given(st.integers(2, 60), st.integers(2, 12), st.integers(1, 5), BALANCE)
+def test_several_processes_together_see_the_batches_of_one(photos, batch_size, world, balance):
+    recipe = Recipe(batch_size=max(batch_size, world), epochs=2, balance=balance)
+    targets = [index % 5 % 2 for index in range(photos)]
+    if photos < world:
+        with pytest.raises(RecipeInvalid, match="a photo for each process"):
+            Order(photos, recipe, world=world, targets=targets)
+        return
+    parts = [list(Order(photos, recipe, rank=rank, world=world, targets=targets)) for rank in range(world)]
+    for whole, *shared in zip(Order(photos, recipe, targets=targets), *parts, strict=True):
+        assert all(shared)
+        assert [part[place // world] for place in range(len(whole)) for part in [shared[place % world]]] == whole
+
+
+def test_balanced_sampling_shows_rare_classes_as_often():
+    targets = [0] * 40 + [1] * 8
+    keys = [
+        key for batch in Order(48, Recipe(batch_size=8, epochs=3, balance="sampling"), targets=targets) for key in batch
+    ]
+    assert len(keys) == 3 * 48
+    assert sum(targets[key[1]] for key in keys) == 3 * 24
+
+
+def test_balanced_sampling_needs_the_classes():
+    with pytest.raises(ValueError, match="class of each photo"):
+        Order(8, Recipe(balance="sampling"))
 
 
 @given(st.integers(2, 60), st.integers(2, 12))
@@ -57,6 +100,12 @@ def test_a_view_is_uint8_with_its_target(views):
     assert picture.shape == (3, 32, 32)
     assert picture.dtype == torch.uint8
     assert target == 1
+
+
+def test_a_photo_shown_again_in_an_epoch_is_another_view(views):
+    assert not torch.equal(views[(0, 20)][0], views[(0, 20, 1)][0])
+    assert torch.equal(views[(0, 20, 1)][0], views[(0, 20, 1)][0])
+    assert views[(0, 20, 1)][1] == 1
 
 
 def test_workers_and_the_trainer_itself_make_the_same_batches(views):

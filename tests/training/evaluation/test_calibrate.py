@@ -63,6 +63,20 @@ def test_where_nothing_is_sure_enough_nothing_is_confident():
     assert calibrate.abstention(two_classes([1.0, 0.8]), np.array([1, 1])) == (1.0, 0.0, 0.5)
 
 
+def test_few_photos_make_a_promise_of_little_worth():
+    """Ten of ten right is 100 % precise, but 72 % is all that ten photos vouch for."""
+    few = calibrate.calibrate(np.array([[4.0, 0.0]] * 10), np.zeros(10, np.int64))
+    many = calibrate.calibrate(np.array([[4.0, 0.0]] * 1000), np.zeros(1000, np.int64))
+    assert few.precision_at_threshold == many.precision_at_threshold == 1
+    assert few.precision_lower_bound == pytest.approx(0.7225, abs=1e-3)
+    assert many.precision_lower_bound > 0.99
+
+
+def test_where_nothing_is_sure_enough_nothing_is_vouched_for():
+    found = calibrate.calibrate(np.array([[1.0, 0.0]] * 10), np.array([0, 1] * 5))
+    assert (found.threshold, found.precision_lower_bound) == (1.0, 0.0)
+
+
 def test_the_reference_counts_every_answer_once():
     probabilities = np.array([[0.9, 0.1], [1.0000001, 0.0], [0.4, 0.6]])
     found = calibrate.reference(probabilities, np.array([0.0, 255.0, 120.0]), ("a", "b"))

@@ -1,30 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from bundle.manifest import Calibration
 from training.evaluation import metrics
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, "Two-sided confidence intervals…", table I, method 3
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_the_interval_is_wilsons(right, n, low, high):
-    assert metrics.wilson(right, n) == pytest.approx((low, high), abs=5e-5)
-
-
-@given(st.integers(1, 5000), st.data())
-def test_the_interval_holds_the_share_and_lies_in_0_to_1(n, data):
-    right = data.draw(st.integers(0, n))
-    low, high = metrics.wilson(right, n)
-    assert 0 <= low <= right / n + 1e-12
-    assert right / n - 1e-12 <= high <= 1
+from training.evaluation.calibrate import softmax
+from training.evaluation.intervals import wilson
 
 
 def test_class_metrics_on_a_table_worked_by_hand():
@@ -34,6 +14,8 @@ def test_class_metrics_on_a_table_worked_by_hand():
     assert first.f1 == pytest.approx(2 * (8 / 9) * 0.8 / (8 / 9 + 0.8))
     assert (second.precision, second.recall) == pytest.approx((4 / 6, 0.8))
     assert (absent.precision, absent.recall, absent.f1, absent.support) == (0, 0, 0, 0)
+    assert (first.recall_interval, first.precision_interval) == (wilson(8, 10), wilson(8, 9))
+    assert (absent.recall_interval, absent.precision_interval) == (None, None)
 
 
 def test_measure_puts_it_together():
@@ -43,7 +25,7 @@ def test_measure_puts_it_together():
     assert found.confusion == ((1, 0, 0), (1, 2, 0), (0, 0, 0))
     assert found.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2)  # the class without photos does not count
     assert found.negative_log_likelihood == pytest.approx(-np.log([0.9, 0.6, 0.3, 0.8]).mean())
-    assert found.top1_interval == metrics.wilson(3, 4)
+    assert found.top1_interval == wilson(3, 4)
 
 
 def test_calibration_error_worked_by_hand():
@@ -66,5 +48,44 @@ def test_reliability_shares_add_up():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([1, 1, 1], 200)
     bins = metrics.reliability(probabilities, rng.integers(0, 3, 200))
-    assert sum(share for _, _, share in bins) == pytest.approx(1)
-    assert all(0 <= value <= 1 for row in bins for value in row)
+    assert sum(row.share for row in bins) == pytest.approx(1)
+    assert all(0 <= value <= 1 for row in bins for value in (row.confidence, row.accuracy, row.share))
+
+
+def test_top_k_counts_the_true_class_among_the_k_likeliest():
+    """Half of the classes for few, five from ten on, and nothing for two."""
+    probabilities = np.array([[0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])
+    found = metrics.top_k(probabilities, np.array([1, 2, 3]))
+    assert (found.k, found.share, found.interval) == (2, 2 / 3, wilson(2, 3))
+    assert metrics.top_k(np.full((1, 20), 0.05), np.array([3])).k == 5
+    assert metrics.top_k(np.array([[0.4, 0.6]]), np.array([0])) is None
+
+
+def test_the_brier_score_worked_by_hand():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
+    assert metrics.brier(probabilities, np.array([0, 2])) == pytest.approx((0.3**2 + 0.2**2 + 0.1**2 + 2) / 2)
+
+
+def test_what_was_before_calibration_is_found_from_the_calibrated_answers():
+    """The bundle's graph gives probabilities at its temperature; the bare logits follow from them."""
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 6, (500, 4)), rng.integers(0, 4, 500)
+    bare, tempered = softmax(logits, 1.0), softmax(logits, 2.5)
+    calibration = Calibration(2.5, 0.6, 1.0, 1.0)
+    found = metrics.measure(tempered.astype(np.float32), targets, ("a", "b", "c", "d"), calibration)
+    before = found.uncalibrated
+    assert before.negative_log_likelihood == pytest.approx(metrics.negative_log_likelihood(bare, targets), rel=1e-5)
+    assert before.expected_calibration_error == pytest.approx(metrics.calibration_error(bare, targets), abs=1e-5)
+    assert before.brier == pytest.approx(metrics.brier(bare, targets), rel=1e-5)
+    assert before.reliability != found.reliability
+    assert found.confident.threshold == 0.6
+    assert found.confident.coverage == pytest.approx((tempered.max(1) >= 0.6).mean())
+
+
+def test_macro_f1_of_many_tables_is_that_of_each():
+    tables = np.random.default_rng(0).integers(0, 5, (7, 3, 3))
+    tables[0, 1] = 0  # a class without photos does not count
+    alone = [
+        np.mean([row.f1 for row in metrics.class_metrics(table, ("a", "b", "c")) if row.support]) for table in tables
+    ]
+    assert metrics.macro_f1(tables) == pytest.approx(alone)

@@ -1,11 +1,14 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import pytest
 
+from bundle.measures import Confident
 from training import pipeline
 from training.config import Machine
 from training.evaluation import charts, report
+from training.evaluation.robustness import UnderCorruption
 
 VOID = {"meta", "img", "br", "circle", "line", "polyline"}
 
@@ -69,18 +72,45 @@ def test_the_runs_page_shows_the_surest_mistakes_first(finished):
         probabilities[row, answered] = 0.5 + row / 100
     found = report.mistakes(probabilities, material)
     assert [item.path for item in found] == [photo.path for photo in photos][::-1]
-    facts = report.facts(finished.run, finished.bundle.manifest, probabilities, material)
+    facts = report.facts(finished.run, finished.bundle.manifest)
     assert report.render(facts, found).count("data:image/jpeg;base64,") == len(photos)
 
 
 def test_text_from_outside_is_escaped(finished):
-    material = pipeline.material_of(finished.run, Machine("cpu", 1))
-    import numpy as np
-
-    probabilities = np.eye(3)[material.targets("test").numpy()]
-    facts = report.facts(finished.run, finished.bundle.manifest, probabilities, material)
+    facts = report.facts(finished.run, finished.bundle.manifest)
     item = report.Mistake("<script>alert(1)</script>", "a", "b", 0.5, "data:,")
     assert "<script>" not in report.render(facts, [item])
+
+
+def test_the_page_shows_what_a_sceptic_asks_for(page, finished):
+    metrics, calibration = finished.bundle.manifest.metrics, finished.bundle.manifest.calibration
+    assert f"{metrics.uncalibrated.expected_calibration_error:.4f}" in page
+    assert f"{metrics.aurc:.4f}" in page
+    assert f"at least {calibration.precision_lower_bound * 100:.1f}" in page
+    low, high = metrics.per_class[0].recall_interval
+    assert f"{low * 100:.1f} to {high * 100:.1f}" in page
+    assert "Pictures made worse" not in page
+
+
+def test_corruptions_are_shown_where_they_were_measured(finished):
+    row = UnderCorruption("motion blur", 0.5, (0.4, 0.6), 0.25)
+    facts = {**report.facts(finished.run, finished.bundle.manifest), "corruptions": (row,)}
+    page = report.render(facts)
+    assert "motion blur" in page
+    assert "40.0 to 60.0" in page
+    assert "<td>25.0</td>" in page
+
+
+def test_the_threshold_is_marked_on_the_curve_where_it_accepts_anything(finished):
+    metrics = finished.bundle.manifest.metrics
+    marked = report._risk_chart(dataclasses.replace(metrics, confident=Confident(0.9, 0.99, (0.9, 1.0), 0.8)))
+    bare = report._risk_chart(dataclasses.replace(metrics, confident=Confident(1.0, 0.0, None, 0.0)))
+    assert marked.count("<circle") == 1
+    assert bare.count("<circle") == 0
+
+
+def test_a_chart_without_mistakes_still_has_a_scale():
+    assert "<polyline" in charts.risk_coverage([(0.5, 0.0), (1.0, 0.0)], None)
 
 
 def test_epochs_are_drawn_as_lines(finished):

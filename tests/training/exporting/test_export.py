@@ -142,3 +142,26 @@ def test_half_precision_answers_nearly_alike_on_the_cpu(half, answers, pixels):
 
 def test_a_model_exported_in_half_precision_stays_as_it_was(model, half):
     assert {part.dtype for part in model.parameters()} == {torch.float32}
+
+
+# Other backbones; each is exported and served in test_backbones_end_to_end
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("backbone", "crop"), [("alexnet", 63), ("small_cnn", 37), ("mlp", 32), ("mlp", 50)])
+def test_borders_and_odd_sizes_are_those_of_training(backbone, crop, precision):
+    model = weights.build(Recipe(backbone=backbone), 3, "none").eval()
+    graph = export.to_onnx(model, 1.0, crop, precision)
+    extremes = np.array([0, 255], np.uint8)[:, None, None, None]
+    pictures = np.broadcast_to(extremes, (2, crop, crop, 3)).copy()
+    expected = torch_infer(model, model)(pictures)
+    limit = {"fp32": 1e-5, "fp16": 5e-3}[precision] * np.abs(expected).max()
+    assert np.abs(onnx_runtime.infer(graph.data, "logits")(pictures) - expected).max() < limit
+
+
+def test_squeezing_to_one_value_a_channel_is_one_operation():
+    """As published it would be exported with index arithmetic that depends on the batch."""
+    model = weights.build(Recipe(backbone="mobilenet_v3_small"), 3, "none").eval()
+    operations = {node.op_type for node in onnx.load_from_string(export.to_onnx(model, 1.0, 32).data).graph.node}
+    around = {"Cast", "Transpose", "Sub", "Div", "Softmax"}
+    assert operations - around == {"Conv", "HardSwish", "Relu", "ReduceMean", "HardSigmoid", "Mul", "Add"}

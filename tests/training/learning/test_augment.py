@@ -1,15 +1,39 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import v2
 
 from training.config import Recipe
-from training.learning.augment import MEAN, STD, augmented, normalized, train_transform
+from training.learning.augment import BLANK, MEAN, STD, Blur, Noise, augmented, normalized, train_transform
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+PLAIN = {"min_scale": 1, "horizontal_flip": 0, "color_jitter": 0, "trivial_augment": False}
+STRENGTHS = {
+    "min_scale": (0.01, 1), "horizontal_flip": (0, 1), "vertical_flip": (0, 1), "rotation": (0, 180),
+    "translation": (0, 1), "scale": (0, 0.9), "color_jitter": (0, 1), "noise": (0, 1), "blur": (0, 10),
+    "erasing": (0, 1),
+}  # fmt: skip
 
 
 @pytest.fixture
 def picture():
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    return PICTURE
+
+
+def view(picture, number=0, **fields):
+    """What a recipe makes of a picture, with all that is not named off."""
+    return augmented(train_transform(Recipe(train_size=32, **{**PLAIN, **fields})), picture, (number,))
+
+
+def grey(side=64, value=200):
+    return Image.new("RGB", (side, side), (value, value, value))
+
+
+def is_blank(pixels):
+    return (pixels == torch.tensor(BLANK, dtype=torch.uint8).view(3, 1, 1)).all(0)
 
 
 @pytest.mark.parametrize("trivial", [True, False])
@@ -44,3 +68,116 @@ def test_normalisation_is_the_published_one():
     expected = [(0.2 - mean) / std for mean, std in zip(MEAN, STD, strict=True)]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
     assert normalized(pixels.expand(2, 3, 2, 2)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_default_recipe_is_crop_mirror_and_trivial_augment(picture):
+    """What is off draws nothing, so new kinds of augmentation leave the views of the default recipe as they were."""
+    recipe = Recipe()
+    expected = v2.Compose(
+        [
+            v2.RandomResizedCrop(recipe.train_size, scale=(0.25, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.TrivialAugmentWide(),
+            v2.PILToTensor(),
+        ]
+    )
+    for epoch in range(5):
+        key = (0, epoch, 7)
+        assert torch.equal(augmented(train_transform(recipe), picture, key), augmented(expected, picture, key))
+
+
+strength = st.fixed_dictionaries(
+    {name: st.sampled_from([low, high]) | st.floats(low, high) for name, (low, high) in STRENGTHS.items()}
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    strength, st.booleans(), st.integers(0, 2**32), st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.sampled_from([32, 33, 50]),
+)  # fmt: skip
+def test_every_mixture_of_strengths_gives_a_view_of_the_right_size(strengths, trivial, number, size, side):
+    """For pictures of any size, the same again for the same key, and without a trace in the random state."""
+    transform = train_transform(Recipe(train_size=side, trivial_augment=trivial, **strengths))
+    state = torch.get_rng_state()
+    first, second = (augmented(transform, PICTURE.resize(size), (number,)) for _ in range(2))
+    assert first.shape == (3, side, side)
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_with_everything_off_a_view_shows_what_answering_does(picture):
+    """The short side at resize, then the middle: scaled to the training size."""
+    fields = {"train_size": 32, "resize": 40, "crop": 32, **PLAIN}
+    view = augmented(train_transform(Recipe(**fields)), picture, (0,))
+    middle = picture.resize((53, 40), Image.Resampling.BILINEAR).crop((10, 4, 42, 36))
+    assert torch.equal(view, v2.functional.pil_to_tensor(middle))
+
+
+@pytest.mark.parametrize(("field", "axis"), [("horizontal_flip", 2), ("vertical_flip", 1)])
+def test_flips_mirror_their_own_axis(picture, field, axis):
+    assert torch.equal(view(picture, **{field: 1}), view(picture).flip(axis))
+    mirrored = sum(
+        torch.equal(view(picture, number, **{field: 0.3}), view(picture).flip(axis)) for number in range(200)
+    )
+    assert 40 <= mirrored <= 80
+
+
+@pytest.mark.parametrize("field", [*(set(STRENGTHS) - {"min_scale"}), "trivial_augment"])
+def test_each_strength_changes_views_by_itself(picture, field):
+    strong = True if field == "trivial_augment" else STRENGTHS[field][1]
+    assert any(not torch.equal(view(picture, number, **{field: strong}), view(picture)) for number in range(5))
+
+
+@pytest.mark.parametrize("fields", [{"rotation": 90}, {"translation": 0.5}, {"scale": 0.9}])
+def test_what_a_moved_picture_uncovers_is_blank(fields):
+    blank = max(int(is_blank(view(grey(), number, **fields)).sum()) for number in range(5))
+    assert blank > 50
+
+
+def test_a_scaled_picture_grows_and_shrinks():
+    disc = Image.new("RGB", (64, 64))
+    disc.paste((255, 255, 255), (24, 24, 40, 40))
+    areas = [int((view(disc, number, scale=0.5)[0] > 128).sum()) for number in range(40)]
+    plain = int((view(disc)[0] > 128).sum())
+    assert min(areas) < 0.6 * plain
+    assert 1.6 * plain < max(areas) <= 2.6 * plain
+
+
+def test_noise_rounds_to_the_nearest_value():
+    """Weak noise changes as many pixels as the normal distribution says, both ways alike; nothing leaves 0..255."""
+    torch.manual_seed(0)
+    noise = Noise(1 / 255)
+    pixels = torch.full((3, 200, 200), 100, dtype=torch.uint8)
+    deviations = torch.stack([noise(pixels).float() - 100 for _ in range(40)])
+    assert deviations.mean().abs() < 0.002
+    assert 1 / 3 < deviations.square().mean() < 1 / 3 + 1 / 12  # deviations drawn from 0 to 1, and at most rounding's
+    loud = Noise(1.0)(torch.tensor([0, 255], dtype=torch.uint8).repeat(500).view(1, 10, 100))
+    assert {0, 255} <= set(loud.flatten().tolist())
+
+
+@pytest.mark.parametrize("largest", [0.1, 1, 3, 10])
+def test_blur_is_that_of_torchvision(picture, largest):
+    """The same deviation with torchvision's kernel of two dimensions, but for rounding."""
+    pixels = view(picture)
+    torch.manual_seed(1)
+    deviation = largest * torch.rand(()).item()
+    expected = v2.functional.gaussian_blur(pixels, [61, 61], [deviation, deviation])
+    torch.manual_seed(1)
+    assert (Blur(largest)(pixels).int() - expected.int()).abs().max() <= 1
+
+
+def test_what_is_erased_stays_blank_under_noise():
+    """Erasing is the last step: a blank rectangle in a noisy picture."""
+    pixels = view(grey(), erasing=1, noise=1)
+    blank = is_blank(pixels)
+    rows, columns = blank.any(1).nonzero().flatten(), blank.any(0).nonzero().flatten()
+    assert 0.02 * 32 * 32 * 0.5 < blank.sum() < 0.4 * 32 * 32
+    assert blank[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert pixels[:, ~blank].float().std() > 5
+
+
+def test_erasing_meets_its_share_of_the_views():
+    erased = sum(bool(is_blank(view(grey(), number, erasing=0.25)).any()) for number in range(200))
+    assert 30 <= erased <= 70

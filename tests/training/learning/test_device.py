@@ -4,6 +4,7 @@ import torch
 from training.config import Machine, Recipe
 from training.errors import DeviceUnavailable
 from training.learning import device
+from training.progress import Silent
 
 CUDA = torch.cuda.is_available()
 
@@ -33,3 +34,32 @@ def test_there_is_a_worker_a_core_unless_told_otherwise():
     assert device.workers(Machine(workers=3)) == 3
     assert device.workers(Machine(workers=0)) == 0
     assert 1 <= device.workers(Machine()) <= 16
+
+
+class Said(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_compiling_is_for_cuda_and_said_to_be_left_out_elsewhere():
+    reporter = Said()
+    model = torch.nn.Linear(1, 1)
+    cpu = torch.device("cpu")
+    assert device.compiled(model, Recipe(compile=True), cpu, reporter) is model
+    assert len(reporter.lines) == 1
+    assert "--compile is for CUDA" in reporter.lines[0]
+    assert device.compiled(model, Recipe(), cpu, reporter) is model
+    assert len(reporter.lines) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, at the import of its compiler
+def test_a_compiled_network_trains_the_very_weights_of_the_model():
+    """Nothing is compiled before the first batch, so this needs no CUDA; the model's names stay plain."""
+    model = torch.nn.Linear(1, 1)
+    network = device.compiled(model, Recipe(compile=True), torch.device("cuda"), Silent())
+    assert network is not model
+    assert [id(part) for part in network.parameters()] == [id(part) for part in model.parameters()]
+    assert list(model.state_dict()) == ["weight", "bias"]

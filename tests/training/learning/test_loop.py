@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import math
 import os
 import signal
@@ -12,18 +14,19 @@ from training import pipeline
 from training.config import Machine
 from training.errors import TrainingDiverged
 from training.learning import loop
-from training.learning.loop import Epoch, State
+from training.learning.distributed import World
+from training.learning.history import Epoch, State
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.progress import Silent
 from training.run import Run
-from training.transfer import strategies
+from training.transfer.fitting import fit_head
 
 ROOT = Path(__file__).parents[3]
 
 # Starts or resumes a fine-tuning; ends itself with SIGKILL before the given training step of this process.
 CHILD = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from training import pipeline
 from training.config import Machine, Recipe
@@ -38,14 +41,14 @@ class Killing(Silent):
             yield item
 
 if __name__ == "__main__":
-    photos, weights, runs, seed, workers, KILL_BEFORE, seconds, resume = sys.argv[1:]
+    photos, weights, runs, seed, workers, KILL_BEFORE, seconds, resume, fields = sys.argv[1:]
     KILL_BEFORE = int(KILL_BEFORE)
     machine = Machine("cpu", int(workers), float(seconds))
     if resume:
         pipeline.resume(Run(Path(resume)), machine, Killing())
     else:
         recipe = Recipe(strategy="finetune", split_seed=int(seed), resize=40, crop=32, train_size=32, batch_size=8,
-                        precision="fp32", epochs=2, ema_decay=0.9, lr=0.01)
+                        precision="fp32", epochs=2, ema_decay=0.9, lr=0.01, **json.loads(fields))
         pipeline.train(pipeline.Request(Path(photos), "killed", weights, Path(runs)), recipe, machine, Killing())
 """
 
@@ -55,8 +58,10 @@ def child(tmp_path, photos, recipe, backbone_file):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
 
-    def start(runs, workers=0, kill_before=0, seconds=1e9, resume=""):
-        arguments = [photos, backbone_file, runs, recipe().split_seed, workers, kill_before, seconds, resume]
+    def start(runs, workers=0, kill_before=0, seconds=1e9, resume="", **fields):
+        weights = "none" if "backbone" in fields else backbone_file
+        arguments = [photos, weights, runs, recipe().split_seed, workers, kill_before, seconds, resume]
+        arguments.append(json.dumps(fields))
         done = subprocess.run(
             [sys.executable, str(script), *map(str, arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -77,21 +82,31 @@ def uninterrupted(tmp_path_factory):
     return {}
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["checkpoint each step", "checkpoint each epoch"])
-def test_a_killed_training_resumes_to_the_same_bits(child, tmp_path, uninterrupted, seconds):
+EVERYTHING = {
+    "optimizer": "rmsprop", "schedule": "one-cycle", "accumulate": 2, "clip_norm": 1.0, "find_lr": True, "l1": 0.01,
+    "mixup": 0.2, "cutmix": 1.0, "balance": "weights", "backbone": "small_cnn", "tuned_blocks": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "fields"),
+    [("default", 0.0, {"batch_norm": "train"}), ("default", 1e9, {"batch_norm": "train"}), ("all", 0.0, EVERYTHING)],
+    ids=["checkpoint each step", "checkpoint each epoch", "everything on"],
+)
+def test_a_killed_training_resumes_to_the_same_bits(child, tmp_path, uninterrupted, name, seconds, fields):
     """SIGKILL in the middle of the second epoch; reading in worker processes or not makes no difference either."""
-    if not uninterrupted:
-        whole = child(tmp_path / "whole", workers=1)
-        uninterrupted["model"] = torch.load(whole / "model.pt", weights_only=True)
-        uninterrupted["curves"] = (whole / "curves.jsonl").read_text()
-    killed = child(tmp_path / "runs", kill_before=7, seconds=seconds)
+    if name not in uninterrupted:
+        whole = child(tmp_path / "whole", workers=1, **fields)
+        uninterrupted[name] = torch.load(whole / "model.pt", weights_only=True), (whole / "curves.jsonl").read_text()
+    expected, curves = uninterrupted[name]
+    killed = child(tmp_path / "runs", kill_before=8, seconds=seconds, **fields)
     assert (killed / "checkpoint.pt").exists()
     assert not (killed / "model.pt").exists()
     child(tmp_path / "runs", seconds=seconds, resume=killed)
     model = torch.load(killed / "model.pt", weights_only=True)
-    assert model.keys() == uninterrupted["model"].keys()
-    assert all(torch.equal(model[name], tensor) for name, tensor in uninterrupted["model"].items())
-    assert (killed / "curves.jsonl").read_text() == uninterrupted["curves"]
+    assert model.keys() == expected.keys()
+    assert all(torch.equal(model[name], tensor) for name, tensor in expected.items())
+    assert (killed / "curves.jsonl").read_text() == curves
 
 
 @pytest.fixture
@@ -103,14 +118,16 @@ def begun(tmp_path, photos, recipe, backbone_file):
         started = pipeline.begin(pipeline.Request(photos, "x", str(backbone_file), tmp_path), wanted, Silent())
         material = pipeline.material_of(started, Machine("cpu", 0))
         model = weights.build(wanted, 3, str(backbone_file))
-        row = strategies.fit_head(model, material, wanted, started.path, tmp_path / "cache", Silent())
+        row = fit_head(model, material, wanted, started.path, tmp_path / "cache", Silent())
         return started, model, material, row
 
     return begin
 
 
 def finetune(started: Run, model: Classifier, material, row) -> list[Epoch]:
-    return loop.finetune(model, row, material, started.recipe(), Machine("cpu", 0), started.path, Silent())
+    return loop.finetune(
+        model, row, material, started.recipe(), Machine("cpu", 0), started.path, Silent(), pretrained=True
+    )
 
 
 def test_it_keeps_the_best_epoch_and_writes_the_curve(begun):
@@ -166,10 +183,94 @@ def test_a_good_head_does_not_make_the_first_epochs_stale():
     assert State(rows[:1], {}).stale() == 0
 
 
+@pytest.fixture
+def small_job(tmp_path, photos, recipe):
+    """small_job(batch, **fields) is what a process that follows is told: model, row, material, recipe and places.
+
+    The model is the small baseline, which has no batch norm, for one epoch without dropout. Batches are a quarter of
+    the photos times `batch`.
+    """
+
+    def job(batch=1, **fields):
+        wanted = recipe(strategy="scratch", backbone="small_cnn", epochs=1, dropout=0.0, lr=0.05, warmup_epochs=0.0)
+        started = pipeline.begin(pipeline.Request(photos, "x", "none", tmp_path), wanted, Silent())
+        material = pipeline.material_of(started, Machine("cpu", 0))
+        size = len(material.photos("train")) // 4 * batch
+        wanted = dataclasses.replace(wanted, batch_size=size, **fields)
+        start = Epoch(0, 0.0, None, 9.0, 0.0)
+        return weights.build(wanted, 3, "none"), start, material, wanted, Machine("cpu", 0), started.path, False
+
+    return job
+
+
+@pytest.fixture
+def small(small_job):
+    """small(batch, **fields) does such a job, and returns (history, weights)."""
+
+    def train(batch=1, **fields):
+        *job, pretrained = small_job(batch, **fields)
+        return loop.finetune(*job, Silent(), pretrained=pretrained), job[0].state_dict()
+
+    return train
+
+
+@dataclasses.dataclass(frozen=True)
+class Telling(World):
+    """What one that follows hears of process 0."""
+
+    said: list = dataclasses.field(default_factory=list)
+
+    def tell(self, message):
+        return self.said.pop(0)
+
+
+def test_a_process_that_follows_goes_on_after_a_training_that_failed_for_all(small_job):
+    """What the loss of all together says, the first process reports: it may be one candidate of several."""
+    broken, good = small_job(), small_job()
+    with torch.no_grad():
+        broken[0].head.weight.fill_(float("nan"))
+    before = weights.digest(good[0])
+    leader = Telling(said=[broken, good, None])
+    loop.follow(leader)
+    assert leader.said == []
+    assert weights.digest(good[0]) != before
+
+
+def test_several_batches_to_an_update_are_one_larger_batch(small):
+    """Two batches of n teach what one of 2 n does; clipping sees the gathered gradient."""
+    history, together = small(2, clip_norm=0.1)
+    parts_history, parts = small(1, accumulate=2, clip_norm=0.1)
+    assert parts_history[-1].train_loss == pytest.approx(history[-1].train_loss, rel=1e-5)
+    for name, tensor in together.items():
+        assert torch.allclose(parts[name], tensor, rtol=1e-4, atol=1e-6), name
+    _, apart = small(1, clip_norm=0.1)
+    assert not torch.allclose(apart["head.weight"], together["head.weight"], rtol=1e-4, atol=1e-6)
+
+
+def test_the_last_group_of_an_epoch_counts_its_own_batches(small):
+    """An epoch has four batches, so groups of four and groups of a hundred are the same."""
+    _, four = small(accumulate=4)
+    _, hundred = small(accumulate=100)
+    assert all(torch.equal(hundred[name], tensor) for name, tensor in four.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, at the import of its compiler
+def test_a_compiled_training_keeps_plain_names(begun):
+    started, model, _, row = begun(epochs=1, compile=True)
+    names = list(model.state_dict())
+    material = pipeline.material_of(started, Machine("cuda", 0))
+    finetune(started, model, material, row)
+    record = torch.load(started.path / "checkpoint.pt", weights_only=True)
+    assert list(record["parts"]["model"]) == list(record["parts"]["ema"]) == list(model.state_dict()) == names
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_it_trains_on_cuda(begun, precision):
     started, model, _, row = begun(epochs=1, precision=precision)
     material = pipeline.material_of(started, Machine("cuda", 0))
-    history = loop.finetune(model, row, material, started.recipe(), Machine("cuda", 0), started.path, Silent())
+    history = loop.finetune(
+        model, row, material, started.recipe(), Machine("cuda", 0), started.path, Silent(), pretrained=True
+    )
     assert math.isfinite(history[-1].train_loss)

@@ -1,7 +1,6 @@
-import math
-
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from training.config import Recipe
 from training.learning import optim
@@ -16,7 +15,7 @@ def model():
 def test_earlier_blocks_learn_more_slowly(model):
     groups = optim.parameter_groups(model, Recipe(lr=1.0, layer_decay=0.5))
     rates = {id(part): group["lr"] for group in groups for part in group["params"]}
-    assert rates[id(model.head.weight)] == 1.0
+    assert rates[id(model.head.weight)] == groups[0]["lr"] == 1.0
     assert rates[id(model.features[-1][0].weight)] == 0.5
     assert rates[id(model.features[0][0].weight)] == 0.5 ** len(model.features)
 
@@ -29,23 +28,55 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay(model):
         assert all((part.ndim > 1) == (group["weight_decay"] > 0) for part in group["params"])
 
 
+def test_frozen_weights_are_in_no_group_and_the_rates_of_others_stay():
+    model = weights.build(Recipe(), 3, "none")
+    for block in model.features[:-2]:
+        block.requires_grad_(requires_grad=False)
+    groups = optim.parameter_groups(model, Recipe(lr=1.0, layer_decay=0.5))
+    listed = {id(part): group["lr"] for group in groups for part in group["params"]}
+    assert listed.keys() == {id(part) for part in model.parameters() if part.requires_grad}
+    assert sorted(set(listed.values())) == [0.25, 0.5, 1.0]
+
+
 def test_the_optimizer_is_the_one_asked_for(model):
     assert isinstance(optim.optimizer(model, Recipe(optimizer="adamw")), torch.optim.AdamW)
+    rmsprop = optim.optimizer(model, Recipe(optimizer="rmsprop", momentum=0.8))
+    assert isinstance(rmsprop, torch.optim.RMSprop)
+    assert rmsprop.defaults["momentum"] == 0.8
     sgd = optim.optimizer(model, Recipe(momentum=0.8))
     assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.8, True)
     assert optim.optimizer(model, Recipe(momentum=0.0)).defaults["nesterov"] is False
 
 
-def test_the_rate_warms_up_then_falls_to_zero_along_a_cosine():
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    adjusted = torch.optim.SGD([parameter], lr=1.0)
-    schedule = optim.schedule(adjusted, Recipe(epochs=10, warmup_epochs=2), steps_per_epoch=10)
-    rates = []
-    for _ in range(100):
-        rates.append(adjusted.param_groups[0]["lr"])
-        adjusted.step()
-        schedule.step()
-    assert rates[:3] == pytest.approx([0.05, 0.1, 0.15])
-    assert rates[19] == max(rates) == 1.0
-    assert rates[60] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
-    assert adjusted.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+def moved(gradient, **fields):
+    """How far the head's weights, 0.5 each, move at rate 1 along a gradient that is the same everywhere."""
+    recipe = Recipe(**{"backbone": "mlp", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, **fields})
+    model = weights.build(recipe, 3, "none")
+    for part in model.features.parameters():
+        part.requires_grad_(requires_grad=False)
+    with torch.no_grad():
+        model.head.weight.fill_(0.5)
+    for part in model.head.parameters():
+        part.grad = torch.full_like(part, gradient)
+    optimizer = optim.optimizer(model, recipe)
+    optim.move(model, optimizer, GradScaler("cpu", enabled=False), recipe)
+    assert all(part.grad is None for part in model.parameters())
+    return model.head.weight.detach() - 0.5
+
+
+def test_long_gradients_are_cut_to_the_length_allowed():
+    count = 3 * 500 + 3  # weights and biases of the head
+    assert torch.allclose(moved(0.25), torch.tensor(-0.25))
+    assert torch.allclose(moved(0.25, clip_norm=1.0), torch.tensor(-1 / count**0.5), rtol=1e-4)
+    assert torch.allclose(moved(0.25, clip_norm=1000.0), torch.tensor(-0.25))
+
+
+def test_l1_pulls_the_heads_weights_by_its_share_of_the_rate_and_to_true_zero():
+    assert torch.allclose(moved(0.0, l1=0.125), torch.tensor(-0.125))
+    assert torch.allclose(moved(0.0, l1=0.125, lr=0.5), torch.tensor(-0.0625))
+    assert torch.equal(moved(0.0, l1=0.75), torch.full((3, 500), -0.5))  # 0.5 away from 0 is nearer than 0.75
+    assert torch.allclose(moved(1.0, l1=0.25), torch.tensor(-0.75))  # from 0.5 over to -0.5, and back by 0.25
+
+
+def test_l1_with_weight_decay_is_an_elastic_net():
+    assert torch.allclose(moved(0.0, l1=0.125, weight_decay=0.5), torch.tensor(-0.25 - 0.125))

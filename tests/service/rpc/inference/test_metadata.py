@@ -20,7 +20,7 @@ class Gpu:
     """An engine as a GPU has it."""
 
     provider = "CUDAExecutionProvider"
-    batch_sizes = (1, 4, 8)
+    precision, batch_sizes = "fp32", (1, 4, 8)
 
 
 def test_the_server_names_itself_its_extensions_and_its_message_limit(start_edge) -> None:

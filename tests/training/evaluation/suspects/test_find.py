@@ -1,0 +1,123 @@
+"""Planted among drawn photos: a wrong label, a near-copy and a picture of noise; each must be found first."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.preprocessing import decode
+from training import inspection
+from training.config import Machine
+from training.dataset import split
+from training.evaluation.suspects import copies
+from training.evaluation.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
+from training.progress import Silent
+
+MACHINE = Machine("cpu", 2)
+
+
+@pytest.fixture(scope="module")
+def clean(finished):
+    return inspection.suspects(finished.run.path, inspection.Looking(), MACHINE, Silent())[0]
+
+
+@pytest.fixture(scope="module")
+def planted(photos, backbone_file, tmp_path_factory):
+    """The drawn photos with one suspect of each kind, inspected; and the folder of the page."""
+    root = tmp_path_factory.mktemp("planted")
+    folder = root / "photos"
+    shutil.copytree(photos, folder)
+    shutil.move(folder / "red" / "003.png", folder / "blue" / "swapped.png")
+    with Image.open(folder / "green" / "007.png") as image:
+        image.resize((72, 60), Image.Resampling.BICUBIC).save(folder / "green" / "copy.jpg", quality=80)
+    noise = np.random.default_rng(5).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "red" / "noise.png")
+    looking = inspection.Looking(weights=str(backbone_file), folds=4, runs=root / "runs")
+    found, subject = inspection.suspects(folder, looking, MACHINE, Silent())
+    return found, inspection.write(found, subject, root / "out", 2)
+
+
+def test_clean_photos_yield_no_suspects(clean):
+    assert (clean.photos, clean.labels, clean.copies, clean.outliers) == (48, (), (), ())
+
+
+def test_a_swapped_label_is_found_first(planted):
+    found, _ = planted
+    assert found.labels[0].photo.path == "blue/swapped.png"
+    assert found.labels[0].suggested == "red"
+    assert found.labels[0].probability_suggested > found.labels[0].probability
+
+
+def test_a_near_copy_is_found_first(planted):
+    found, _ = planted
+    pair = found.copies[0]
+    assert {pair.first.path, pair.second.path} == {"green/007.png", "green/copy.jpg"}
+    assert len(found.copies) == 1
+
+
+def test_a_picture_of_noise_is_found_first(planted):
+    found, _ = planted
+    assert found.outliers[0].photo.path == "red/noise.png"
+
+
+def test_every_photo_is_told_with_its_part_of_the_split(planted, photos):
+    found, page = planted
+    digest = inspection.data.hashlib.sha256((photos / "red" / "003.png").read_bytes()).hexdigest()
+    assert found.labels[0].photo.part == split.place(digest, 0)
+    assert json.loads((page.parent / "suspects.json").read_text())["photos"] == 50
+
+
+def test_the_page_shows_them_and_needs_nothing_from_outside(planted):
+    _, page = planted
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") >= 4
+    assert 'src="data:' in text
+    assert "http" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "green/copy.jpg" in text
+
+
+def test_what_is_dangerous_about_a_copy_is_said_and_text_is_escaped(finished, photos):
+    """The same picture under two labels, and on both sides of the split."""
+    first, second = Seen("blue/000.png", "<b>blue", "train"), Seen("red/000.png", "red", "test")
+    pair = Copy(first, second, 1.0, 1.0)
+    assert (pair.labels_differ, pair.parts_differ) == (True, True)
+    subject = inspection._of_run(finished.run, MACHINE)
+    found = Suspects("x", 2, (LabelSuspect(first, "red", 0.1, 0.9),) * 3, (pair,), (Outlier(second, 4.0),))
+    page = inspection.page.render(found, subject, 2)
+    assert '<span class="bad">&lt;b&gt;blue and red</span>' in page
+    assert '<span class="bad">train and test</span>' in page
+    assert "3, the first 2 of them" in page
+    assert "<b>blue<" not in page
+
+
+@pytest.mark.parametrize("change", ["recoded", "small", "brighter"])
+def test_small_pictures_stay_alike_when_a_photo_is_changed_a_little(change, photos):
+    """Blurred noise stands for a photo: smooth, with structure everywhere."""
+    rng = np.random.default_rng(1)
+    scenes = [
+        Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+        for _ in range(2)
+    ]
+    changed = {
+        "recoded": scenes[0],
+        "small": scenes[0].resize((107, 80), Image.Resampling.BILINEAR),
+        "brighter": scenes[0].point(lambda value: min(255, int(value * 1.1))),
+    }[change]
+    small = []
+    for image in (*scenes, changed):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=60)
+        small.append(copies.thumbnail(buffer.getvalue()))
+    first, other, again = copies.without_tint(np.stack(small))
+    assert first @ again > 0.985
+    assert first @ other < 0.6
+
+
+def test_even_pictures_are_like_nothing(photos):
+    grey = np.full((2, 16, 16, 3), 90, np.uint8)
+    assert not copies.without_tint(grey).any()
+    assert decode((photos / "red" / "000.png").read_bytes()).size == (48, 40)

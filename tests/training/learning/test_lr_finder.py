@@ -1,0 +1,91 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from training import pipeline
+from training.config import Machine
+from training.errors import RunUnusable, TrainingDiverged
+from training.learning import loop, lr_finder
+from training.learning.history import Epoch
+from training.networks import weights
+from training.progress import Silent
+
+START = Epoch(0, 0.0, None, 9.0, 0.0)
+MACHINE = Machine("cpu", 0)
+
+
+class Said(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def begun(tmp_path, photos, recipe):
+    """begun(**fields) gives (folder, model, material, recipe) of a training of the small baseline."""
+
+    def begin(**fields):
+        wanted = recipe(strategy="scratch", backbone="small_cnn", **fields)
+        started = pipeline.begin(pipeline.Request(photos, "x", "none", tmp_path), wanted, Silent())
+        material = pipeline.material_of(started, MACHINE)
+        return started.path, weights.build(wanted, 3, "none"), material, wanted
+
+    return begin
+
+
+def finetune(folder, model, material, recipe):
+    return loop.finetune(model, START, material, recipe, MACHINE, folder, Silent(), pretrained=False)
+
+
+def test_a_training_with_the_found_rate_is_the_one_with_that_rate_given(begun):
+    """Dropout draws from the random state, so this fails if the sweep leaves a trace in it or in the model."""
+    folder, model, material, recipe = begun(epochs=1, find_lr=True, optimizer="adamw")
+    finetune(folder, model, material, recipe)
+    record = json.loads((folder / lr_finder.RECORD).read_text())
+    assert record["lr"] != recipe.lr
+    assert record["rates"][0] == pytest.approx(lr_finder.LOWEST)
+    assert len(record["rates"]) == len(record["losses"]) > 20
+
+    folder, again, material, recipe = begun(epochs=1, lr=record["lr"], optimizer="adamw")
+    finetune(folder, again, material, recipe)
+    assert not (folder / lr_finder.RECORD).exists()
+    assert weights.digest(again) == weights.digest(model)
+
+
+def measured(folder, model, material, recipe, reporter):
+    return lr_finder.measured(model, material, recipe, MACHINE, folder, reporter, frozen=False)
+
+
+def test_what_was_measured_is_said_once_and_taken_ever_after(begun):
+    folder, model, material, recipe = begun(find_lr=True)
+    said = Said()
+    found = measured(folder, model, material, recipe, said)
+    (line,) = said.lines
+    assert f"learning rate {found.lr:g}, found by a sweep" in line
+    (folder / lr_finder.RECORD).write_text('{"lr": 0.125, "rates": [1.0], "losses": [2.0]}')
+    assert measured(folder, model, material, recipe, said) == dataclasses.replace(recipe, lr=0.125)
+    assert len(said.lines) == 1
+    (folder / lr_finder.RECORD).write_text('{"lr": 0.1')
+    with pytest.raises(RunUnusable, match="delete it to measure again"):
+        measured(folder, model, material, recipe, said)
+
+
+def test_a_network_that_is_no_number_has_no_rate(begun):
+    _, model, material, recipe = begun(find_lr=True)
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="at step 1"):
+        lr_finder.find(model, material, recipe, MACHINE, Silent(), frozen=False)
+
+
+def test_a_tenth_of_the_rate_of_the_lowest_loss_is_suggested():
+    rates = [10.0 ** (step / 10) for step in range(100)]
+    losses = [abs(step - 60) + 1.0 for step in range(100)]
+    assert lr_finder.suggestion(rates, losses) == 1e5
+    losses[3] = 0.0  # the first steps are noise
+    assert lr_finder.suggestion(rates, losses) == 1e5
+    assert lr_finder.suggestion(rates[:2], losses[:2]) == pytest.approx(10**0.1 / 10, rel=1e-2)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, log_softmax
+
+from training.config import Recipe
+from training.learning import balance
+from training.learning.augment import normalized
+from training.learning.objective import Objective
+
+CPU = torch.device("cpu")
+TARGETS = torch.tensor([0, 0, 0, 1, 2, 0])
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 3))
+
+
+@pytest.fixture
+def pictures():
+    return torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def objective(**fields):
+    return Objective(Recipe(**{"precision": "fp32", "label_smoothing": 0.0, **fields}), TARGETS, 3, CPU)
+
+
+def test_it_is_the_mean_cross_entropy_with_smoothed_labels(network, pictures):
+    found = objective(label_smoothing=0.1)(network, pictures, TARGETS, 0)
+    expected = cross_entropy(network(normalized(pictures)), TARGETS, label_smoothing=0.1)
+    assert torch.equal(found, expected)
+
+
+def test_class_weights_count_each_photo_by_the_rarity_of_its_class(network, pictures):
+    weights = balance.class_weights(TARGETS, 3)
+    losses = -log_softmax(network(normalized(pictures)), 1)[range(6), TARGETS]
+    found = objective(balance="weights")(network, pictures, TARGETS, 0)
+    assert torch.allclose(found, (weights[TARGETS] * losses).mean())
+
+
+def test_parts_of_a_weighted_batch_add_up_to_the_whole(network, pictures):
+    """So several processes, or batches of one update, learn what one large batch teaches."""
+    weighted = objective(balance="weights", label_smoothing=0.1)
+    whole = weighted(network, pictures, TARGETS, 0)
+    parts = weighted(network, pictures[:4], TARGETS[:4], 0) * 4 + weighted(network, pictures[4:], TARGETS[4:], 0) * 2
+    assert torch.allclose(whole, parts / 6)
+
+
+@pytest.mark.parametrize("kind", ["none", "weights"])
+def test_mixed_photos_count_for_their_classes_by_their_shares(network, pictures, kind):
+    mixing = objective(mixup=1.0, balance=kind)
+    found = mixing(network, pictures, TARGETS, 3)
+    mixed, shares = mixing._mixer(pictures, TARGETS, 3)
+    weights = balance.class_weights(TARGETS, 3) if kind == "weights" else torch.ones(3)
+    expected = -(weights * shares * log_softmax(network(normalized(mixed)), 1)).sum() / 6
+    assert torch.allclose(found, expected)
+    assert not torch.equal(mixing(network, pictures, TARGETS, 4), found)

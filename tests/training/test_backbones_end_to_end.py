@@ -1,0 +1,69 @@
+"""Every backbone goes the whole way by the same code: photos → training → bundle → the service's engine → Explain."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+
+from bundle.preprocessing import Limits
+from bundle.repository import Repository
+from service.classifier import Classifier, Request
+from service.engines.engine import open_on_cpu
+from service.explain import Explanation, explain
+from service.scheduling.lanes import Lanes
+from service.versions.registry import Registry
+from tests.training import published
+from training import pipeline
+from training.config import Machine
+from training.networks.backbones import BACKBONES
+from training.progress import Silent
+
+SIDE = 64  # px; alexnet needs 63
+MAPS = {"small_cnn": (8, 8), "mlp": (1, 1), "alexnet": (1, 1)}  # the others halve a picture five times
+
+
+@pytest.fixture
+def weights_of(tmp_path):
+    """`weights_of(name)`: a published file of that backbone, where there is one."""
+
+    def find(name: str) -> str:
+        if BACKBONES[name].weights_url is None:
+            return "none"
+        return str(published.write(published.network(name), tmp_path / f"{name}.pth"))
+
+    return find
+
+
+@pytest.fixture
+def explained(tmp_path):
+    """`explained(picture)`: the answer of a service on what was published below `tmp_path`."""
+
+    def ask(picture: bytes) -> Explanation:
+        registry, lanes = Registry(Repository(tmp_path / "models"), open_on_cpu), Lanes(1, 8, 2**20)
+        registry.load_all()
+        try:
+            return asyncio.run(explain(Classifier(registry, lanes, Limits()), Request(picture)))
+        finally:
+            lanes.close()
+            registry.close()
+
+    return ask
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_it_trains_exports_serves_and_explains(backbone, weights_of, photos, recipe, tmp_path, explained) -> None:
+    sizes = {"resize": SIDE, "crop": SIDE, "train_size": BACKBONES[backbone].smallest, "batch_size": 16}
+    wanted = recipe(strategy="finetune", backbone=backbone, epochs=1, clip_norm=1.0, **sizes)
+    request = pipeline.Request(photos, "colours", weights_of(backbone), tmp_path / "runs")
+    run = pipeline.train(request, wanted, Machine("cpu", 0), Silent())
+    assert [math.isfinite(row["train_loss"]) for row in run.rows("curves.jsonl") if row["epoch"] == 1] == [True]
+
+    bundle = pipeline.publish(pipeline.export(run, None, Machine("cpu", 1), Silent()), tmp_path / "models")
+    assert bundle.manifest.model.architecture == backbone
+    picture = next((photos / "red").iterdir()).read_bytes()
+    found = explained(picture)
+    assert found.evidence.shape == MAPS.get(backbone, (2, 2))
+    bias = float(run.weights()["head.bias"][found.explained.index])
+    assert found.logit == pytest.approx(float(found.evidence.mean()) + bias, abs=1e-4)
+    assert np.ptp(found.outputs.logits) > 0.01  # it has something to tell apart

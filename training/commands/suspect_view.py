@@ -1,0 +1,56 @@
+"""Suspects as tables, or as one line of JSON."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from training.evaluation.suspects.records import Copy, Seen, Suspects
+
+_WIDTH = 100  # characters that a table may take where the terminal is narrower, rather than lose some
+
+
+def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:
+    """For a person at most so many of each kind, for a program all."""
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(found), "page": str(page)}, allow_nan=False))
+        return
+    labels = [
+        (_name(case.photo), f"{case.photo.label} ({case.probability:.2f})",
+         f"{case.suggested} ({case.probability_suggested:.2f})")
+        for case in found.labels
+    ]  # fmt: skip
+    pairs = [
+        (_name(pair.first), _name(pair.second), f"{pair.correlation:.3f}", _warning(pair)) for pair in found.copies
+    ]
+    far = [(_name(case.photo), case.photo.label, f"{case.score:.1f}") for case in found.outliers]
+    _table("labels that may be wrong", ("photo", "label", "rather"), labels, most)
+    _table("nearly the same picture", ("photo", "and", "alike", "beware"), pairs, most)
+    _table("unlike all others", ("photo", "label", "beyond usual"), far, most)
+    click.echo(f"photos  {found.photos}")
+    click.echo(f"page    {page}")
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], most: int) -> None:
+    shown = f"the first {most} of {len(rows)}" if len(rows) > most else str(len(rows)) if rows else "none"
+    console = Console()
+    table = Table(*columns, title=f"{title}: {shown}", title_justify="left", show_header=bool(rows))
+    for row in rows[:most]:
+        table.add_row(*row)
+    console.print(table if rows else table.title, width=max(console.width, _WIDTH), crop=False, markup=False)
+
+
+def _name(photo: Seen) -> str:
+    return f"{photo.path} ({photo.part})"
+
+
+def _warning(pair: Copy) -> str:
+    return ", ".join(
+        text
+        for text, holds in (("two labels", pair.labels_differ), ("two parts of the split", pair.parts_differ))
+        if holds
+    )

@@ -1,0 +1,111 @@
+"""Several ways to train on the same photos, one after another, under one budget and measured on one split.
+
+Validation measures: who chose by the test split would have nothing left that says how good the choice is.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.errors import AntherError
+from training import pipeline, run
+from training.comparison.records import Candidate, Result, Row
+from training.config import Machine, Recipe
+from training.errors import NothingCompared
+from training.evaluation.intervals import wilson
+from training.exporting import export
+from training.learning import device
+from training.material import Material
+from training.progress import Reporter, Silent
+from training.run import Run
+from training.transfer import frozen
+
+_PLAN, _RESULT = "plan.json", "result.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    candidates: tuple[Candidate, ...]
+
+
+def compare(
+    request: pipeline.Request,
+    recipe: Recipe,
+    candidates: Sequence[Candidate],
+    machine: Machine,
+    reporter: Reporter,
+) -> tuple[Path, list[Row]]:
+    """Train all candidates below RUNS/NAME/compare-TIME; returns that folder and a row for each.
+
+    Raises `DataRefused`, `RecipeInvalid`, `WeightsUnusable` or `DeviceUnavailable`, and `NothingCompared` where no
+    candidate could be trained.
+    """
+    device.choose(machine)
+    neutral = dataclasses.replace(recipe, strategy="finetune")  # the candidates say theirs
+    made = pipeline.create(request, neutral, Silent())
+    base = Run(made.path.rename(made.path.with_name(f"compare-{made.path.name}")))
+    reporter.say(f"comparison {base.path}")
+    base.write(_PLAN, Plan(tuple(candidates)))
+    return base.path, resume(base, machine, reporter)
+
+
+def resume(base: Run, machine: Machine, reporter: Reporter) -> list[Row]:
+    """Do what is missing of a comparison; what failed is tried again.
+
+    Raises `RunUnusable` and what `compare` raises.
+    """
+    plan = base.find(_PLAN, Plan)
+    if plan is None:
+        raise NothingCompared(base.path, "it is no comparison", "give the folder RUNS/NAME/compare-TIME of one")
+    pipeline.prepare(base, reporter)
+    rows = [_row(base, candidate, machine, reporter) for candidate in plan.candidates]
+    if all(row.result is None for row in rows):
+        raise NothingCompared(base.path, f"no candidate could be trained ({rows[0].failure})", "remove the cause")
+    return rows
+
+
+def _row(base: Run, candidate: Candidate, machine: Machine, reporter: Reporter) -> Row:
+    folder = base.path / candidate.name
+    reporter.say(f"candidate  {candidate.name}")
+    try:
+        return Row(candidate, str(folder), _result(_derived(base, candidate), machine, reporter))
+    except AntherError as exc:
+        failure = str(exc)
+    except Exception as exc:  # torch raises almost anything, and the other candidates must not be lost for it
+        failure = f"{type(exc).__name__}: {exc}"
+    reporter.say(f"failed     {candidate.name}: {failure}")
+    return Row(candidate, str(folder), None, failure)
+
+
+def _derived(base: Run, candidate: Candidate) -> Run:
+    """The candidate's own run, of the same photos in the same split; as it was left where it began already."""
+    recipe = dataclasses.replace(base.asked(), backbone=candidate.backbone, strategy=candidate.strategy)
+    return run.derive(base, base.path / candidate.name, recipe)
+
+
+def _result(started: Run, machine: Machine, reporter: Reporter) -> Result:
+    found = started.find(_RESULT, Result)
+    if found is None:
+        found = _measured(started, pipeline.fit(started, machine, reporter), reporter)
+        started.write(_RESULT, found)
+    return found
+
+
+def _measured(trained: Run, material: Material, reporter: Reporter) -> Result:
+    model, recipe = pipeline.trained(trained, material), trained.recipe()
+    answers, targets = material.logits(model, "val", reporter).outputs, material.targets("val").numpy()
+    right, n = int((answers.argmax(1) == targets).sum()), len(targets)
+    frozen.freeze(model, recipe)
+    seconds = trained.seconds()
+    return Result(
+        strategy=recipe.strategy,
+        keep_blocks=recipe.keep_blocks if recipe.strategy == "truncate" else 0,
+        photos=n,
+        top1=right / n,
+        top1_interval=wilson(right, n),
+        seconds=seconds.get("strategy", 0.0) + seconds["train"],
+        trainable=frozen.trainable(model),
+        parameters=sum(part.numel() for part in model.parameters()),
+        onnx_bytes=len(export.to_onnx(model, 1.0, recipe.crop).data),
+    )

@@ -1,0 +1,165 @@
+"""An int8 model beside the primary one: made from training photos, judged on validation, measured on the test split.
+
+It keeps the primary model's temperature and threshold, so that an operator who changes the precision changes nothing
+else; its own likelihood and calibration error stand in the manifest and show whether they still fit.
+"""
+
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.golden import Golden
+from bundle.variant import Variant, VariantMetrics
+from training.dataset.data import Photo, read_photo
+from training.dataset.split import Part
+from training.errors import QuantizationFailed
+from training.evaluation.intervals import wilson
+from training.evaluation.metrics import calibration_error, negative_log_likelihood
+from training.exporting import onnx_runtime, quantize, verify
+from training.exporting.export import Graph
+from training.lanes import Floats, Infer, Pixels, answer_all
+from training.material import Material
+from training.progress import Reporter
+
+INT8_MODEL = "model.int8.onnx"
+LARGEST_LOSS = 0.005
+"""Of top-1 accuracy: on validation for an int8 model to be kept, on the test split for a service to choose it."""
+
+_CALIBRATION_PHOTOS, _BATCH = 256, 4
+_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 5, 60, 2.0
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model in lower precision, its logits [K, C] on the golden pictures, and what the manifest says of it."""
+
+    data: bytes
+    logits: Floats
+    variant: Variant
+    tolerance: float
+
+
+def to_int8(
+    graph: Graph, pictures: Golden, probabilities: Floats, material: Material, reporter: Reporter
+) -> Lowered | None:
+    """None, with the reason said, where it cannot be made or loses too much on validation.
+
+    `probabilities` [N, C] are what the graph gave the test photos.
+    """
+    reporter.say("quantizing to int8")
+    try:
+        data = quantize.to_int8(graph.data, calibration(material))
+    except QuantizationFailed as exc:
+        reporter.say(f"no int8 model: {exc}")
+        return None
+    refusal = _judge(graph.data, data, material, reporter)
+    if refusal:
+        reporter.say(f"no int8 model: {refusal}")
+        return None
+    lowered = _measure(graph, data, pictures, probabilities, material, reporter)
+    found = lowered.variant
+    reporter.say(
+        f"int8: top-1 {found.metrics.top1:.4f} on the test split, {found.metrics.agreement:.1%} the same answers, "
+        f"{found.speedup:.1f} times as fast, {found.bytes / 1e6:.1f} MB"
+    )
+    return lowered
+
+
+def calibration(material: Material) -> Iterator[Pixels]:
+    """Batches uint8 [n, H, W, 3] of at most 256 training photos, as many of each class as there are.
+
+    Always the same ones: in order of their digests, from each class in turn.
+    """
+    photos = stratified(material.photos("train"), _CALIBRATION_PHOTOS)
+    for start in range(0, len(photos), _BATCH):
+        chunk = photos[start : start + _BATCH]
+        yield np.stack([material.preprocessing(read_photo(material.root, photo)) for photo in chunk])
+
+
+def stratified(photos: Sequence[Photo], most: int) -> list[Photo]:
+    by_label: dict[str, list[Photo]] = defaultdict(list)
+    for photo in sorted(photos, key=lambda photo: photo.digest):
+        by_label[photo.label].append(photo)
+    rounds = itertools.zip_longest(*(by_label[label] for label in sorted(by_label)))
+    return [photo for photo in itertools.chain.from_iterable(rounds) if photo is not None][:most]
+
+
+def over_the_limit(expected: Floats, found: Floats, targets: npt.NDArray[np.int64]) -> bool:
+    """Whether probabilities [N, C] lose more top-1 accuracy than is allowed; by one photo alone nothing is proven."""
+    lost = int((expected.argmax(1) == targets).sum()) - int((found.argmax(1) == targets).sum())
+    return lost > max(LARGEST_LOSS * len(targets), 1)
+
+
+def speedup(first: Infer, second: Infer, pixels: Pixels, clock: Clock = time.perf_counter) -> float:
+    """How many times as fast `second` is for one picture: of medians over rounds in which both take turns."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    began = clock()
+    for index in range(_MOST_ROUNDS):
+        if index > _LEAST_ROUNDS and clock() - began > _BUDGET_S:
+            break
+        picture = pixels[index % len(pixels)][np.newaxis]
+        for place, infer in enumerate((first, second)):
+            start = clock()
+            infer(picture)
+            taken[place].append(clock() - start)
+    return statistics.median(taken[0][1:]) / statistics.median(taken[1][1:])  # the first round fills caches
+
+
+def _judge(primary: bytes, data: bytes, material: Material, reporter: Reporter) -> str:
+    """Why it is not good enough, in words; chosen by validation, as the test split is only for measuring."""
+    first, second = (onnx_runtime.infer(model, "probabilities") for model in (primary, data))
+    both = _answers(lambda pixels: np.concatenate([first(pixels), second(pixels)], axis=1), "val", material, reporter)
+    expected, found = np.split(both, 2, axis=1)
+    targets = material.targets("val").numpy()
+    if not over_the_limit(expected, found, targets):
+        return ""
+    before, after = (float((part.argmax(1) == targets).mean()) for part in (expected, found))
+    return (
+        f"its top-1 on {len(targets)} validation photos is {after:.4f} where fp32 has {before:.4f}, "
+        f"and {LARGEST_LOSS:.1%} may be lost; the bundle holds fp32 alone"
+    )
+
+
+def _measure(
+    graph: Graph, data: bytes, pictures: Golden, probabilities: Floats, material: Material, reporter: Reporter
+) -> Lowered:
+    infer = onnx_runtime.infer(data, "probabilities")
+    found = _answers(infer, "test", material, reporter)
+    logits = onnx_runtime.infer(data, "logits")(pictures.pixels)
+    variant = Variant(
+        precision="int8",
+        file=INT8_MODEL,
+        bytes=len(data),
+        metrics=metrics(found, probabilities, material.targets("test").numpy()),
+        speedup=round(speedup(onnx_runtime.infer(graph.data, "probabilities"), infer, pictures.pixels), 2),
+        largest_loss=LARGEST_LOSS,
+    )
+    return Lowered(data, logits, variant, verify.int8_tolerance(pictures.logits, logits))
+
+
+def metrics(found: Floats, primary: Floats, targets: npt.NDArray[np.int64]) -> VariantMetrics:
+    """Of probabilities [N, C] of both models and class indices [N]."""
+    predicted = found.argmax(1)
+    right, n = int((predicted == targets).sum()), len(targets)
+    return VariantMetrics(
+        n=n,
+        top1=right / n,
+        top1_interval=wilson(right, n),
+        negative_log_likelihood=negative_log_likelihood(found, targets),
+        expected_calibration_error=calibration_error(found, targets),
+        agreement=float((predicted == primary.argmax(1)).mean()),
+    )
+
+
+def _answers(infer: Infer, part: Part, material: Material, reporter: Reporter) -> Floats:
+    photos, preprocessing = material.photos(part), material.preprocessing
+    what = f"Comparing int8 on {part} photos"
+    return answer_all(material.root, photos, preprocessing, infer, material.lanes, reporter, what).outputs

@@ -1,0 +1,78 @@
+"""What a retrain was asked for, so that the same command goes on with a run that it left unfinished."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.manifest import Precision
+from bundle.verdict import Verdict
+from training.errors import RunUnusable
+from training.publishing import lineage
+from training.publishing.gate_policy import GatePolicy
+from training.publishing.release import GATE, PUBLISHED, Release
+from training.run import Run
+
+_ASKED = "retrain.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Only runs that hold this record are gone on with: one that `anther train` works on is not ours to touch."""
+
+    data: str
+    weights_identity: str
+    strict: bool
+    models: str
+    gate: GatePolicy | None
+    precision: Precision
+    int8: bool
+
+
+def note(run: Run, release: Release) -> None:
+    """Leave the record in a new run's folder."""
+    run.write(_ASKED, _asked(run, release))
+
+
+def release_of(run: Run) -> Release | None:
+    """What was asked for when the run began; None where it was no retrain."""
+    asked = run.find(_ASKED, Asked)
+    return None if asked is None else Release(Path(asked.models), asked.gate, asked.precision, asked.int8)
+
+
+def begun(runs: Path) -> Iterator[Run]:
+    """Retrains in a model's folder that were neither published nor refused, newest first."""
+    for run in lineage.every(runs):
+        if run.has(_ASKED) and not run.has(PUBLISHED) and not _refused(run):
+            yield run
+
+
+def same(new: Run, release: Release) -> Run | None:
+    """The unfinished run that was asked for the same as `new`, whose photos are split, of the same photos."""
+    return next((run for run in begun(new.path.parent) if run.path != new.path and _alike(run, new, release)), None)
+
+
+def _alike(run: Run, new: Run, release: Release) -> bool:
+    """The gate and the precision do not count: those stages follow, and do what is asked now."""
+    try:
+        asked, ours = run.find(_ASKED, Asked), _asked(new, release)
+        return (
+            asked is not None
+            and (asked.data, asked.weights_identity, asked.strict, asked.models)
+            == (ours.data, ours.weights_identity, ours.strict, ours.models)
+            and (run.asked(), run.split().fingerprint) == (new.asked(), new.split().fingerprint)
+        )
+    except RunUnusable:  # killed before it had a split, or damaged: nothing to go on with
+        return False
+
+
+def _asked(run: Run, release: Release) -> Asked:
+    source = run.source()
+    models = str(release.models.resolve())
+    return Asked(
+        source.data, source.weights_identity, source.strict, models, release.gate, release.precision, release.int8
+    )
+
+
+def _refused(run: Run) -> bool:
+    verdict = run.find(GATE, Verdict)
+    return verdict is not None and not verdict.passed
