@@ -1,8 +1,8 @@
 """Pictures unlike photographs, whose classes are known because they are drawn: calls in a noisy spectrogram.
 
-A class is a course of pitch (level, arched, dipping) and a rate of pulses (slow, fast); mirrored left and right it stays
-the same, as augmentation assumes. Where a call lies, how high it is, how long and how loud, how many overtones it has and
-what else sounds are drawn anew for each picture.
+A class is a course of pitch (level, arched, dipping) and a rate of pulses (slow, fast); mirrored left and right it
+stays the same, as augmentation assumes. Where a call lies, how high it is, how long and how loud, how many overtones it
+has and what else sounds are drawn anew for each picture.
 """
 
 from pathlib import Path

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 import anther
 from service.client.client import CallFailed, Client
 
-COMMANDS = ["serve", "models", "classify", "retrain", "train", "evaluate", "export", "data"]
+COMMANDS = [
+    "serve", "models", "classify", "retrain", "train", "evaluate", "inspect", "export", "compare", "data",
+]  # fmt: skip
 TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib"]
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120
@@ -51,6 +53,12 @@ def test_help_lists_every_command() -> None:
     assert result.exit_code == 0
     listed = [line.split()[0] for line in result.stdout.partition("Commands:")[2].splitlines() if line.strip()]
     assert listed == COMMANDS
+
+
+def test_a_mistyped_command_names_the_nearest() -> None:
+    result = CliRunner().invoke(anther.cli, ["retrian"])
+    assert result.exit_code == 2
+    assert "retrain" in result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -93,7 +101,7 @@ def test_help_and_version_need_no_extra() -> None:
 def test_a_missing_package_is_one_line_with_the_extra(package: str, extra: str) -> None:
     code = f"import click, importlib, anther\n@click.command()\ndef needy(): importlib.import_module({package!r})\n"
     done = python(
-        BLOCK.format(names={package}) + code + "anther.cli.get_command = lambda *_: needy\nanther.main()", "x"
+        BLOCK.format(names={package}) + code + "anther.cli.get_command = lambda *_: needy\nanther.main()", "serve"
     )
     assert done.returncode == 1
     assert done.stderr == (f"anther: this command needs the package '{package}'; run `pip install 'anther[{extra}]'`\n")
@@ -119,7 +127,7 @@ def test_training_without_torch_is_one_line_with_the_extra(tmp_path: Path) -> No
 def test_another_missing_module_is_no_matter_of_extras() -> None:
     """A mistake of ours must not be told as something to install."""
     code = "import click, anther\n@click.command()\ndef needy(): import anther_nothing\n"
-    done = python(code + "anther.cli.get_command = lambda *_: needy\nanther.main()", "x")
+    done = python(code + "anther.cli.get_command = lambda *_: needy\nanther.main()", "serve")
     assert done.returncode == 1
     assert "ModuleNotFoundError: No module named 'anther_nothing'" in done.stderr
 

@@ -82,6 +82,7 @@ def begin(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
 
 def create(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
     """A new run's folder. Raises `RecipeInvalid` or `WeightsUnusable`, and then there is none."""
+    weights.require_usable(recipe, request.weights)
     identity = weights.identity(request.weights)
     started = run.create(
         request.runs, request.name, request.data, request.weights, identity, recipe,

@@ -1,36 +1,15 @@
-"""Which of a bundle's models is computed: the primary one, or the same one in eight bits.
+"""Which of a bundle's models is computed: the primary one, or the same one in eight bits."""
 
-Eight bits are faster where the processor multiplies and sums bytes in one instruction, and hardly anywhere else.
-"""
-
-import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import get_args
 
 from bundle.errors import BundleRefused
 from bundle.manifest import CUDA, TF32, Manifest
+from bundle.processor import multiplies_bytes
 from bundle.repository import Bundle
 from bundle.variant import LowPrecision
 from service.config import Precision
 from service.engines.runtime import CPU
-
-_BYTE_PRODUCTS = frozenset(
-    {"avx512_vnni", "avx_vnni", "avx10_1", "asimddp", "i8mm"}
-)  # as Linux names them, x86 and Arm
-_CPU_INFO = Path("/proc/cpuinfo")
-
-
-@functools.cache
-def multiplies_bytes(cpu_info: Path = _CPU_INFO) -> bool:
-    """Whether the processor has an instruction for sums of products of bytes (VNNI on x86, dot product on Arm)."""
-    try:
-        text = cpu_info.read_text()
-    except OSError:  # another system than Linux: what cannot be known is not relied on
-        return False
-    lines = (line.partition(":") for line in text.splitlines())
-    found = {word for name, _, value in lines if name.strip() in {"flags", "Features"} for word in value.split()}
-    return bool(found & _BYTE_PRODUCTS)
 
 
 def choose(bundle: Bundle, wanted: Precision, provider: str, fast_bytes: Callable[[], bool] = multiplies_bytes) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
+from bundle.processor import EXACT_INT8, multiplies_bytes
 from service.config import Device
 from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
 
@@ -74,8 +75,8 @@ def open_session(model: bytes, cuda: Mapping[str, str] | None = None) -> Any:
     options.intra_op_num_threads = 1  # each call computes on its caller's thread
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Without VNNI the fast int8 kernels of x86 saturate sums of two products; the exact ones give every CPU's answer.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not multiplies_bytes():
+        options.add_session_config_entry(*EXACT_INT8)
     if cuda is None:
         return onnxruntime.InferenceSession(model, options, providers=[CPU], enable_fallback=0)
     if CUDA not in onnxruntime.get_available_providers():

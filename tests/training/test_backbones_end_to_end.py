@@ -4,6 +4,7 @@ import asyncio
 import math
 
 import numpy as np
+import onnx
 import pytest
 
 from bundle.preprocessing import Limits
@@ -61,6 +62,8 @@ def test_it_trains_exports_serves_and_explains(backbone, weights_of, photos, rec
 
     bundle = pipeline.publish(pipeline.export(run, None, Machine("cpu", 1), Silent()), tmp_path / "models")
     assert bundle.manifest.model.architecture == backbone
+    operations = {node.op_type for node in onnx.load_from_string(bundle.read("model.onnx")).graph.node}
+    assert operations.isdisjoint({"BatchNormalization", "Shape", "Gather"})  # folded, and nothing depends on the batch
     picture = next((photos / "red").iterdir()).read_bytes()
     found = explained(picture)
     assert found.evidence.shape == MAPS.get(backbone, (2, 2))

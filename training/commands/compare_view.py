@@ -29,5 +29,5 @@ def show(folder: Path, rows: Sequence[Row], *, as_json: bool) -> None:
         click.echo(" ".join(failure.split()), err=True)
     click.echo(f"files  {folder / 'compare.md'}, compare.json, compare.svg")
     winner = best(rows)
-    if winner is not None:
-        click.echo(f"next   anther train --resume {winner.run}")
+    assert winner is not None  # or there would be nothing to show
+    click.echo(f"next   anther train --resume {winner.run}")

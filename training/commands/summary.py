@@ -94,7 +94,7 @@ def show_metrics(metrics: Metrics, title: str) -> None:
         span = row.recall_interval or (wilson(round(row.recall * row.support), row.support) if row.support else None)
         numbers = (f"{row.precision:.3f}", f"{row.recall:.3f}", _span(span, 3), f"{row.f1:.3f}")
         table.add_row(row.label, *numbers, str(row.support))
-    Console().print(table)
+    Console(markup=False).print(table)
     show_rows(list(_metric_rows(metrics)))
 
 
@@ -140,7 +140,7 @@ def _show_corruptions(rows: Sequence[UnderCorruption]) -> None:
     top1, lost = (sum(values) / len(rows) for values in zip(*((row.top1, row.lost) for row in rows), strict=True))
     table.add_section()
     table.add_row("mean", f"{top1:.4f}", "", f"{100 * lost:.1f}")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _show_repeats(kind: str, found: Repeats) -> None:
@@ -154,7 +154,7 @@ def _show_repeats(kind: str, found: Repeats) -> None:
     spreads = (found.top1, found.macro_f1, found.negative_log_likelihood)
     table.add_section()
     table.add_row("mean", "", *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in spreads))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def show_rows(rows: list[tuple[str, str]]) -> None:

@@ -37,11 +37,13 @@ def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], most: int) -> None:
     shown = f"the first {most} of {len(rows)}" if len(rows) > most else str(len(rows)) if rows else "none"
-    console = Console()
-    table = Table(*columns, title=f"{title}: {shown}", title_justify="left", show_header=bool(rows))
-    for row in rows[:most]:
-        table.add_row(*row)
-    console.print(table if rows else table.title, width=max(console.width, _WIDTH), crop=False, markup=False)
+    click.echo(f"{title}: {shown}")
+    if rows:
+        console = Console(markup=False)  # file names may hold brackets
+        table = Table(*columns)
+        for row in rows[:most]:
+            table.add_row(*row)
+        console.print(table, width=max(console.width, _WIDTH), crop=False)
 
 
 def _name(photo: Seen) -> str:
@@ -50,7 +52,5 @@ def _name(photo: Seen) -> str:
 
 def _warning(pair: Copy) -> str:
     return ", ".join(
-        text
-        for text, holds in (("two labels", pair.labels_differ), ("two parts of the split", pair.parts_differ))
-        if holds
+        text for text, holds in (("two labels", pair.labels_differ), ("two parts", pair.parts_differ)) if holds
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle.processor import EXACT_INT8, multiplies_bytes
 from training.errors import LibraryMissing
 from training.lanes import Floats, Infer, Pixels
 
@@ -26,7 +27,8 @@ def session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.x64quantprecision", "1")  # exact int8 without VNNI too, as in service
+    if not multiplies_bytes():
+        options.add_session_config_entry(*EXACT_INT8)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -1,13 +1,14 @@
 """The peak learning rate by measurement: a short training whose rate rises until the loss does (Smith 2017).
 
-It runs on a copy of the model and draws from a copy of the random state, so the training after it is the same as with
-that rate given by hand.
+Each batch is also looked at by the model as it was: one that begins with a fitted head gains less than batches differ
+from each other, so a loss alone would say which batch was easy. Both are copies, and draw from a copy of the random
+state: the training after it is the same as with that rate given by hand.
 """
 
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +33,19 @@ from training.progress import Reporter
 RECORD = "lr.json"
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
 _MEMORY = 0.9  # of the smoothed loss: about ten steps, half a decade of rates
-_ENOUGH = 4.0  # times the lowest smoothed loss: the sweep has seen what it wants to see
+_ENOUGH = 2.0  # times the loss of the model as it was: the sweep has seen what it wants to see
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The record written as `lr.json`: the rate that it suggests, and the smoothed loss at each rate in nats."""
+    """The record written as `lr.json`: the rate that it suggests, and what training gained up to each rate.
+
+    A gain is the smoothed loss of the model as it was, less that of the trained one on the same batches, in nats.
+    """
 
     lr: float
     rates: tuple[float, ...]
-    losses: tuple[float, ...]
+    gains: tuple[float, ...]
 
 
 def measured(
@@ -73,39 +77,55 @@ def find(
     model: Classifier, material: Material, recipe: Recipe, machine: Machine, reporter: Reporter, *, frozen: bool
 ) -> Sweep:
     """Train a copy of `model` at rates that rise exponentially from 1e-6 to 10 or until its loss explodes."""
-    trial = copy.deepcopy(model)
+    still, trial = copy.deepcopy(model), copy.deepcopy(model)
     objective = Objective(recipe, material.targets("train"), trial.head.out_features, material.device)
     optimizer = optim.optimizer(trial, dataclasses.replace(recipe, lr=LOWEST))
     rising = LambdaLR(optimizer, lambda step: (HIGHEST / LOWEST) ** (step / (STEPS - 1)))
     scaler = GradScaler(material.device.type, enabled=objective.arithmetic == torch.float16)
     rates: list[float] = []
-    losses: list[float] = []
-    average = 0.0
+    gains: list[float] = []
+    before, after = Smooth(), Smooth()
     for pictures, targets in reporter.track(_batches(material, recipe, machine), "Finding the learning rate", STEPS):
+        norms.train_mode(still, frozen)
         norms.train_mode(trial, frozen)
+        with torch.random.fork_rng(), torch.no_grad():  # so that both drop the same units
+            before.add(objective(still, pictures, targets, len(rates)).item())
         loss = objective(trial, pictures, targets, len(rates))
-        average = _MEMORY * average + (1 - _MEMORY) * loss.item()
-        smooth = average / (1 - _MEMORY ** (len(rates) + 1))  # without the pull of its start at 0
-        if not math.isfinite(smooth) or smooth > _ENOUGH * min(losses, default=smooth):
+        after.add(loss.item())
+        if not after.value <= _ENOUGH * before.value:  # true of NaN as well
             break
         rates.append(float(rising.get_last_lr()[0]))
-        losses.append(smooth)
+        gains.append(before.value - after.value)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         optim.move(trial, optimizer, scaler, recipe)
         rising.step()
     if not rates:
         raise TrainingDiverged(1, LOWEST)
-    return Sweep(suggestion(rates, losses), tuple(rates), tuple(losses))
+    return Sweep(suggestion(rates, gains), tuple(rates), tuple(gains))
 
 
-def suggestion(rates: list[float], losses: list[float]) -> float:
-    """A tenth of the rate at which the smoothed loss was lowest, the first tenth of the sweep left out as noise.
+class Smooth:
+    """An exponential average that forgets its start at 0."""
 
-    The rule that fastai calls `minimum` (its `lr_find`); at the minimum itself the loss is about to rise.
+    def __init__(self) -> None:
+        self._sum, self._steps = 0.0, 0
+
+    def add(self, value: float) -> None:
+        self._sum = _MEMORY * self._sum + (1 - _MEMORY) * value
+        self._steps += 1
+
+    @property
+    def value(self) -> float:
+        return self._sum / (1 - _MEMORY**self._steps)
+
+
+def suggestion(rates: Sequence[float], gains: Sequence[float]) -> float:
+    """A tenth of the rate at which most was gained: at that rate itself the loss is about to rise.
+
+    The rule that fastai's `lr_find` calls `minimum`, for the loss.
     """
-    first = min(STEPS // 10, len(losses) - 1)
-    lowest = min(range(first, len(losses)), key=losses.__getitem__)
-    return float(f"{rates[lowest] / 10:.3g}")
+    most = max(range(len(gains)), key=gains.__getitem__)
+    return float(f"{rates[most] / 10:.3g}")
 
 
 def _batches(material: Material, recipe: Recipe, machine: Machine) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,7 +13,7 @@ from training.transfer.similarity import Depth, Similarity
 
 FEW = 20  # training photos a class; from here on tuning everything beats a new head
 SOLVED = 0.99  # accuracy of the probe that leaves tuning less than a point to gain
-UNLIKE = 0.5  # of the way from chance to 1; below that no depth has features that fit, and with few photos tuning may
+UNLIKE = 0.4  # of the way from chance to 1; below that no depth has features that fit, and with few photos tuning may
 
 
 def decide(photos: int, classes: int, measured: Similarity | None) -> Chosen:
@@ -42,7 +42,7 @@ def _of_few(measured: Similarity) -> tuple[Strategy, str]:
     last, best = measured.depths[-1], best_depth(measured)
     if _fit(best.linear, measured.chance) < UNLIKE:
         return "finetune", "Few photos, but at no depth do features fit them, so the features themselves must move"
-    if best.linear - last.linear > _error(best.linear, measured.photos):
+    if best.both - last.both > _error(best.both, measured.photos):
         reason = f"Few photos call for ready features, and those after {best.blocks} blocks fit better than the last"
         return "truncate", reason
     return "head", "Few photos call for ready features, and the last ones fit about as well as any"
@@ -64,10 +64,10 @@ def depth_only(measured: Similarity) -> Chosen:
 
 def _scores(measured: Similarity) -> str:
     last, best = measured.depths[-1], best_depth(measured)
-    inner = "" if best is last else f", those after {best.blocks} of {last.blocks} blocks {best.linear:.2f}"
+    inner = "" if best is last else f", after {best.blocks} of {last.blocks} blocks {best.linear:.2f} ({best.knn:.2f})"
     return (
-        f"a linear probe on the pretrained network's last features gets {last.linear:.2f} right (k-NN "
-        f"{last.knn:.2f}, chance {measured.chance:.2f}){inner}"
+        f"a linear probe (k-NN) on the pretrained network's last features gets {last.linear:.2f} ({last.knn:.2f}) "
+        f"right{inner}, where chance is {measured.chance:.2f}"
     )
 
 

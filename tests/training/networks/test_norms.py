@@ -42,7 +42,9 @@ def test_frozen_statistics_outlive_steps_in_which_all_else_learns(frozen):
 
 def test_fixed_blocks_neither_follow_batches_nor_drop_anything():
     model = weights.build(Recipe(backbone="efficientnet_b0"), 3, "none")
-    model.features[:9].requires_grad_(requires_grad=False)
+    fixed, learning = [*model.features][:9], [*[*model.features][9:], model.dropout, model.head]
+    for block in fixed:
+        block.requires_grad_(requires_grad=False)
     norms.train_mode(model, frozen=False)
-    assert not any(part.training for part in model.features[:9].modules())
-    assert all(part.training for part in (*model.features[9:].modules(), model.dropout, model.head))
+    assert not any(part.training for block in fixed for part in block.modules())
+    assert all(part.training for block in learning for part in block.modules())

@@ -6,11 +6,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
+from training import pipeline
 from training.config import Recipe
 from training.errors import RecipeInvalid, WeightsUnusable
 from training.learning.augment import normalized
 from training.networks import weights
 from training.networks.backbones import BACKBONES
+from training.progress import Silent
 
 RECIPE = Recipe()
 
@@ -151,3 +153,10 @@ def test_from_scratch_means_from_random_weights(backbone_file):
     assert weights.digest(weights.build(recipe, 3, str(backbone_file))) == weights.digest(
         weights.build(recipe, 3, "none")
     )
+
+
+def test_an_unusable_recipe_leaves_no_run_behind(photos, recipe, tmp_path):
+    request = pipeline.Request(photos, "colours", "imagenet", tmp_path / "runs")
+    with pytest.raises(WeightsUnusable, match="mlp is a baseline"):
+        pipeline.create(request, recipe(backbone="mlp"), Silent())
+    assert not (tmp_path / "runs").exists()

@@ -54,11 +54,15 @@ def test_a_signal_ends_an_attempt_in_an_orderly_way(wanted, monkeypatch, number,
 def test_a_second_sigterm_does_not_disturb_the_end_that_the_first_began():
     before = signal.getsignal(signal.SIGTERM)
     cleaned = []
-    with pytest.raises(SystemExit), ends_on_sigterm():
+
+    def work():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
             cleaned.append(True)
+
+    with pytest.raises(SystemExit), ends_on_sigterm():
+        work()
     assert cleaned == [True]
     assert signal.getsignal(signal.SIGTERM) == before

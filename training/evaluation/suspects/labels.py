@@ -33,8 +33,8 @@ def suspected(probabilities: Floats, targets: Ints, fewest: int) -> tuple[Ints, 
 
     Confident learning (Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels"):
     a photo counts as class j when p(j) reaches the mean p(j) of the photos labelled j, and is suspected where the
-    likeliest such class is not its label; p(j) = 0.9 always suffices, or else a model that is all but certain of the others
-    would let a clear case pass. They are ordered by p(label) - p(that class). Classes of under `fewest`
+    likeliest such class is not its label. Here p(j) = 0.9 always suffices, or else a model that is all but certain of
+    the others would let a clear case pass. They are ordered by p(label) - p(that class). Classes of under `fewest`
     photos are left out: a model that hardly saw them cannot judge.
     """
     counts = np.bincount(targets, minlength=probabilities.shape[1])
