@@ -45,8 +45,9 @@ def test_a_turned_picture_is_measured_upright(picture, kind):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning", "ignore:Possibly corrupt:UserWarning")
 @pytest.mark.parametrize("damaged", [b"not TIFF at all", b"II*\0\xff\xff\xff\xff"])
-def test_damaged_exif_turns_nothing(picture, damaged):
-    assert not seen(encoded(picture, "JPEG", exif=b"Exif\0\0" + damaged)).turned
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_damaged_exif_turns_nothing(picture, damaged, kind):
+    assert not seen(encoded(picture, kind, exif=b"Exif\0\0" + damaged)).turned
 
 
 def test_grey_is_what_shows_no_colour_however_it_is_stored(picture):

@@ -52,8 +52,7 @@ def _block(rows: torch.Tensor, squares: torch.Tensor, start: int, k: int) -> tup
         itself = own - column
         inside = (itself >= 0) & (itself < len(others))
         distances[inside.nonzero()[:, 0], itself[inside]] = torch.inf
-        joined = torch.cat([best, distances], 1)
-        places = torch.cat([where, torch.arange(column, column + len(others)).expand(len(mine), -1)], 1)
-        best, chosen = joined.topk(k, largest=False)
-        where = places.gather(1, chosen)
+        near, places = distances.topk(min(k, len(others)), largest=False)
+        best, chosen = torch.cat([best, near], 1).topk(k, largest=False)
+        where = torch.cat([where, places + column], 1).gather(1, chosen)
     return (best + squares[own, None]).clamp(min=0).sqrt(), where
