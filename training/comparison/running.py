@@ -11,7 +11,7 @@ from pathlib import Path
 from bundle.errors import AntherError
 from training import pipeline, run
 from training.comparison.records import Candidate, Result, Row
-from training.config import Machine, Recipe
+from training.config import Machine, Recipe, toml
 from training.errors import NothingCompared
 from training.evaluation.intervals import wilson
 from training.exporting import export
@@ -42,10 +42,13 @@ def compare(
     candidate could be trained.
     """
     device.choose(machine)
-    neutral = dataclasses.replace(recipe, strategy="finetune")  # the candidates say theirs
-    made = pipeline.create(request, neutral, Silent())
+    # Whether the weights fit is each candidate's own affair; scratch on the usual network takes any.
+    made = pipeline.create(request, dataclasses.replace(recipe, strategy="scratch", backbone="mobilenet_v2"), Silent())
     base = Run(made.path.rename(made.path.with_name(f"compare-{made.path.name}")))
     reporter.say(f"comparison {base.path}")
+    neutral = dataclasses.replace(recipe, strategy="finetune")
+    base.write(run.RECIPE, neutral.record())
+    base.write_bytes("recipe.toml", toml.write(neutral).encode())
     base.write(_PLAN, Plan(tuple(candidates)))
     return base.path, resume(base, machine, reporter)
 

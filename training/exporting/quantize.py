@@ -1,8 +1,8 @@
 """The exported graph in eight bits: static, per channel, uint8 activations and int8 weights, as QDQ.
 
 The arithmetic is that of Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference". Ranges of activations are the extremes seen on training photos: with 256 of them
-they gave logits no further from fp32 than percentiles or entropy did, which took eight times as long and gigabytes.
+Integer-Arithmetic-Only Inference". Ranges of activations are the extremes seen on training photos: percentiles and
+entropy came as near to the logits of fp32 (within 0.077 to 0.080 on average, like these) and took 6 GB of memory.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ def to_int8(graph: bytes, pixels: Iterable[Pixels]) -> bytes:
 
     The last linear layer and everything after it stay in float32: they cost little, and evidence, logits and
     probabilities then fit together as they did. Weights keep all eight bits: with seven, which could not saturate on
-    CPUs without VNNI, MobileNetV2 lost two points on the flowers. The service asks for exact kernels instead.
+    CPUs without VNNI, MobileNetV2 lost 2.6 points on validation. The service asks for exact kernels instead.
     Raises `QuantizationFailed` and `LibraryMissing`.
     """
     onnx_runtime.version()  # first, as it keeps the runtime from reporting its use
