@@ -51,7 +51,9 @@ class _Lazy(click.Group):
         command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Names the nearest command where there is none of that name, as click does for groups that hold their own."""
         if not args[0].startswith("-") and args[0] not in _COMMANDS and not ctx.resilient_parsing:
             raise click.NoSuchCommand(args[0], possibilities=_COMMANDS, ctx=ctx)

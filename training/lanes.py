@@ -49,9 +49,7 @@ def lanes_for(machine: Machine, device: torch.device) -> Lanes:
     return Lanes(max(device_module.workers(machine), 1), 4 if device.type == "cpu" else 64)
 
 
-def answer(
-    root: Path, photos: Sequence[Photo], prepare: Prepare, infer: Infer, lanes: Lanes
-) -> Iterator[Answers]:
+def answer(root: Path, photos: Sequence[Photo], prepare: Prepare, infer: Infer, lanes: Lanes) -> Iterator[Answers]:
     """Answers of consecutive batches, in order. Raises `PhotoChanged`."""
 
     def one(chunk: Sequence[Photo]) -> Answers:

@@ -23,7 +23,9 @@ def test_a_table_trains_the_same_model_as_its_folder(finished, photos, recipe, b
     ]
     table = root / "photos.tsv"
     table.write_text("\n".join(["file\tclass", *(f"{path}\t{label}" for path, label in rows)]))
-    request = pipeline.Request(table, "colours", str(backbone_file), tmp_path / "runs", columns=Columns("file", "class"))
+    request = pipeline.Request(
+        table, "colours", str(backbone_file), tmp_path / "runs", columns=Columns("file", "class")
+    )
     run = pipeline.train(request, recipe(), MACHINE, Silent())
     table.unlink()  # the run knows what it needs
     assert run.split().fingerprint == finished.run.split().fingerprint
