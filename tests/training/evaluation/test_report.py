@@ -92,6 +92,15 @@ def test_the_page_shows_what_a_sceptic_asks_for(page, finished):
     assert "Pictures made worse" not in page
 
 
+def test_precisions_are_shown_where_there_are_several(finished):
+    manifest = finished.bundle.manifest
+    assert manifest.variants
+    facts = report.facts(finished.run, manifest)
+    assert ">int8</td>" in report.render(facts)
+    alone = dataclasses.replace(manifest, variants=())
+    assert "Precisions" not in report.render({**facts, "manifest": alone})
+
+
 def test_corruptions_are_shown_where_they_were_measured(finished):
     row = UnderCorruption("motion blur", 0.5, (0.4, 0.6), 0.25)
     facts = {**report.facts(finished.run, finished.bundle.manifest), "corruptions": (row,)}
