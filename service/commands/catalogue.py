@@ -10,6 +10,7 @@ from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNo
 from bundle.manifest import Calibration, Manifest
 from bundle.policy import ServingPolicy, read_policy
 from bundle.repository import Bundle, Repository
+from bundle.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,27 @@ def facts(manifest: Manifest) -> Mapping[str, str]:
         "classes": ", ".join(f"{found.label} (F1 {found.f1:.2f} of {found.support})" for found in metrics.per_class),
         "confident": _confidence(manifest.calibration),
         "model": f"{model.architecture}, {model.parameters:,} parameters, {model.precision}, {evidence}",
+        **{found.precision: _variant(found) for found in manifest.variants},
         "pictures": f"short side to {shape.resize}, centre {shape.crop}×{shape.crop} pixels, {shape.interpolation}",
         "tolerances": "; ".join(f"{name} {_pairs(allowed)}" for name, allowed in manifest.tolerances.items()),
         "trained": f"{origin.created}, strategy {origin.strategy}, weights {origin.weights}, seed {origin.seed}",
         "photos": _pairs(origin.photos),
         "data": origin.data_fingerprint,
         "commit": origin.git_commit or "unknown",
+        **_lineage(manifest),
     }
+
+
+def _variant(found: Variant) -> str:
+    same = f"{found.metrics.agreement:.1%} the same answers"
+    return f"top-1 {found.metrics.top1:.3f}, {same}, {found.speedup:.1f} times as fast on one CPU thread when exported"
+
+
+def _lineage(manifest: Manifest) -> Mapping[str, str]:
+    """Which version it followed, and why it was let through; nothing for one that no gate has seen."""
+    parent, gate = manifest.provenance.parent, manifest.gate
+    follows = {} if parent is None else {"follows": f"{parent.name}/{parent.version}"}
+    return follows if gate is None else {**follows, "gate": "; ".join((*gate.reasons, *gate.remarks))}
 
 
 def accuracy(manifest: Manifest) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from training.config import Recipe
 from training.files import write_json_lines
+from training.learning.balance import class_weights
 from training.learning.loop import Epoch
 from training.material import Material
 from training.networks.backbones import Classifier
@@ -29,11 +30,10 @@ def fit_head(
         features.compute(material.root, every, model, material.preprocessing, cache, material.lanes, reporter)
     )
     train, val = rows.tensor_split([len(photos["train"])])
+    targets, classes = material.targets("train"), model.head.out_features
+    balance = None if recipe.balance == "none" else class_weights(targets, classes)
     found = head.fit(
-        Examples(train, material.targets("train")),
-        Examples(val, material.targets("val")),
-        model.head.out_features,
-        recipe.label_smoothing,
+        Examples(train, targets), Examples(val, material.targets("val")), classes, recipe.label_smoothing, balance
     )
     with torch.no_grad():
         model.head.weight.copy_(found.weight)

@@ -38,10 +38,13 @@ class Head:
     trials: tuple[Trial, ...]
 
 
-def fit(train: Examples, val: Examples, classes: int, label_smoothing: float) -> Head:
+def fit(
+    train: Examples, val: Examples, classes: int, label_smoothing: float, class_weights: Tensor | None = None
+) -> Head:
     """Weaken L2 step by step while that lowers the validation loss, and keep the best head.
 
-    Deterministic: the loss is convex and the whole set is one batch.
+    `class_weights` float32 [C] weigh each photo's loss by its class, on both sides. Deterministic: the loss is convex
+    and the whole set is one batch.
     """
     mean, scale = train.features.mean(0), _scale(train.features)
     scaled = Examples((train.features - mean) / scale, train.targets)
@@ -51,9 +54,9 @@ def fit(train: Examples, val: Examples, classes: int, label_smoothing: float) ->
     trials: list[Trial] = []
     weight, bias = layer.weight.detach(), layer.bias.detach()
     for l2 in _STRENGTHS:  # each starts from its stronger neighbour's solution
-        train_loss = _minimize(layer, scaled, l2, label_smoothing)
+        train_loss = _minimize(layer, scaled, l2, label_smoothing, class_weights)
         found = _unscaled(layer, mean, scale)
-        trials.append(Trial(l2, train_loss, *_validate(*found, val)))
+        trials.append(Trial(l2, train_loss, *_validate(*found, val, class_weights)))
         if min(trials, key=lambda trial: trial.val_loss) is not trials[-1]:
             break
         weight, bias = found
@@ -66,13 +69,16 @@ def _scale(features: Tensor) -> Tensor:
     return torch.maximum(deviation, 0.01 * features.square().mean().sqrt()) + 1e-12
 
 
-def _minimize(layer: nn.Linear, examples: Examples, l2: float, label_smoothing: float) -> float:
+def _minimize(
+    layer: nn.Linear, examples: Examples, l2: float, label_smoothing: float, class_weights: Tensor | None
+) -> float:
     optimizer = torch.optim.LBFGS(
         layer.parameters(), max_iter=_MAX_STEPS, tolerance_grad=1e-5, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def error() -> Tensor:
-        return cross_entropy(layer(examples.features), examples.targets, label_smoothing=label_smoothing)
+        logits = layer(examples.features)
+        return cross_entropy(logits, examples.targets, class_weights, label_smoothing=label_smoothing)
 
     def objective() -> float:
         optimizer.zero_grad()
@@ -91,6 +97,7 @@ def _unscaled(layer: nn.Linear, mean: Tensor, scale: Tensor) -> tuple[Tensor, Te
     return weight, layer.bias - weight @ mean
 
 
-def _validate(weight: Tensor, bias: Tensor, val: Examples) -> tuple[float, float]:
+def _validate(weight: Tensor, bias: Tensor, val: Examples, class_weights: Tensor | None) -> tuple[float, float]:
     logits = val.features @ weight.T + bias
-    return float(cross_entropy(logits, val.targets)), float((logits.argmax(1) == val.targets).float().mean())
+    loss = cross_entropy(logits, val.targets, class_weights)
+    return float(loss), float((logits.argmax(1) == val.targets).float().mean())

@@ -1,5 +1,6 @@
 import torch
 
+from training.learning.balance import class_weights
 from training.transfer import head
 from training.transfer.head import Examples
 
@@ -40,6 +41,18 @@ def test_it_is_deterministic():
     first, second = (head.fit(examples(60, 0, 1.0), examples(60, 1, 1.0), 3, 0.1) for _ in range(2))
     assert torch.equal(first.weight, second.weight)
     assert torch.equal(first.bias, second.bias)
+
+
+def test_class_weights_lift_a_rare_class():
+    skewed, even = examples(300, 0, 1.5), examples(300, 1, 1.5)
+    kept = (skewed.targets > 0) | (torch.arange(300) < 30)
+    train = Examples(skewed.features[kept], skewed.targets[kept])
+
+    def share_of_rare(weights):
+        found = head.fit(train, even, 3, 0.0, weights)
+        return ((even.features @ found.weight.T + found.bias).argmax(1) == 0).float().mean()
+
+    assert share_of_rare(class_weights(train.targets, 3)) > share_of_rare(None) + 0.05
 
 
 def test_features_that_do_not_vary_give_no_giant_weights():
