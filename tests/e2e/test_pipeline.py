@@ -103,7 +103,7 @@ def test_photos_become_a_server_that_knows_them_and_takes_their_next_version(hom
     right = {label: label for label in COLOURS}
     retrain()
     files = {path.name for path in (home / "models/flowers/1").iterdir()}
-    assert files == {"model.onnx", "golden.npz", "manifest.json", "report.html"}
+    assert files == {"model.onnx", "model.int8.onnx", "golden.npz", "manifest.json", "report.html"}
 
     target = served()
     done = anther("classify", "--json", "--target", target, "new")

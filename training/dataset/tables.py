@@ -49,9 +49,16 @@ def _trimmed(value: Any) -> str:
 
 def _require_one_that_exists(table: Path, files: Sequence[Listed]) -> None:
     """A wrong root is told at once, rather than as a list of all files; single missing ones are found by the scan."""
-    if not any((table.parent / file.path).exists() for file in files):
+    if not any(_exists(table.parent / file.path) for file in files):
         found = f"none of its {len(files)} files exists, the first is {table.parent / files[0].path}"
         raise TableUnusable(table, found, "paths are absolute, or relative to the table's folder")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _text(table: Path, columns: Columns) -> Iterator[tuple[str, Any, Any]]:

@@ -35,6 +35,15 @@ def test_an_attempt_that_publishes_says_what_serves(wanted, finished, monkeypatc
     assert "published as version 1, which serves from now on" in capfd.readouterr().err
 
 
+@pytest.fixture
+def usual_sigint():
+    """As a process of a terminal has it, whatever loops other tests ran in this one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_sigint")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_an_attempt_in_an_orderly_way(wanted, monkeypatch, number, code):
     cleaned = []
