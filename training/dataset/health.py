@@ -115,7 +115,7 @@ def _advice_on_files(found: Check, long: int) -> list[str]:
     lines = [
         (len(found.undecodable), "files cannot be decoded and are left out: replace or delete them"),
         (copies, "files copy another and are left out"),
-        (len(found.conflicts), "contents stand under two labels and are left out: delete each from the wrong class"),
+        (len(found.conflicts), "groups of equal files under two labels are left out: delete each from the wrong class"),
         (long, f"photos are over {_LONG:g} times as long as wide: the central square shows little of them"),
     ]
     return [f"{count} {text}" for count, text in lines if count]

@@ -74,12 +74,16 @@ def _finish(started: Run, machine: Machine, wanted: Release, reporter: Reporter)
 
 
 def _exported(started: Run, machine: Machine, wanted: Release, reporter: Reporter) -> Path:
-    """The run's bundle: the one that is there, where it is whole, this run's, and of the precision that is wanted."""
+    """The run's bundle: the one that is there, where it is whole, this run's, and of the precisions that are wanted.
+
+    Where an int8 model is wanted and was left out for its loss, it is tried, and left out, again.
+    """
     folder = started.path / "bundle"
     try:
         manifest = open_bundle(folder).manifest
     except BundleRefused:
         return pipeline.export(started, None, machine, reporter, wanted.precision, int8=wanted.int8)
-    if (manifest.provenance.run, manifest.model.precision) == (started.source().run, wanted.precision):
+    found = (manifest.provenance.run, manifest.model.precision, bool(manifest.variants))
+    if found == (started.source().run, wanted.precision, wanted.int8 and wanted.precision == "fp32"):
         return folder
     return pipeline.export(started, None, machine, reporter, wanted.precision, int8=wanted.int8)

@@ -70,7 +70,7 @@ def test_the_advice_names_what_is_wrong(folder):
     assert advice == (
         "1 files cannot be decoded and are left out: replace or delete them",
         "1 files copy another and are left out",
-        "1 contents stand under two labels and are left out: delete each from the wrong class",
+        "1 groups of equal files under two labels are left out: delete each from the wrong class",
         "'blue' has 7 photos, fewer than 20: add some",
         "'blue' has 1 photos under 64 pixels: they teach blur",
         "'red' has 5 photos, fewer than 20: add some",

@@ -156,6 +156,13 @@ def test_another_precision_is_exported_anew(finished, runs, release):
     assert retrain.resume(run, MACHINE, wanted, Silent()).manifest.model.precision == "fp16"
 
 
+def test_an_int8_model_that_is_not_wanted_any_more_is_not_published(finished, runs, release):
+    run = killed_in("verify", finished, runs / "20260101T000000Z")
+    assert (run.path / "bundle" / "model.int8.onnx").exists()
+    wanted = dataclasses.replace(release, int8=False)
+    assert retrain.resume(run, MACHINE, wanted, Silent()).manifest.variants == ()
+
+
 @pytest.fixture
 def next_run(finished, runs):
     """A run that another seed's training left, ready to be judged against version 1."""
