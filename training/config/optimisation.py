@@ -64,5 +64,6 @@ class Optimisation:
         ),
     )
     compile: bool = field(
-        default=False, metadata=says("Compile the network with torch.compile on CUDA: slow to start, faster steps.")
+        default=False,
+        metadata=says("Compile the network with torch.compile: a minute at the start, then faster steps."),
     )

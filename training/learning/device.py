@@ -1,6 +1,7 @@
 """What the machine can do: device, arithmetic and cores. Nothing falls back in silence."""
 
 import os
+import shutil
 
 import torch
 from torch import nn
@@ -37,12 +38,13 @@ def workers(machine: Machine) -> int:
 def compiled(model: nn.Module, recipe: Recipe, device: torch.device, reporter: Reporter) -> nn.Module:
     """What trains `model`: itself, or with `recipe.compile` its compiled form, which holds the very same weights.
 
-    On a CPU that is said and left out: the recipe goes from machine to machine, and what it teaches is the same.
+    On a CPU torch compiles to C++; without a compiler for that it is said and left out: the recipe goes from machine
+    to machine, and what it teaches is the same.
     """
     if not recipe.compile:
         return model
-    if device.type != "cuda":
-        reporter.say("not compiled: --compile is for CUDA, and this training runs on the CPU")
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        reporter.say("not compiled: on a CPU --compile needs a C++ compiler, g++ or the one named by CXX")
         return model
     network = torch.compile(model)
     assert isinstance(network, nn.Module)  # a module gives a module

@@ -13,7 +13,7 @@ from torch import nn
 from bundle.repository import sha256_of
 from training.config import Recipe
 from training.errors import RecipeInvalid, WeightsUnusable
-from training.networks import initial
+from training.networks import depthwise, initial
 from training.networks.backbones import BACKBONES, Classifier, channels
 from training.networks.truncate import truncated
 
@@ -128,6 +128,7 @@ def _network(recipe: Recipe) -> nn.Module:
 
 def _with_head(network: nn.Module, recipe: Recipe, classes: int) -> Classifier:
     features = BACKBONES[recipe.backbone].features(network)
+    depthwise.quicken(features)
     return Classifier(features, channels(features), classes, recipe.dropout)
 
 

@@ -44,20 +44,21 @@ class Said(Silent):
         self.lines.append(text)
 
 
-def test_compiling_is_for_cuda_and_said_to_be_left_out_elsewhere():
+def test_compiling_on_a_cpu_needs_a_compiler_and_is_said_to_be_left_out_without_one(monkeypatch):
     reporter = Said()
     model = torch.nn.Linear(1, 1)
     cpu = torch.device("cpu")
+    monkeypatch.setenv("CXX", "no-such-compiler")
     assert device.compiled(model, Recipe(compile=True), cpu, reporter) is model
     assert len(reporter.lines) == 1
-    assert "--compile is for CUDA" in reporter.lines[0]
+    assert "needs a C++ compiler" in reporter.lines[0]
     assert device.compiled(model, Recipe(), cpu, reporter) is model
     assert len(reporter.lines) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, at the import of its compiler
 def test_a_compiled_network_trains_the_very_weights_of_the_model():
-    """Nothing is compiled before the first batch, so this needs no CUDA; the model's names stay plain."""
+    """Nothing is compiled before the first batch, so this needs no CUDA and no compiler; names stay plain."""
     model = torch.nn.Linear(1, 1)
     network = device.compiled(model, Recipe(compile=True), torch.device("cuda"), Silent())
     assert network is not model
