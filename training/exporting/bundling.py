@@ -17,7 +17,7 @@ from training.dataset.split import PARTS
 from training.errors import OutputTaken
 from training.evaluation import report
 from training.evaluation.metrics import measure
-from training.exporting import export, lowering, onnx_runtime, verify
+from training.exporting import export, lowering, onnx_runtime, rounding, verify
 from training.exporting.export import Graph
 from training.exporting.lowering import Lowered
 from training.exporting.verify import Verification
@@ -58,7 +58,12 @@ def write(
     run.write("verification.json", verification)
     metrics = measure(probabilities, material.targets("test").numpy(), material.split.labels, calibration)
     wanted = int8 and precision == "fp32"
-    lowered = lowering.to_int8(graph, pictures, probabilities, material, reporter) if wanted else None
+
+    def teach() -> Graph:
+        taught = rounding.taught(model, material, run.recipe(), reporter)
+        return export.to_onnx(taught, calibration.temperature, material.preprocessing.crop)
+
+    lowered = lowering.to_int8(graph, pictures, probabilities, material, reporter, teach) if wanted else None
 
     record = describe(run, graph, metrics, verification, material)
     if lowered is not None:

@@ -19,13 +19,14 @@ class StridedDepthwise(nn.Conv2d):
     """The convolution that it is made of, with the same parameters and answers."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # as in torch
-        if input.device.type != "cpu" or not (torch.is_grad_enabled() and input.requires_grad):
+        needed = self.training and torch.is_grad_enabled() and input.requires_grad
+        if not needed or input.device.type != "cpu":
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]  # as in torch
         if torch.is_autocast_enabled("cpu"):  # which knows torch's own functions only
             arithmetic = torch.get_autocast_dtype("cpu")
             input, weight = input.to(arithmetic), weight.to(arithmetic)  # noqa: A001
         found: Tensor = _Convolution.apply(input, weight, self.stride[0])  # type: ignore[no-untyped-call]  # as in torch
-        return found
+        return found if bias is None else found + bias.to(found.dtype).view(-1, 1, 1)
 
 
 def quicken(network: nn.Module) -> None:
@@ -40,7 +41,6 @@ def _fits(part: nn.Conv2d) -> bool:
     side = part.kernel_size[0]
     return (
         part.groups == part.in_channels == part.out_channels > 1
-        and part.bias is None
         and part.padding_mode == "zeros"
         and part.kernel_size == (side, side)
         and part.padding == (side // 2, side // 2)

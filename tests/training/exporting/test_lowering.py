@@ -94,13 +94,14 @@ def primary(finished):
     return Graph(bundle.read("model.onnx"), "fp32", 20, 10, 1), golden.load(bundle)
 
 
-def made(primary, finished, monkeypatch, quantized):
+def made(primary, finished, monkeypatch, quantized, teach=None):
     """What `to_int8` gives, and says, with `quantized` for the library's work."""
     monkeypatch.setattr(lowering.quantize, "to_int8", quantized)
     graph, pictures = primary
     material, listening = pipeline.material_of(finished.run, Machine("cpu", 1)), Listening()
     probabilities = np.full((len(material.photos("test")), 3), 1 / 3, np.float32)
-    return lowering.to_int8(graph, pictures, probabilities, material, listening), listening.said
+    teach = teach or (lambda: graph)
+    return lowering.to_int8(graph, pictures, probabilities, material, listening, teach), listening.said
 
 
 def test_a_model_that_loses_too_much_on_validation_is_left_out_with_the_figures(primary, finished, monkeypatch):
@@ -108,8 +109,23 @@ def test_a_model_that_loses_too_much_on_validation_is_left_out_with_the_figures(
     monkeypatch.setattr(lowering, "over_the_limit", lambda expected, found, targets: len(expected) == len(targets))
     lowered, said = made(primary, finished, monkeypatch, lambda graph, pixels: graph)
     assert lowered is None
+    assert said[-2].endswith("and 0.5% may be lost; training its weights for eight bits")
     assert "no int8 model: its top-1 on" in said[-1]
     assert said[-1].endswith("and 0.5% may be lost; the bundle holds fp32 alone")
+
+
+def test_weights_trained_for_eight_bits_get_a_second_chance(primary, finished, monkeypatch):
+    graph, _ = primary
+    taught = dataclasses.replace(graph, parameters=2)
+    refusals = iter(["its top-1 is low", ""])
+    monkeypatch.setattr(lowering, "_judge", lambda *arguments: next(refusals))
+    given = []
+    lowered, said = made(
+        primary, finished, monkeypatch, lambda data, pixels: given.append(data) or graph.data, lambda: taught
+    )
+    assert lowered is not None
+    assert given == [graph.data, taught.data]
+    assert "int8: its top-1 is low; training its weights for eight bits" in said
 
 
 def test_a_network_that_cannot_be_quantized_is_no_reason_to_lose_the_run(primary, finished, monkeypatch):

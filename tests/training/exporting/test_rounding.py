@@ -1,0 +1,89 @@
+"""Training in eight bits: what is learned is to answer, rounded, as the model did before."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from training import pipeline
+from training.config import Machine
+from training.dataset.split import PARTS
+from training.exporting import rounding
+from training.learning.augment import normalized
+from training.networks import weights
+from training.progress import Silent
+
+
+@pytest.fixture
+def material(finished):
+    return pipeline.material_of(finished.run, Machine("cpu", 0))
+
+
+@pytest.fixture
+def pictures(material):
+    photos = [photo for part in PARTS for photo in material.photos(part)]
+    pixels = np.stack([material.preprocessing((material.root / photo.path).read_bytes()) for photo in photos])
+    return normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+
+@pytest.fixture
+def plain(recipe):
+    return recipe(backbone="small_cnn", trivial_augment=False, color_jitter=0.0, min_scale=1.0, batch_size=16)
+
+
+@pytest.fixture
+def model(plain):
+    made = weights.build(plain, 3, "none").eval()
+    with torch.no_grad():
+        made.head.weight *= 10  # so that answers differ from picture to picture
+    return made
+
+
+def off(model, taught, pictures):
+    """How far `taught` is from `model` once it is rounded."""
+    student = rounding.rounded(taught)
+    student.train()(pictures)  # to see ranges
+    with torch.no_grad():
+        return float(rounding._difference(student.eval(), model, pictures))
+
+
+def test_it_learns_to_answer_as_before(model, material, pictures, plain, monkeypatch):
+    monkeypatch.setattr(rounding, "_BITS", 3)  # eight hurt this small network too little to learn from
+    taught = rounding.taught(model, material, plain, Silent(), 30)
+    assert off(model, taught, pictures) < 0.5 * off(model, model, pictures)
+
+
+def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, material, plain):
+    given = copy.deepcopy(model.state_dict())
+    taught = rounding.taught(model, material, plain, Silent(), 3)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())
+    assert not any(part._forward_pre_hooks for part in taught.modules())
+    assert not any(isinstance(part, rounding._Range) for part in taught.modules())
+    convolutions = [part for part in taught.features.modules() if isinstance(part, torch.nn.Conv2d)]
+    assert convolutions
+    for convolution in convolutions:
+        steps = convolution.weight / convolution.weight.abs().amax((1, 2, 3), keepdim=True) * 127
+        torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+
+
+def test_rounding_follows_the_formula():
+    values = torch.tensor([-1.0, -0.4, 0.0, 0.3, 2.0])
+    expected = (values * 85).round() / 85  # 255 steps from -1 to 2
+    torch.testing.assert_close(rounding._Range()(values), expected, atol=1e-6, rtol=0)
+    assert torch.equal(rounding._Range()(torch.zeros(3)), torch.zeros(3))
+
+
+def test_a_range_keeps_its_extremes_and_forgets_them_slowly():
+    seen = rounding._Range()
+    seen(torch.tensor([-1.0, 2.0]))
+    seen(torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(torch.stack([seen.low, seen.high]), torch.tensor([-0.99, 1.99]))
+    seen(torch.tensor([-3.0, 1.0]))
+    assert float(seen.low) == -3.0
+
+
+def test_gradients_pass_as_if_nothing_were_rounded():
+    values = torch.linspace(-1, 1, 11, requires_grad=True)
+    rounding._Range()(values).sum().backward()
+    assert torch.equal(values.grad, torch.ones(11))

@@ -1,0 +1,123 @@
+"""Weights that eight bits hurt less: a short training in which every convolution computes as its integer kernel will.
+
+Inputs and weights are rounded on the way forward, and gradients pass as if they were not (Jacob et al. 2018,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). The model as it was
+teaches: what is learned is to answer as it does (Hinton et al. 2015), on the views that it was trained on.
+"""
+
+import copy
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+from torch.nn.utils import parametrize
+
+from training.config import Recipe
+from training.dataset import loader
+from training.learning.augment import normalized
+from training.material import Material
+from training.networks.backbones import Classifier
+from training.networks.fold import folded
+from training.progress import Reporter
+
+_LR, _MOMENTUM, _CLIP = 1e-3, 0.9, 1.0
+_STEPS = 300
+_BITS = 8
+_FORGET = 0.01  # share of the way that a range comes back, each step, from an extreme that is not seen again
+
+
+class _Rounded(nn.Module):
+    """A convolution's weights as int8 holds them: symmetric, with a scale for each output channel."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        flat = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)))
+        largest = 2 ** (_BITS - 1) - 1
+        scale = (flat / largest).clamp(min=1e-12)
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -largest, largest)
+
+
+class _Range(nn.Module):
+    """A layer's input as uint8 holds it: one scale for all, from the extremes seen in training as at calibration."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor(math.nan))
+        self.register_buffer("high", torch.tensor(math.nan))
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training or self.low.isnan():
+            self._follow(values.detach())
+        low, high = self.low.clamp(max=0), self.high.clamp(min=0)
+        largest = 2**_BITS - 1
+        scale = ((high - low) / largest).clamp(min=1e-12)
+        zero = (-low / scale).round().clamp(0, largest).to(torch.int32)
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, largest)
+
+    def _follow(self, values: Tensor) -> None:
+        low, high = torch.aminmax(values)
+        self.low.copy_(torch.fmin(low, self.low + _FORGET * (low - self.low)))
+        self.high.copy_(torch.fmax(high, self.high + _FORGET * (high - self.high)))
+
+
+def rounded(model: Classifier) -> Classifier:
+    """A folded copy that computes with rounded inputs and weights; the head stays as it is, as in the int8 graph."""
+    student = folded(model)
+    convolutions = [part for part in student.features.modules() if isinstance(part, nn.Conv2d)]
+    for index, convolution in enumerate(convolutions):
+        parametrize.register_parametrization(convolution, "weight", _Rounded())
+        if index > 0:  # the first one sees the picture's own bytes
+            convolution.add_module("range", _Range())
+            convolution.register_forward_pre_hook(_round_input)
+    return student
+
+
+def released(student: Classifier) -> Classifier:
+    """The same weights, rounded for good, in a network without anything of this training."""
+    plain = copy.deepcopy(student)
+    for part in list(plain.features.modules()):
+        if isinstance(part, nn.Conv2d):
+            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
+            part._forward_pre_hooks.clear()
+            if hasattr(part, "range"):
+                del part.range
+    return plain.eval()
+
+
+def taught(
+    model: Classifier, material: Material, recipe: Recipe, reporter: Reporter, steps: int = _STEPS
+) -> Classifier:
+    """`model` trained on for so many steps to answer in eight bits as it answers in float32; itself stays as it is."""
+    photos = material.photos("train")
+    one = loader.Order(len(photos), dataclasses.replace(recipe, epochs=1, balance="none"))
+    plan = dataclasses.replace(recipe, epochs=math.ceil(steps / one.steps_per_epoch), balance="none")
+    views = loader.Views(material.root, photos, material.split.targets(photos), plan, material.stored)
+    order = loader.Order(len(photos), plan)
+    teacher, student = folded(model).eval(), rounded(model)
+    optimizer = torch.optim.SGD(student.parameters(), _LR, momentum=_MOMENTUM, nesterov=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    batches = loader.loader(views, order, material.lanes.count, material.device)
+    for _, (pictures, _) in zip(reporter.track(range(steps), "Training in eight bits", steps), batches, strict=False):
+        student.train()
+        optimizer.zero_grad()
+        _difference(student, teacher, normalized(pictures.to(material.device))).backward()  # type: ignore[no-untyped-call]  # as in torch
+        nn.utils.clip_grad_norm_(student.parameters(), _CLIP)
+        optimizer.step()
+        schedule.step()
+    return released(student)
+
+
+def _difference(student: nn.Module, teacher: nn.Module, pictures: Tensor) -> Tensor:
+    """Kullback–Leibler divergence of the answers, in nats a picture."""
+    with torch.no_grad():
+        wanted = teacher(pictures).log_softmax(1)
+    return kl_div(student(pictures).log_softmax(1), wanted, reduction="batchmean", log_target=True)
+
+
+def _round_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (layer.get_submodule("range")(inputs[0]),)
