@@ -19,7 +19,7 @@ from training.errors import RecipeInvalid
         ("epochs", True, "a whole number"),
         ("trivial_augment", 1, "true or false"),
         ("strategy", "magic", "one of auto, head, truncate, finetune, scratch"),
-        ("crop", 300, "at most resize, which is 256"),
+        ("crop", 300, "at most resize, which is 232"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(field, value, expected):

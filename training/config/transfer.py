@@ -71,7 +71,7 @@ class Transfer:
     )
     seed: int = field(default=0, metadata=says("Seed of initial weights, photo order, augmentation and dropout.", 0))
     resize: int = field(
-        default=256, metadata=says("Short side before the centre crop when answering, in pixels.", 1, 4096)
+        default=232, metadata=says("Short side before the centre crop when answering, in pixels.", 1, 4096)
     )
     crop: int = field(
         default=224,

@@ -23,7 +23,7 @@ from training.networks.fold import folded
 from training.progress import Reporter
 
 _LR, _MOMENTUM, _CLIP = 1e-3, 0.9, 1.0
-_STEPS = 300
+_EPOCHS, _MOST_STEPS = 4, 300
 _BITS = 8
 _FORGET = 0.01  # share of the way that a range comes back, each step, from an extreme that is not seen again
 
@@ -89,15 +89,13 @@ def released(student: Classifier) -> Classifier:
     return plain.eval()
 
 
-def taught(
-    model: Classifier, material: Material, recipe: Recipe, reporter: Reporter, steps: int = _STEPS
-) -> Classifier:
-    """`model` trained on for so many steps to answer in eight bits as it answers in float32; itself stays as it is."""
+def taught(model: Classifier, material: Material, recipe: Recipe, reporter: Reporter) -> Classifier:
+    """`model` trained on for a few epochs to answer in eight bits as it answers in float32; itself stays as it is."""
     photos = material.photos("train")
-    one = loader.Order(len(photos), dataclasses.replace(recipe, epochs=1, balance="none"))
-    plan = dataclasses.replace(recipe, epochs=math.ceil(steps / one.steps_per_epoch), balance="none")
-    views = loader.Views(material.root, photos, material.split.targets(photos), plan, material.stored)
+    plan = dataclasses.replace(recipe, epochs=_EPOCHS, balance="none")
     order = loader.Order(len(photos), plan)
+    steps = min(len(order), _MOST_STEPS)
+    views = loader.Views(material.root, photos, material.split.targets(photos), plan, material.stored)
     teacher, student = folded(model).eval(), rounded(model)
     optimizer = torch.optim.SGD(student.parameters(), _LR, momentum=_MOMENTUM, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -55,7 +55,7 @@ def test_help_shows_what_the_file_says_as_defaults(config):
     [
         ("batch_sise = 4", "did you mean 'batch_size'?"),
         ("lr = 'fast'", "expected a number"),
-        ("crop = 300", "at most resize, which is 256"),
+        ("crop = 300", "at most resize, which is 232"),
     ],
 )
 def test_a_mistake_in_the_file_is_wrong_usage(tmp_path, text, expected):

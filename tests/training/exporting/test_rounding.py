@@ -50,13 +50,14 @@ def off(model, taught, pictures):
 
 def test_it_learns_to_answer_as_before(model, material, pictures, plain, monkeypatch):
     monkeypatch.setattr(rounding, "_BITS", 3)  # eight hurt this small network too little to learn from
-    taught = rounding.taught(model, material, plain, Silent(), 30)
+    monkeypatch.setattr(rounding, "_EPOCHS", 20)  # of one or two steps
+    taught = rounding.taught(model, material, plain, Silent())
     assert off(model, taught, pictures) < 0.5 * off(model, model, pictures)
 
 
 def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, material, plain):
     given = copy.deepcopy(model.state_dict())
-    taught = rounding.taught(model, material, plain, Silent(), 3)
+    taught = rounding.taught(model, material, plain, Silent())
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())
     assert not any(part._forward_pre_hooks for part in taught.modules())
     assert not any(isinstance(part, rounding._Range) for part in taught.modules())
