@@ -101,7 +101,7 @@ def measure(bench: Bench, stored: decoded.Stored) -> dict[str, float]:
 @click.option("--device", "where", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Loading processes.  [default: one per core]")
 @click.option("--batches", default=40, show_default=True, help="Batches of 32 that each way is timed over.")
-@click.option("--stored-size", default=384, show_default=True, help="Short side of stored photos, in pixels.")
+@click.option("--stored-size", default=448, show_default=True, help="Short side of stored photos, in pixels.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where to keep stored photos.  [default: nowhere]")
 def main(
     source: Path, backbone: str, where: str, workers: int | None, batches: int, stored_size: int, cache: Path | None

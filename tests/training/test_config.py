@@ -44,6 +44,6 @@ def test_every_field_says_what_it_trades():
 
 
 def test_stored_photos_are_at_least_as_large_as_crops():
-    with pytest.raises(RecipeInvalid, match=r"stored_size' is 100; expected 0, or at least train_size, which is 192"):
+    with pytest.raises(RecipeInvalid, match=r"stored_size' is 100; expected 0, or at least train_size, which is 224"):
         Recipe(stored_size=100)
-    assert Recipe(stored_size=192).stored_size == 192
+    assert Recipe(stored_size=224).stored_size == 224

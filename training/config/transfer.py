@@ -80,7 +80,7 @@ class Transfer:
         ),
     )
     train_size: int = field(
-        default=192,
+        default=224,
         metadata=says(
             "Side of the random crops in training, in pixels; smaller is faster and looks less closely.", 32, 4096
         ),
@@ -89,7 +89,7 @@ class Transfer:
         default=0,
         metadata=says(
             "Short side at which training photos are kept on disk ready decoded, for fast epochs; 0 decodes them each "
-            "time. train_size / √min_scale, which is 384, loses nothing that a crop could show; smaller ones blur.",
+            "time. train_size / √min_scale, which is 448, loses nothing that a crop could show; smaller ones blur.",
             0,
             4096,
         ),
