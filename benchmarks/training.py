@@ -59,9 +59,10 @@ class Bench:
         optimizer = optim.optimizer(model, self.recipe)
         scaler = GradScaler(self.device.type, enabled=objective.arithmetic == torch.float16)
         norms.train_mode(model, norms.frozen(self.recipe, len(self.photos), pretrained=True))
+        network = device.compiled(model, self.recipe, self.device, Terminal())
 
         def step(batch: Batch) -> None:
-            loss = objective(model, *batch, 0)
+            loss = objective(network, *batch, 0)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             optim.move(model, optimizer, scaler, self.recipe)
             loss.item()  # waits for the device, as training does
@@ -102,9 +103,17 @@ def measure(bench: Bench, stored: decoded.Stored) -> dict[str, float]:
 @click.option("--workers", type=click.IntRange(0), help="Loading processes.  [default: one per core]")
 @click.option("--batches", default=40, show_default=True, help="Batches of 32 that each way is timed over.")
 @click.option("--stored-size", default=448, show_default=True, help="Short side of stored photos, in pixels.")
+@click.option("--compile/--no-compile", "compiled", default=False, help="Compile the network with torch.compile.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where to keep stored photos.  [default: nowhere]")
 def main(
-    source: Path, backbone: str, where: str, workers: int | None, batches: int, stored_size: int, cache: Path | None
+    source: Path,
+    backbone: str,
+    where: str,
+    workers: int | None,
+    batches: int,
+    stored_size: int,
+    compiled: bool,
+    cache: Path | None,
 ) -> None:
     """Photos a second of loading against training."""
     scanned = data.scan(source, Terminal())
@@ -112,7 +121,7 @@ def main(
     machine = Machine(where, workers)  # type: ignore[arg-type]  # one of the choices
     # Enough epochs that the loader never runs dry: a short last epoch would be timed as a stop.
     epochs = 2 + (_WARM_UP + batches) * 32 // len(photos)
-    recipe = Recipe(backbone=backbone, stored_size=stored_size, epochs=epochs)  # type: ignore[arg-type]  # as above
+    recipe = Recipe(backbone=backbone, stored_size=stored_size, epochs=epochs, compile=compiled)  # type: ignore[arg-type]  # as above
     targets = [scanned.labels.index(photo.label) for photo in photos]
     bench = Bench(scanned.root, photos, targets, recipe, machine, device.choose(machine), batches)
     with _folder(cache) as folder:
@@ -130,7 +139,7 @@ def _folder(cache: Path | None) -> AbstractContextManager[str | Path]:
 
 def _setting(bench: Bench, backbone: str) -> dict[str, object]:
     facts = {"photos": len(bench.photos), "backbone": backbone, "device": bench.device.type}
-    sizes = {"train_size": bench.recipe.train_size, "stored_size": bench.recipe.stored_size}
+    sizes = {name: bench.recipe.record()[name] for name in ("train_size", "stored_size", "compile")}
     counts = {"workers": device.workers(bench.machine), "cores": len(os.sched_getaffinity(0))}
     return {**facts, **sizes, **counts, "load_average": round(os.getloadavg()[0], 1), "machine": platform.machine()}
 

@@ -46,6 +46,7 @@ def compiled(model: nn.Module, recipe: Recipe, device: torch.device, reporter: R
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         reporter.say("not compiled: on a CPU --compile needs a C++ compiler, g++ or the one named by CXX")
         return model
-    network = torch.compile(model)
+    # Named, since otherwise kernels that were compiled for fewer threads would be taken from torch's cache as they are.
+    network = torch.compile(model, options={"cpp.threads": torch.get_num_threads()})
     assert isinstance(network, nn.Module)  # a module gives a module
     return network
