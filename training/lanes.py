@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from training.config import Machine
+from training.dataset.bounded import mapped
 from training.dataset.data import Photo, read_photo
 from training.learning import device as device_module
 from training.learning.augment import normalized
@@ -56,9 +57,9 @@ def answer(root: Path, photos: Sequence[Photo], prepare: Prepare, infer: Infer, 
         pixels = np.stack([prepare(read_photo(root, photo)) for photo in chunk])
         return Answers(infer(pixels), pixels.mean((1, 2, 3), dtype=np.float64).astype(np.float32))
 
-    chunks = [photos[start : start + lanes.batch] for start in range(0, len(photos), lanes.batch)]
+    chunks = (photos[start : start + lanes.batch] for start in range(0, len(photos), lanes.batch))
     with ThreadPoolExecutor(lanes.count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(one, chunks)
+        yield from mapped(pool, one, chunks, ahead=2 * lanes.count)
 
 
 def answer_all(
