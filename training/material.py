@@ -12,6 +12,7 @@ from training.dataset.decoded import Stored
 from training.dataset.split import Part, Split
 from training.lanes import Answers, Lanes, answer_all, torch_infer
 from training.networks.backbones import Classifier
+from training.networks.fold import folded
 from training.progress import Reporter
 
 
@@ -37,5 +38,6 @@ class Material:
 
     def answers(self, model: Classifier, photos: Sequence[Photo], reporter: Reporter, what: str) -> Answers:
         """The same for any photos, at least one; `what` is done meanwhile."""
-        infer = torch_infer(model, model)
+        frozen = folded(model)
+        infer = torch_infer(frozen, frozen)
         return answer_all(self.root, photos, self.preprocessing, infer, self.lanes, reporter, what)

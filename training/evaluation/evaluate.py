@@ -18,6 +18,7 @@ from training.exporting import onnx_runtime
 from training.lanes import Lanes, torch_infer
 from training.material import Material
 from training.networks.backbones import Classifier
+from training.networks.fold import folded
 from training.progress import Reporter
 
 
@@ -104,7 +105,8 @@ def labelled(data: Path, labels: tuple[str, ...], reporter: Reporter) -> Scan:
 
 
 def _exam(model: Classifier, temperature: float, root: Path, photos: Sequence[Photo], material: Material) -> Exam:
-    infer = torch_infer(lambda pictures: (model(pictures) / temperature).softmax(1), model)
+    frozen = folded(model)
+    infer = torch_infer(lambda pictures: (frozen(pictures) / temperature).softmax(1), frozen)
     return Exam(root, photos, material.split.labels, material.preprocessing, infer, material.lanes)
 
 

@@ -84,7 +84,8 @@ def prove(
 ) -> tuple[Verification, Floats]:
     """Compare torch with ONNX Runtime; returns what was found and the graph's test probabilities [N, C].
 
-    Raises `VerificationFailed`.
+    `pictures` hold what the network answered as it was trained, with its norms; the test photos go through its folded
+    form. Raises `VerificationFailed`.
     """
     labels, photos = material.split.labels, material.photos("test")
     infer = onnx_runtime.infer(graph.data, "logits", "probabilities")

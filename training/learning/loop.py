@@ -28,7 +28,6 @@ from training.material import Material
 from training.networks import norms
 from training.networks.backbones import Classifier
 from training.networks.ema import Ema
-from training.networks.fold import folded
 from training.progress import Reporter, Silent
 
 __all__ = ["Epoch", "finetune", "follow", "validate", "write_curves"]
@@ -124,7 +123,7 @@ def validate(model: Classifier, material: Material, reporter: Reporter, world: W
     photos = material.photos("val")
     logits = torch.zeros(0, model.head.out_features)
     if mine := world.share(photos):
-        answers = material.answers(folded(model), mine, reporter, "Answering val photos")
+        answers = material.answers(model, mine, reporter, "Answering val photos")
         logits = torch.from_numpy(answers.outputs)
     logits = world.gather(logits, len(photos))
     targets = material.targets("val")
