@@ -65,7 +65,7 @@ def test_a_trained_network_answers_nearly_as_in_floats():
     lowered = quantize.to_int8(model, np.split(pixels, 4))
     plain, integer = (onnx_runtime.session(graph).run(export.OUTPUTS, {"pixels": pixels}) for graph in (model, lowered))
     assert [output.shape for output in integer] == [output.shape for output in plain]
-    assert np.abs(integer[1] - plain[1]).mean() < 0.2
+    assert np.abs(integer[1] - plain[1]).mean() < 0.3
     assert (integer[1].argmax(1) == plain[1].argmax(1)).mean() > 0.8
     assert integer[0] == pytest.approx(softmax(integer[1], bundle.manifest.calibration.temperature), abs=1e-6)
 
