@@ -19,7 +19,7 @@ from training.publishing.release import Release
 from training.publishing.retrain import retrain
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}
-TINY = {"resize": 40, "crop": 32, "train_size": 32, "batch_size": 8, "precision": "fp32"}
+TINY = {"resize": 40, "crop": 32, "train_size": 32, "batch_size": 8, "precision": "fp32", "mixup": 0.0}
 
 Draw = Callable[[Path, str, int], Path]
 

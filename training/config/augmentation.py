@@ -36,7 +36,7 @@ class Augmentation:
     )
     erasing: float = field(default=0.0, metadata=says("Chance that a random rectangle is blanked out.", 0, 1))
     mixup: float = field(
-        default=0.0,
+        default=0.2,
         metadata=says("Alpha of mixup, which blends two photos and their labels; 0.2 is mild, 1 is strong.", 0, 10),
     )
     cutmix: float = field(

@@ -23,7 +23,7 @@ def pictures():
 
 
 def objective(**fields):
-    return Objective(Recipe(**{"precision": "fp32", "label_smoothing": 0.0, **fields}), TARGETS, 3, CPU)
+    return Objective(Recipe(**{"precision": "fp32", "label_smoothing": 0.0, "mixup": 0.0, **fields}), TARGETS, 3, CPU)
 
 
 def test_it_is_the_mean_cross_entropy_with_smoothed_labels(network, pictures):
