@@ -59,7 +59,7 @@ def test_the_logit_is_the_maps_mean_and_a_bias_that_no_picture_changes(explained
 
 def test_the_same_holds_for_the_embedded_model() -> None:
     """On its golden pictures, for every class."""
-    bundle = Repository(EMBEDDED).open("flowers", 1)
+    bundle = Repository(EMBEDDED).open("flowers")
     engine = open_on_cpu(bundle)
     outputs = [engine.run((pixels[np.newaxis],), evidence=True) for pixels in golden.load(bundle).pixels]
     biases = np.array([output.logits[0] - output.evidence[0].mean((1, 2)) for output in outputs])

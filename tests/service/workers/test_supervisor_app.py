@@ -146,7 +146,7 @@ def test_callers_that_retry_see_nothing_of_a_workers_death(pair, pictures, fetch
     for thread in threads:
         thread.join(PATIENCE_S)
     assert set(errors) <= {"UNAVAILABLE"}
-    assert len(errors) <= len(counts)
+    assert len(errors) <= 2 * len(counts), "one that was in flight, and one before the channel stands again"
 
 
 # Stopping
