@@ -17,7 +17,7 @@ def start(photos, recipe, backbone_file):
     return [
         "--data", photos, "--name", "colours", "--weights", backbone_file, "--split-seed", recipe().split_seed,
         "--resize", 40, "--crop", 32, "--train-size", 32, "--batch-size", 8, "--epochs", 1, "--device", "cpu",
-        "--workers", 0, "--precision", "fp32",
+        "--workers", 0, "--precision", "fp32", "--mixup", 0,
     ]  # fmt: skip
 
 
