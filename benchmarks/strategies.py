@@ -1,7 +1,7 @@
 """Whether `--strategy auto` picks the best strategy: five situations, every strategy in each, on photos kept aside.
 
 `python -m benchmarks.strategies --data FOLDER --weights FILE` prints one JSON line. With the default recipe on two
-cores it takes many hours; --epochs, --seeds and --only make it shorter.
+cores it takes hours; --epochs, --compile and --only make it shorter.
 """
 
 import dataclasses
@@ -67,14 +67,15 @@ class Sizes:
     drawn_test: int = 100
 
 
-def measure(situation: Situation, recipe: Recipe, weights: str, runs: Path, reporter: Reporter) -> dict[str, Any]:
+def measure(
+    situation: Situation, recipe: Recipe, weights: str, runs: Path, machine: Machine, reporter: Reporter
+) -> dict[str, Any]:
     """Test accuracy of every strategy, and what auto chose among them and why."""
     photos, _ = data.check(data.scan(situation.photos, reporter))
     labels = sorted({photo.label for photo in photos})
     usable = split.usable_seed([[photo.digest for photo in photos if photo.label == label] for label in labels])
     recipe = dataclasses.replace(recipe, split_seed=usable or 0)
     request = pipeline.Request(situation.photos, "situation", weights, runs)
-    machine = Machine()
     candidates = [Candidate(recipe.backbone, strategy) for strategy in STRATEGIES]
     _, rows = running.compare(request, recipe, candidates, machine, reporter)
     found = {
@@ -137,14 +138,17 @@ def _link(source: Path, photos: list[data.Photo], folder: Path) -> None:
 @click.option("--data", "source", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--weights", required=True, help="'imagenet', or the PATH of a state_dict.")
 @click.option("--epochs", default=Recipe().epochs, show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="With torch.compile, which pays where photos are many.")
 @click.option("--seeds", default=1, show_default=True, help="Draws of each situation, which are averaged.")
 @click.option("--only", multiple=True, type=int, help="Number of a situation, from 1; all where none is given.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep runs here.  [default: a temporary folder]")
-def main(source: Path, weights: str, epochs: int, seeds: int, only: tuple[int, ...], folder: Path | None) -> None:
+def main(
+    source: Path, weights: str, epochs: int, compiled: bool, seeds: int, only: tuple[int, ...], folder: Path | None
+) -> None:
     """How often auto is right, or within a point of the winner."""
     place = Path(tempfile.mkdtemp(prefix="strategies-")) if folder is None else folder
     try:
-        result = run(source, weights, Recipe(epochs=epochs), seeds, set(only), place, Sizes())
+        result = run(source, weights, Recipe(epochs=epochs, compile=compiled), seeds, set(only), place, Sizes())
     finally:
         if folder is None:
             shutil.rmtree(place)
@@ -159,7 +163,7 @@ def run(
         for number, situation in enumerate(situations(folder / str(seed), source, seed, sizes), start=1):
             if not only or number in only:
                 runs = folder / str(seed) / f"runs-{number}"
-                one = measure(situation, dataclasses.replace(recipe, seed=seed), weights, runs, Terminal())
+                one = measure(situation, dataclasses.replace(recipe, seed=seed), weights, runs, Machine(), Terminal())
                 found.setdefault(situation.name, []).append(one)
     verdicts = {name: judged(repeats) for name, repeats in found.items()}
     right = sum(verdict["right"] for verdict in verdicts.values())

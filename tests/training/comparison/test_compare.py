@@ -5,7 +5,9 @@ import pytest
 from click.testing import CliRunner
 
 from training.commands.compare import compare
-from training.errors import NothingCompared, RunUnusable
+from training.errors import NothingCompared, RunUnusable, WeightsUnusable
+from training.learning import distributed
+from training.learning.distributed import World
 
 
 def call(*arguments):
@@ -84,6 +86,13 @@ def test_where_nothing_can_be_trained_the_command_fails_with_the_reason(start, t
     result = call(*start, "--runs", tmp_path, "--strategies", "head", "--backbones", "small_cnn")
     assert isinstance(result.exception, NothingCompared)
     assert "small_cnn" in str(result.exception)
+
+
+def test_a_failure_ends_several_processes_for_the_others_wait_in_its_training(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: World(rank=0, size=2))
+    result = call(*start, "--runs", tmp_path, "--strategies", "head,scratch", "--backbones", "small_cnn")
+    assert isinstance(result.exception, WeightsUnusable)
+    assert "failed" not in result.stderr
 
 
 def test_an_unforeseen_error_of_one_candidate_is_listed_too(start, compared, tmp_path):
