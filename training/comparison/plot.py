@@ -7,7 +7,7 @@ from html import escape
 from training.comparison import table
 from training.comparison.records import Result, Row
 
-_LEFT, _AXIS, _RIGHT, _TOP, _LINE = 210, 360, 230, 40, 30  # px
+_LEFT, _AXIS, _RIGHT, _TOP, _LINE = 275, 360, 230, 40, 30  # px
 _COLUMNS = (("time", 20), ("trained", 95), ("ONNX", 170))  # px right of the axis
 _STYLE = """
 svg { background: #fbfaf7; font: 13px system-ui, sans-serif; } text { fill: #22261f; } .soft { fill: #6b7066; }
