@@ -61,12 +61,13 @@ def to_int8(
     graph whose weights were trained for eight bits, and that one gets the second chance.
     """
     reporter.say("quantizing to int8")
+    batches = list(calibration(material))
     try:
-        data = quantize.to_int8(graph.data, calibration(material))
+        data = quantize.to_int8(graph.data, batches)
         refusal = _judge(graph.data, data, material, reporter)
         if refusal:
             reporter.say(f"int8: {refusal}; training its weights for eight bits")
-            data = quantize.to_int8(teach().data, calibration(material))
+            data = quantize.to_int8(teach().data, batches)
             refusal = _judge(graph.data, data, material, reporter)
     except QuantizationFailed as exc:
         reporter.say(f"no int8 model: {exc}")

@@ -36,7 +36,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def lowered(graph, batches):
-    return quantize.to_int8(graph, iter(batches))
+    return quantize.to_int8(graph, batches)
 
 
 def optimized(model, folder):
@@ -88,7 +88,7 @@ def test_each_row_of_a_batch_is_the_picture_alone(lowered, batches):
 def test_the_file_is_whole_small_and_the_same_every_time(graph, lowered, batches):
     assert not onnx_file.has_external_data(lowered)
     assert len(lowered) < 0.4 * len(graph)
-    assert quantize.to_int8(graph, iter(batches)) == lowered
+    assert quantize.to_int8(graph, batches) == lowered
     assert not onnx.load_from_string(lowered).metadata_props
 
 
