@@ -11,9 +11,9 @@ from training.errors import RecipeInvalid
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("lr", 0.0, "from 1e-08 to 10"),
+        ("lr", -1.0, "from 0 to 10"),
         ("lr", "fast", "a number"),
-        ("lr", float("nan"), "from 1e-08 to 10"),
+        ("lr", float("nan"), "from 0 to 10"),
         ("epochs", 0, "at least 1"),
         ("epochs", 2.5, "a whole number"),
         ("epochs", True, "a whole number"),

@@ -15,7 +15,7 @@ from training.config import Machine, Recipe, toml
 from training.errors import NothingCompared
 from training.evaluation.intervals import wilson
 from training.exporting import export
-from training.learning import device, distributed
+from training.learning import device, distributed, loop
 from training.material import Material
 from training.progress import Reporter, Silent
 from training.run import Run
@@ -74,7 +74,7 @@ def _row(base: Run, candidate: Candidate, machine: Machine, reporter: Reporter) 
     try:
         return Row(candidate, str(folder), _result(_derived(base, candidate), machine, reporter))
     except Exception as exc:  # torch raises almost anything, and the other candidates must not be lost for it
-        if distributed.world().size > 1:
+        if distributed.world().size > 1 and not isinstance(exc, loop.MET_BY_ALL):
             raise  # the other processes may stand in the middle of its training
         failure = str(exc) if isinstance(exc, AntherError) else f"{type(exc).__name__}: {exc}"
     reporter.say(f"failed     {candidate.name}: {failure}")

@@ -27,8 +27,13 @@ class Optimisation:
         default="sgd", metadata=says("sgd is SGD with Nesterov momentum.")
     )
     lr: float = field(
-        default=0.01,
-        metadata=says("Peak learning rate of the head; about 0.01 for sgd and 0.0005 for adamw.", 1e-8, 10),
+        default=0.0,
+        metadata=says(
+            "Peak learning rate of the head; 0 takes 0.01 for sgd and 0.0005 for adamw and rmsprop, or a tenth of it "
+            "where pretrained layers are tuned whose norms do not follow the batches.",
+            0,
+            10,
+        ),
     )
     find_lr: bool = field(
         default=False,

@@ -30,7 +30,10 @@ from training.networks.backbones import Classifier
 from training.networks.ema import Ema
 from training.progress import Reporter, Silent
 
-__all__ = ["Epoch", "finetune", "follow", "validate", "write_curves"]
+__all__ = ["MET_BY_ALL", "Epoch", "finetune", "follow", "validate", "write_curves"]
+
+MET_BY_ALL = (TrainingDiverged, RecipeInvalid)
+"""Errors that all of several processes meet at once, so that they may go on with another training."""
 
 
 def finetune(
@@ -56,7 +59,7 @@ def finetune(
     targets = material.split.targets(photos)
     frozen = norms.frozen(recipe, len(photos), pretrained)
     if world.leads:
-        recipe = lr_finder.measured(model, material, recipe, machine, folder, reporter, frozen=frozen)
+        recipe = _with_rate(model, material, recipe, machine, folder, reporter, frozen=frozen, pretrained=pretrained)
         travelling = copy.deepcopy(model).cpu() if world.size > 1 else model
         world.tell((travelling, start, material, recipe, machine, folder, pretrained))
     material = dataclasses.replace(material, lanes=world.lanes(material.lanes))
@@ -114,7 +117,7 @@ def follow(world: World) -> None:
     """Help with every fine-tuning that the first of several processes begins, until it says that there are no more."""
     while (told := world.tell(None)) is not None:
         model, start, material, recipe, machine, folder, pretrained = told
-        with suppress(TrainingDiverged, RecipeInvalid):  # met by all at once; the first process says so, and may go on
+        with suppress(*MET_BY_ALL):  # the first process says so, and may go on
             finetune(model, start, material, recipe, machine, folder, Silent(), pretrained=pretrained)
 
 
@@ -128,6 +131,26 @@ def validate(model: Classifier, material: Material, reporter: Reporter, world: W
     logits = world.gather(logits, len(photos))
     targets = material.targets("val")
     return float(cross_entropy(logits, targets)), float((logits.argmax(1) == targets).float().mean())
+
+
+def _with_rate(
+    model: Classifier,
+    material: Material,
+    recipe: Recipe,
+    machine: Machine,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    frozen: bool,
+    pretrained: bool,
+) -> Recipe:
+    """The recipe with the peak rate that is given, found by a sweep, or usual for what is tuned."""
+    if recipe.find_lr:
+        return lr_finder.measured(model, material, recipe, machine, folder, reporter, frozen=frozen)
+    found = optim.with_rate(recipe, model, frozen=frozen, pretrained=pretrained)
+    if found != recipe:
+        reporter.say(f"rate       {found.lr:g}")
+    return found
 
 
 def _finite(loss: float, step: int, lr: float) -> float:

@@ -58,12 +58,10 @@ def measured(
     *,
     frozen: bool,
 ) -> Recipe:
-    """The recipe with the rate that a sweep suggests, if it asks for one; the sweep is `folder/lr.json`.
+    """The recipe with the rate that a sweep suggests; the sweep is `folder/lr.json`.
 
     A sweep that lies there already is taken. Raises `RunUnusable` or `TrainingDiverged`.
     """
-    if not recipe.find_lr:
-        return recipe
     path = folder / RECORD
     if not path.exists():
         with torch.random.fork_rng():

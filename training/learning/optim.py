@@ -1,20 +1,41 @@
 """How weights move: an optimizer with a rate for each block, and what happens at one step."""
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.functional import softshrink
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.config import Recipe
 from training.networks.backbones import Classifier
+
+PEAK = {"sgd": 0.01, "adamw": 0.0005, "rmsprop": 0.0005}
+UNSTEADY = 0.1
+
+
+def with_rate(recipe: Recipe, model: Classifier, *, frozen: bool, pretrained: bool) -> Recipe:
+    """The recipe with a peak rate, where it leaves that to the optimizer and to what is tuned.
+
+    Norms that follow the batches bring every layer's output back to scale, whatever a step did to its weights. Where
+    the statistics of batch norms are `frozen`, or there are no norms, nothing does: on 200 flower photos a rate of 0.01
+    led to answers at random within two epochs, and 0.001 to a better model.
+    """
+    if recipe.lr > 0:
+        return recipe
+    steadying = nn.LayerNorm if frozen else (nn.LayerNorm, _BatchNorm)
+    follows = any(isinstance(part, steadying) for part in model.features.modules())
+    tuned = any(parameter.requires_grad for parameter in model.features.parameters())
+    unsteady = pretrained and tuned and not follows
+    return dataclasses.replace(recipe, lr=PEAK[recipe.optimizer] * (UNSTEADY if unsteady else 1))
 
 
 def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, AdamW or RMSprop over the weights that are not frozen.
 
-    Earlier blocks learn more slowly; norms and biases do not decay.
+    Earlier blocks learn more slowly; norms and biases do not decay. The recipe has a rate, see `with_rate`.
     """
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "adamw":

@@ -80,3 +80,28 @@ def test_l1_pulls_the_heads_weights_by_its_share_of_the_rate_and_to_true_zero():
 
 def test_l1_with_weight_decay_is_an_elastic_net():
     assert torch.allclose(moved(0.0, l1=0.125, weight_decay=0.5), torch.tensor(-0.25 - 0.125))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fields", "state", "expected"),
+    [
+        ("mobilenet_v2", {}, {"frozen": False, "pretrained": True}, 0.01),
+        ("mobilenet_v2", {}, {"frozen": True, "pretrained": True}, 0.001),
+        ("mobilenet_v2", {"optimizer": "adamw"}, {"frozen": True, "pretrained": True}, 0.00005),
+        ("mobilenet_v2", {"optimizer": "adamw"}, {"frozen": False, "pretrained": False}, 0.0005),
+        ("mobilenet_v2", {"lr": 0.02}, {"frozen": True, "pretrained": True}, 0.02),
+        ("alexnet", {}, {"frozen": False, "pretrained": True}, 0.001),
+        ("small_cnn", {}, {"frozen": False, "pretrained": False}, 0.01),
+        ("convnext_tiny", {}, {"frozen": True, "pretrained": True}, 0.01),
+    ],
+)
+def test_the_rate_is_lower_where_no_norm_steadies_what_is_tuned(backbone, fields, state, expected):
+    recipe = Recipe(backbone=backbone, **fields)
+    model = weights.empty(recipe, 3)
+    assert optim.with_rate(recipe, model, **state).lr == pytest.approx(expected)
+
+
+def test_a_new_head_alone_learns_at_the_full_rate():
+    model = weights.empty(Recipe(), 3)
+    model.features.requires_grad_(requires_grad=False)
+    assert optim.with_rate(Recipe(), model, frozen=True, pretrained=True).lr == 0.01
