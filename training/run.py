@@ -74,6 +74,11 @@ class Run:
         chosen = self.chosen()
         return self.asked() if chosen is None else chosen.resolved(self.asked())
 
+    def used(self) -> dict[str, Scalar]:
+        """The fields of the recipe that holds, with the peak rate that a fine-tuning took where it was left open."""
+        rate = self.find("rate.json", dict[str, float])
+        return {**self.recipe().record(), **(rate or {})}
+
     def source(self) -> Source:
         """As asked for, but that training from scratch uses no weights."""
         source = self._read("source.json", Source, "train it first")

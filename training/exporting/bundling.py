@@ -134,7 +134,7 @@ def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verificatio
             split_seed=recipe.split_seed,
             seed=recipe.seed,
             strategy=recipe.strategy,
-            recipe=recipe.record(),
+            recipe=run.used(),
             weights=source.weights_identity,
             versions={**provenance.versions(), "onnxruntime": onnx_runtime.version()},
             git_commit=provenance.git_commit(),

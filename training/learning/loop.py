@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from training.config import Machine, Recipe
 from training.dataset import loader
 from training.errors import RecipeInvalid, TrainingDiverged
+from training.files import write_json
 from training.learning import checkpoint, device, distributed, history, lr_finder, optim, schedules
 from training.learning.accumulation import Groups
 from training.learning.distributed import ALONE, World
@@ -144,12 +145,14 @@ def _with_rate(
     frozen: bool,
     pretrained: bool,
 ) -> Recipe:
-    """The recipe with the peak rate that is given, found by a sweep, or usual for what is tuned."""
+    """The recipe with the peak rate that is given, found by a sweep, or usual for what is tuned: `folder/rate.json`."""
     if recipe.find_lr:
-        return lr_finder.measured(model, material, recipe, machine, folder, reporter, frozen=frozen)
-    found = optim.with_rate(recipe, model, frozen=frozen, pretrained=pretrained)
-    if found != recipe:
-        reporter.say(f"rate       {found.lr:g}")
+        found = lr_finder.measured(model, material, recipe, machine, folder, reporter, frozen=frozen)
+    else:
+        found = optim.with_rate(recipe, model, frozen=frozen, pretrained=pretrained)
+        if found != recipe:
+            reporter.say(f"rate       {found.lr:g}")
+    write_json(folder / "rate.json", {"lr": found.lr})
     return found
 
 

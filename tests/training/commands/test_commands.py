@@ -59,7 +59,7 @@ def test_retrain_goes_all_the_way(photos, recipe, backbone_file, tmp_path):
     assert "95 % interval" in result.stdout
     assert str(tmp_path / "models" / "colours" / "1") in result.stdout
     bundle = Repository(tmp_path / "models").open("colours", 1)
-    assert bundle.manifest.provenance.recipe == fields
+    assert bundle.manifest.provenance.recipe == {**fields, "lr": 0.001}, "0.0 left it open"
     assert bundle.manifest.model.precision == "fp16"
 
 

@@ -11,6 +11,7 @@ from training.learning import loop, lr_finder
 from training.learning.history import Epoch
 from training.networks import weights
 from training.progress import Silent
+from training.run import Run
 
 START = Epoch(0, 0.0, None, 9.0, 0.0)
 MACHINE = Machine("cpu", 0)
@@ -46,7 +47,8 @@ def test_a_training_with_the_found_rate_is_the_one_with_that_rate_given(begun):
     folder, model, material, recipe = begun(epochs=1, find_lr=True, optimizer="adamw")
     finetune(folder, model, material, recipe)
     record = json.loads((folder / lr_finder.RECORD).read_text())
-    assert record["lr"] != recipe.lr
+    assert record["lr"] != recipe.lr == Run(folder).recipe().lr
+    assert Run(folder).used() == {**recipe.record(), "lr": record["lr"]}
     assert record["rates"][0] == pytest.approx(lr_finder.LOWEST)
     assert len(record["rates"]) == len(record["gains"]) > 20
 
