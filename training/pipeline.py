@@ -7,7 +7,7 @@ stage      reads                               leaves
 check      the data folder                     check.json, photos.jsonl
 split      photos.jsonl                        split.json
 strategy   train photos, pretrained weights    chosen.json, where the recipe leaves something open
-train      train and val photos                model.pt (until then checkpoint.pt; head.jsonl, curves.jsonl)
+train      train and val photos                model.pt (until then checkpoint.pt; head.jsonl, curves.jsonl, rate.json)
 calibrate  model.pt, val photos                calibration.json
 evaluate   model.pt, test photos               evaluation.json, of calibrated answers, so that it comes second
 export     model.pt, test photos               bundle/, verification.json: no graph that differs gets into a bundle

@@ -71,7 +71,7 @@ def compare(context: click.Context, /, *, as_json: bool, **options: Any) -> None
     validation split: choosing by the test split would spoil it. Everything is written to a new folder
     RUNS/NAME/compare-TIME: compare.json, compare.md, compare.svg, and a run for each candidate, which `anther train
     --resume` finishes. A killed comparison goes on with --resume. A candidate that fails is listed with its reason;
-    under torchrun, where others wait for it, it ends the comparison, and --resume without torchrun goes on.
+    under torchrun, where other processes may wait for it, it can end the comparison, and --resume goes on.
     """
     from training.commands import compare_view
     from training.comparison import writing

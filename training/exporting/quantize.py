@@ -42,10 +42,10 @@ def to_int8(graph: bytes, pixels: Sequence[Pixels]) -> bytes:
     on_bytes = stem.on_bytes(proto)
     _prepare(proto)
     excluded = _last_layer(proto.graph)
-    bias_correction.correct(proto, pixels, excluded)
     with tempfile.TemporaryDirectory(prefix="anther-int8-") as folder:
         file = Path(folder) / "model.onnx"
         try:
+            bias_correction.correct(proto, pixels, excluded)
             quantize_static(
                 proto,
                 file,

@@ -26,7 +26,7 @@ LEFT = {
     "check": ["source.json", "recipe.json", "retrain.json"],
     "split": ["photos.jsonl", "check.json"],
     "train": ["split.json"],
-    "calibrate": ["model.pt", "curves.jsonl"],
+    "calibrate": ["model.pt", "rate.json", "curves.jsonl"],
     "evaluate": ["calibration.json"],
     "export": ["evaluation.json", "seconds.json"],
     "verify": ["bundle", "verification.json", "report.html"],
