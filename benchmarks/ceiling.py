@@ -6,6 +6,7 @@
 import json
 import multiprocessing
 import time
+from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def _share(ready: Barrier) -> None:
     globals()["_ready"] = ready
 
 
-def _worker(models: Path, model: str, photo: Path, seconds: float) -> float:
+def warm_classifier(models: Path, model: str, photo: Path) -> Callable[[], int]:
+    """One picture from its bytes to its class, on the caller's thread, again and again."""
     keep_freed_memory()
     bundle = Repository(models).open(model)
     engine = open_on_cpu(bundle)
@@ -48,6 +50,11 @@ def _worker(models: Path, model: str, photo: Path, seconds: float) -> float:
 
     for _ in range(_WARM_UP):
         classify()
+    return classify
+
+
+def _worker(models: Path, model: str, photo: Path, seconds: float) -> float:
+    classify = warm_classifier(models, model, photo)
     globals()["_ready"].wait()
     started, pictures = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds:
