@@ -105,7 +105,7 @@ def _run(server: Server, call: Call, options: list[str], per_s: float | None) ->
     """Every request must have been answered OK, or the figures mean nothing."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        before, spent, started = answered(server, call), _children_cpu(), time.monotonic()
+        before, spent, started = _answered(server, call), _children_cpu(), time.monotonic()
         command = [*h2load(call, Path(folder), log), *options]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         cpu = (_children_cpu() - spent) / (time.monotonic() - started) / usable_cores()
@@ -113,7 +113,7 @@ def _run(server: Server, call: Call, options: list[str], per_s: float | None) ->
     rate, done = re.search(r"([\d.]+) req/s", out), re.search(r"(\d+) done", out)
     assert rate is not None
     assert done is not None
-    if answered(server, call) - before < int(done[1]):
+    if _answered(server, call) - before < int(done[1]):
         sys.exit(f"not every request was answered OK:\n{out}")
     latencies = sorted(int(micros) / 1000 for _, status, micros in lines if status == "200")
     return Load(per_s or float(rate[1]), latencies, cpu)
@@ -125,7 +125,7 @@ def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, lis
     call = classify(photo)
     with tempfile.TemporaryDirectory() as folder:
         log, ends = Path(folder) / "log", list[float]()
-        before = answered(server, call)
+        before = _answered(server, call)
         timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={_WITHOUT_END_S}", call.url(server)]
         process = subprocess.Popen([*h2load(call, Path(folder), log), *timing], stdout=subprocess.DEVNULL)
         try:
@@ -134,13 +134,12 @@ def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, lis
             process.send_signal(signal.SIGINT)
             process.wait()
         lines = [line.split() for line in log.read_text().splitlines()]
-        if answered(server, call) - before < len(lines):
+        if _answered(server, call) - before < len(lines):
             sys.exit("not every request was answered OK")
         ends.extend(sorted((int(started) + int(micros)) / 1e6 for started, _, micros in lines))
 
 
-def answered(server: Server, call: Call) -> float:
-    """How many such calls the server has answered OK."""
+def _answered(server: Server, call: Call) -> float:
     pattern = rf'anther_requests_total\{{code="OK",method="{call.method}".*\}} (\S+)'
     with urllib.request.urlopen(f"{server.ops}/metrics") as response:
         found = re.search(pattern, response.read().decode())

@@ -6,7 +6,6 @@ real client checks first that the answer is right. Prints one JSON line.
 
 import json
 import statistics
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import click
 from benchmarks import load
 from benchmarks.ceiling import measure
 from benchmarks.load import Load
-from benchmarks.subject import photo_option, serving
+from benchmarks.subject import expect_option, photo_option, serving
 from service.system.cores import usable_cores
 
 _PORT = 18001
@@ -46,7 +45,7 @@ class Round:
 @click.option("--models", default=Path("models"), type=click.Path(path_type=Path), show_default=True)
 @click.option("--model", default="flowers", show_default=True)
 @photo_option
-@click.option("--expect", default=None, help="Label that the picture must get; by default the file's name.")
+@expect_option
 @click.option("--callers", default="1,8,32", show_default=True, help="Closed-loop callers, one at a time.")
 @click.option("--seconds", default=5, show_default=True, help="Length of each measurement.")
 @click.option("--rounds", default=3, show_default=True, help="Ceiling and server in turn; medians are printed.")
@@ -64,18 +63,16 @@ def main(
     """Throughput, latency, start-up time and memory of the server, as shares of the ceiling where that makes sense."""
     load.require_h2load()
     counts = [int(count) for count in callers.split(",")]
-    results = [_round(models, model, photo, expect or photo.stem, counts, seconds, options) for _ in range(rounds)]
+    results = [_round(models, model, photo, expect, counts, seconds, options) for _ in range(rounds)]
     print(json.dumps(_summary(results, counts, photo)))
 
 
 def _round(
-    models: Path, model: str, photo: Path, expect: str, counts: list[int], seconds: int, options: tuple[str, ...]
+    models: Path, model: str, photo: Path, expect: str | None, counts: list[int], seconds: int, options: tuple[str, ...]
 ) -> Round:
     ceilings, loads = [measure(models, model, photo, seconds)], []
     with serving(models.resolve(), photo, _PORT, options) as server:
-        found = server.answer.predictions[0].label
-        if found != expect:
-            sys.exit(f"{photo} was answered '{found}', expected '{expect}'")
+        server.require(photo, expect)
         for count in counts:
             loads.append(load.callers(server, photo, count, seconds))
             ceilings.append(measure(models, model, photo, seconds))

@@ -21,6 +21,9 @@ _START_LIMIT_S = 60.0
 photo_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--photo", default=PHOTO, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Picture to send."
 )
+expect_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--expect", default=None, help="Label that the picture must get; by default the file's name."
+)
 
 
 @dataclass
@@ -32,6 +35,12 @@ class Server:
     ops: str
     first_answer_s: float
     answer: Classification
+
+    def require(self, photo: Path, expect: str | None) -> None:
+        """The first answer must be this label, or the file's name, or the figures mean nothing."""
+        found, label = self.answer.predictions[0].label, expect or photo.stem
+        if found != label:
+            sys.exit(f"{photo} was answered '{found}', expected '{label}'")
 
     def memory_mb(self) -> float:
         """Resident memory, in MB."""
