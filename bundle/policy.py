@@ -75,16 +75,22 @@ class ServingPolicy:
         versions = tuple(filter(None, (*self.previous, current if current != version else 0)))
         return self._with_stable(version, versions[-_MOST_PREVIOUS:])
 
-    def rolled_back(self, current: int, versions: Sequence[int]) -> "ServingPolicy":
-        """Serve the stable version before `current` that still exists, else the newest of `versions` below `current`.
+    def earlier(self, current: int, versions: Sequence[int]) -> list[int]:
+        """What may follow `current` in a rollback, best first: stable versions before it, then those of lower number.
 
-        `versions` are those that exist. Raises `NoEarlierVersion`.
+        Only members of `versions`.
         """
-        served = [version for version in self.previous if version in versions and version != current]
-        candidates = served or sorted(version for version in versions if version < current)
+        served = [version for version in reversed(self.previous) if version in versions and version != current]
+        older = sorted((version for version in versions if version < current), reverse=True)
+        return list(dict.fromkeys((*served, *older)))
+
+    def rolled_back(self, current: int, versions: Sequence[int]) -> "ServingPolicy":
+        """Serve the best of `earlier`. `versions` are those that exist and may serve. Raises `NoEarlierVersion`."""
+        candidates = self.earlier(current, versions)
         if not candidates:
             raise NoEarlierVersion(current, versions)
-        return self._with_stable(candidates[-1], tuple(served[:-1]))
+        served = [version for version in self.previous if version in versions and version != current]
+        return self._with_stable(candidates[0], tuple(served[:-1]))
 
     def following_latest(self) -> "ServingPolicy":
         """Serve the newest version that passes its checks, now and after every publication."""

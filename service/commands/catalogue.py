@@ -1,7 +1,7 @@
 """What a person wants to know of the models in a folder: which versions there are, what they are worth, who serves."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,10 @@ from bundle.manifest import Calibration, Manifest
 from bundle.policy import ServingPolicy, read_policy
 from bundle.repository import Bundle, Repository
 from bundle.variant import Variant
+from service.versions.reconcile import substitutes
+
+Refusal = Callable[[int], str]
+"""Why a server would refuse a version; empty where it would not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,18 @@ class Entry:
 
     @property
     def stable(self) -> int:
-        """The version that the policy makes stable: the best of those whose files are whole; 0 where there is none."""
-        whole = [version.number for version in self.versions if version.bundle is not None]
-        return next((number for number in self.policy.wanted(whole) if number in whole), 0)
+        """As `serving` has it where files are all that is asked of a version."""
+        return self.serving(self.damage)
+
+    def damage(self, number: int) -> str:
+        """What is wrong with the files of one of `versions`; empty where they are whole."""
+        return next(version.reason for version in self.versions if version.number == number)
+
+    def serving(self, refusal: Refusal) -> int:
+        """The version that a server starts with as the stable one by this policy; 0 where all would be refused."""
+        numbers = [version.number for version in self.versions]
+        best_first = dict.fromkeys((*self.policy.wanted(numbers), *substitutes(self.policy, numbers)))
+        return next((number for number in best_first if number in numbers and not refusal(number)), 0)
 
 
 def entries(repository: Repository) -> list[Entry]:

@@ -4,6 +4,7 @@ Changes go into a model's serving.json; a running server takes them over at its 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -15,6 +16,7 @@ from service.config import Device, Settings
 if TYPE_CHECKING:
     from bundle.policy import ServingPolicy
     from bundle.repository import Repository
+    from service.commands.catalogue import Entry, Refusal
     from service.versions.loader import LiveModel
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,7 +53,7 @@ def _device(command: F) -> F:
 
 def _verified(command: F) -> F:
     option = click.option("--verify/--no-verify", "prove", default=True, show_default=True,
-                          help="Prove the version on its golden pictures first, as a server will.")  # fmt: skip
+                          help="Prove versions on their golden pictures first, as a server will.")  # fmt: skip
     return _device(option(command))
 
 
@@ -87,7 +89,7 @@ def show(name: str, version: int | None, root: Path, as_json: bool) -> None:
 @_device
 @_common
 @click.pass_context
-def verify(context: click.Context, name: str, version: int | None, device: Device, root: Path, as_json: bool) -> None:
+def verify(context: click.Context, name: str, version: int | None, root: Path, as_json: bool, **proof: Any) -> None:
     """Open VERSION of NAME, by default the newest, and replay its golden pictures, as a server does before it serves.
 
     Exit code 1 where a server would refuse it.
@@ -98,7 +100,7 @@ def verify(context: click.Context, name: str, version: int | None, device: Devic
     repository = _repository(root)
     version = version or repository.open(name).version
     try:
-        model = _prove(repository, name, version, device)
+        model = _prove(repository, name, version, Settings(**proof))
     except BundleRefused as exc:
         if not as_json:
             raise
@@ -112,7 +114,7 @@ def verify(context: click.Context, name: str, version: int | None, device: Devic
 @click.argument("version", type=_Pin(), metavar="VERSION|latest|all")
 @_verified
 @_common
-def pin(name: str, version: Any, prove: bool, device: Device, root: Path, as_json: bool) -> None:
+def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **proof: Any) -> None:
     """Serve exactly VERSION of NAME whatever is published, or again the latest, or all versions by number."""
 
     def change(policy: "ServingPolicy", stable: int) -> "ServingPolicy":
@@ -122,7 +124,8 @@ def pin(name: str, version: Any, prove: bool, device: Device, root: Path, as_jso
             return dataclasses.replace(policy, versions="all")
         return policy.pinned_to(version, stable)
 
-    _edit(root, name, change, as_json, version if prove and isinstance(version, int) else None, device)
+    refusal = _proven(root, name, Settings(**proof)) if prove and isinstance(version, int) else None
+    _edit(root, name, change, as_json, refusal, version)
 
 
 @models.command()
@@ -133,8 +136,8 @@ def pin(name: str, version: Any, prove: bool, device: Device, root: Path, as_jso
 @_verified
 @_common
 def promote(
-    name: str, version: int | None, canary: float | None, shadow: float | None, prove: bool, device: Device,
-    root: Path, as_json: bool,
+    name: str, version: int | None, canary: float | None, shadow: float | None, prove: bool,
+    root: Path, as_json: bool, **proof: Any,
 ) -> None:  # fmt: skip
     """Make VERSION of NAME the stable one, or put it on trial. Without VERSION: the one that is on trial now."""
     if canary is not None and shadow is not None:
@@ -149,16 +152,25 @@ def promote(
         return policy.promoted(version, stable)
 
     ends = 0.0 in (canary, shadow)
-    _edit(root, name, change, as_json, version if prove and not ends else None, device)
+    refusal = _proven(root, name, Settings(**proof)) if prove and not ends else None
+    _edit(root, name, change, as_json, refusal, version)
 
 
 @models.command()
 @click.argument("name")
+@_verified
 @_common
-def rollback(name: str, root: Path, as_json: bool) -> None:
-    """Serve the version of NAME that was stable before, or else the next older one."""
-    versions = _repository(root).versions(name)
-    _edit(root, name, lambda policy, stable: policy.rolled_back(stable, versions), as_json)
+def rollback(name: str, prove: bool, root: Path, as_json: bool, **proof: Any) -> None:
+    """Serve the version of NAME that was stable before, or else the next older one.
+
+    Versions that a server would refuse are passed over. Exit code 1 where none is left.
+    """
+    from service.commands import catalogue
+
+    entry = catalogue.entry(_repository(root), name)
+    refusal = _proven(root, name, Settings(**proof)) if prove else entry.damage
+    versions = _to_return_to(entry, refusal)
+    _edit(root, name, lambda policy, stable: policy.rolled_back(stable, versions), as_json, refusal)
 
 
 @models.command()
@@ -178,17 +190,40 @@ def load(name: str, root: Path, as_json: bool) -> None:
 
 
 def _edit(
-    root: Path, name: str, change: Change, as_json: bool, to_prove: int | None = None, device: Device = "auto"
+    root: Path, name: str, change: Change, as_json: bool, refusal: "Refusal | None" = None, to_prove: int = 0
 ) -> None:
+    """Versions are judged by `refusal`, or by their files alone; `to_prove` must not be refused by it."""
+    from bundle.errors import BundleRefused
     from bundle.policy import edit_policy
     from service.commands import catalogue, models_view
 
     repository = _repository(root)
-    stable = catalogue.entry(repository, name).stable
-    if to_prove is not None:
-        _prove(repository, name, to_prove, device)
+    before = catalogue.entry(repository, name)
+    if refusal is not None and to_prove and (reason := refusal(to_prove)):
+        raise BundleRefused(reason)
+    stable = before.serving(refusal or before.damage)
     edit_policy(root, name, lambda policy: change(policy, stable))
-    models_view.write_policy(catalogue.entry(repository, name), as_json)
+    after = catalogue.entry(repository, name)
+    models_view.write_policy(after, after.serving(refusal or after.damage), as_json)
+
+
+def _to_return_to(entry: "Entry", refusal: "Refusal") -> list[int]:
+    """The versions, less those that a rollback passes over. Raises `BundleRefused` where it would find none."""
+    from bundle.errors import BundleRefused
+    from service.commands import models_view
+
+    stable = entry.serving(refusal)
+    versions = [version.number for version in entry.versions]
+    for candidate in entry.policy.earlier(stable, versions):
+        if not (reason := refusal(candidate)):
+            return versions
+        models_view.write_passed_over(candidate, reason)
+        versions.remove(candidate)
+    raise BundleRefused(
+        f"{entry.name} has no earlier version that a server would take; name a newer one (`anther models pin "
+        f"{entry.name} VERSION`), publish one (`anther retrain`), or end the service (`anther models unload "
+        f"{entry.name}`)"
+    )
 
 
 def _on_trial(root: Path, name: str, role: str) -> int:
@@ -201,14 +236,31 @@ def _on_trial(root: Path, name: str, role: str) -> int:
     return part.version
 
 
-def _prove(repository: "Repository", name: str, version: int, device: Device) -> "LiveModel":
+def _proven(root: Path, name: str, settings: Settings) -> "Refusal":
+    """Each version is proven once."""
+    from bundle.errors import BundleRefused
+
+    repository = _repository(root)
+
+    @functools.cache
+    def refusal(version: int) -> str:
+        try:
+            _prove(repository, name, version, settings)
+        except (BundleRefused, OSError) as exc:
+            return str(exc)
+        return ""
+
+    return refusal
+
+
+def _prove(repository: "Repository", name: str, version: int, settings: Settings) -> "LiveModel":
     """Raises what `loader.load` raises."""
     from service.engines.devices import opener
     from service.engines.runtime import check_runtime, usable_device
     from service.versions import loader
 
     check_runtime()
-    open_engine = opener(Settings(device=device), usable_device(device))
+    open_engine = opener(settings, usable_device(settings.device))
     return loader.load(repository, open_engine, name, version)
 
 

@@ -77,12 +77,16 @@ def write_refusal(name: str, version: int, reason: str) -> None:
     _write_json({"model": name, "version": version, "ok": False, "reason": reason})
 
 
-def write_policy(entry: Entry, as_json: bool) -> None:
-    """After a change."""
+def write_policy(entry: Entry, stable: int, as_json: bool) -> None:
+    """After a change, with the version that is stable by it, 0 where none can be."""
     if as_json:
-        _write_json({"model": entry.name, "stable": entry.stable, "policy": dataclasses.asdict(entry.policy)})
+        _write_json({"model": entry.name, "stable": stable, "policy": dataclasses.asdict(entry.policy)})
         return
-    click.echo(f"{entry.name}: {_sentence(entry.policy, entry.stable)}. {_NEXT_LOOK}")
+    click.echo(f"{entry.name}: {_sentence(entry.policy, stable)}. {_NEXT_LOOK}")
+
+
+def write_passed_over(version: int, reason: str) -> None:
+    click.echo(f"version {version} is passed over, as a server would refuse it: {reason}", err=True)
 
 
 def _sentence(policy: ServingPolicy, stable: int) -> str:
@@ -91,7 +95,8 @@ def _sentence(policy: ServingPolicy, stable: int) -> str:
     how = {"latest": "the latest", "pinned": "pinned", "all": "all others answer by number"}[policy.versions]
     parts = {"answers": policy.canary, "computes copies of": policy.shadow}
     trials = [f"version {part.version} {does} {part.share:.4g} of the requests" for does, part in parts.items() if part]
-    return "; ".join([f"version {stable} is stable ({how})", *trials])
+    answers = f"version {stable} is stable ({how})" if stable else "every version would be refused"
+    return "; ".join([answers, *trials])
 
 
 def _entry_record(entry: Entry) -> dict[str, Any]:

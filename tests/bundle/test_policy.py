@@ -70,6 +70,13 @@ def test_rolling_back_without_a_memory_takes_the_newest_below_the_current() -> N
     assert PINNED.rolled_back(current=7, versions=[5, 7]) == ServingPolicy(versions="pinned", stable=5)
 
 
+def test_what_may_follow_in_a_rollback_is_what_was_stable_and_then_what_is_older() -> None:
+    policy = dataclasses.replace(PINNED, stable=6, previous=(1, 6, 4, 9))
+    assert policy.earlier(6, [1, 2, 3, 4, 5, 6, 7]) == [4, 1, 5, 3, 2]
+    assert LATEST.earlier(3, [1, 2, 3]) == [2, 1]
+    assert LATEST.earlier(1, [1, 2]) == []
+
+
 def test_rolling_back_ends_the_canary_of_what_is_returned_to() -> None:
     policy = PINNED.with_canary(2, 0.5).with_shadow(4, 0.5)
     back = policy.rolled_back(current=3, versions=[1, 2, 3, 4])

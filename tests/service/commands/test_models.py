@@ -1,12 +1,14 @@
 """`anther models`: what it shows is what is there, and what it changes is the policy that a server reads."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,10 +17,11 @@ from bundle.errors import (
     AntherError,
     BundleRefused,
     ModelNotFound,
-    NoEarlierVersion,
     PolicyInvalid,
     VersionNotFound,
 )
+from bundle.golden import Golden
+from bundle.manifest import Manifest
 from bundle.policy import ServingPolicy, Share, read_policy
 from bundle.repository import Repository
 from bundle.variant import VariantMetrics
@@ -74,6 +77,17 @@ def error_of(result: Result) -> AntherError:
 
 def damage(root: Path, version: int) -> None:
     (root / "flowers" / str(version) / "report.html").write_text("other")
+
+
+def refused(root: Path, version: int) -> None:
+    """Whole and signed, but the golden pictures hold other logits than the model gives."""
+    folder = root / "flowers" / str(version)
+    golden = Golden.from_bytes((folder / "golden.npz").read_bytes())
+    data = dataclasses.replace(golden, logits=golden.logits + np.float32(1)).to_bytes()
+    (folder / "golden.npz").write_bytes(data)
+    manifest = Manifest.from_json((folder / "manifest.json").read_text())
+    files = {**manifest.files, "golden.npz": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
 
 
 def words(text: str) -> str:
@@ -332,7 +346,86 @@ def test_rollback_from_the_latest_goes_to_the_one_before_it(result_of, policy) -
 
 
 def test_rollback_needs_an_earlier_version(call: Call) -> None:
-    assert isinstance(error_of(call("rollback", "trees")), NoEarlierVersion)
+    assert str(error_of(call("rollback", "trees"))) == (
+        "trees has no earlier version that a server would take; name a newer one (`anther models pin trees VERSION`), "
+        "publish one (`anther retrain`), or end the service (`anther models unload trees`)"
+    )
+
+
+def test_rollback_leaves_the_version_that_answers_where_the_newest_is_refused(call, root, policy, publish_bundle):
+    """To pin the one that answers already would change nothing."""
+    publish_bundle(root, seed=3)
+    refused(root, 3)
+    assert "version 1 is stable (pinned)" in call("rollback", "flowers").stdout
+    assert policy() == ServingPolicy(versions="pinned", stable=1)
+
+
+def test_what_a_server_refuses_is_not_remembered_as_stable(call, root: Path, policy, publish_bundle) -> None:
+    publish_bundle(root, seed=3)
+    refused(root, 2)
+    call("promote", "flowers", "3", "--canary", "0.5")
+    call("promote", "flowers")
+    assert (policy().stable, policy().previous) == (3, (1,))
+    assert "version 1 is stable" in call("rollback", "flowers").stdout
+
+
+def test_rollback_passes_over_what_a_server_would_refuse_and_says_so(call, root, policy, publish_bundle) -> None:
+    publish_bundle(root, seed=3)
+    refused(root, 2)
+    write(root, ServingPolicy(versions="pinned", stable=3, previous=(1, 2)))
+    result = call("rollback", "flowers")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("version 2 is passed over, as a server would refuse it: golden picture ")
+    assert policy() == ServingPolicy(versions="pinned", stable=1)
+
+
+def test_rollback_goes_beyond_what_was_stable_where_all_of_that_is_refused(call, root, policy, publish_bundle) -> None:
+    publish_bundle(root, seed=3)
+    refused(root, 2)
+    write(root, ServingPolicy(versions="pinned", stable=3, previous=(2,)))
+    call("rollback", "flowers")
+    assert policy() == ServingPolicy(versions="pinned", stable=1)
+
+
+def test_rollback_changes_nothing_where_every_earlier_version_is_refused(call: Call, root: Path, policy) -> None:
+    refused(root, 1)
+    error = error_of(call("rollback", "flowers"))
+    assert "flowers has no earlier version that a server would take; name a newer one" in str(error)
+    assert policy() == ServingPolicy()
+
+
+def test_rollback_leaves_what_stands_in_for_a_pinned_version_that_is_refused(call, root, policy, publish_bundle):
+    publish_bundle(root, seed=3)
+    refused(root, 3)
+    write(root, ServingPolicy(versions="pinned", stable=3, previous=(1, 2)))
+    call("rollback", "flowers")
+    assert policy() == ServingPolicy(versions="pinned", stable=1)
+
+
+def test_rollback_without_proof_looks_at_files_alone(call: Call, root: Path, policy, publish_bundle) -> None:
+    publish_bundle(root, seed=3)
+    refused(root, 2)
+    assert call("rollback", "flowers", "--no-verify").exit_code == 0
+    assert policy().stable == 2
+    damage(root, 1)
+    assert isinstance(error_of(call("rollback", "flowers", "--no-verify")), BundleRefused)
+
+
+def test_a_pinned_version_that_was_deleted_is_rolled_back_from(call: Call, root: Path, policy) -> None:
+    write(root, ServingPolicy(versions="pinned", stable=3, previous=(1, 2)))
+    call("rollback", "flowers")
+    assert policy().stable == 1
+
+
+def test_the_version_that_is_told_as_stable_is_one_that_a_server_would_take(call: Call, root: Path) -> None:
+    refused(root, 2)
+    assert "version 1 is stable (the latest)" in call("promote", "flowers", "1", "--canary", "0.5").stdout
+
+
+def test_where_every_version_is_damaged_none_is_told_as_stable(call: Call, root: Path) -> None:
+    damage(root, 1)
+    damage(root, 2)
+    assert "flowers: every version would be refused. " in call("pin", "flowers", "latest").stdout
 
 
 # unload, load
