@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from service.config import Device, Settings
+from service.config import Device, Precision, Settings
 
 if TYPE_CHECKING:
     from bundle.policy import ServingPolicy
@@ -46,15 +46,21 @@ def _common(command: F) -> F:
     return folder(as_json(command))
 
 
-def _device(command: F) -> F:
-    return click.option("--device", default=Settings().device, show_default=True, type=click.Choice(get_args(Device)),
-                        help="Where golden pictures are replayed; 'cuda' fails without a GPU.")(command)  # fmt: skip
+def _engine(command: F) -> F:
+    """What versions are proven on: the settings of a server of the same names."""
+    device = click.option("--device", default=Settings().device, show_default=True, type=click.Choice(get_args(Device)),
+                          help="Where golden pictures are replayed; 'cuda' fails without a GPU.")  # fmt: skip
+    precision = click.option(
+        "--precision", default=Settings().precision, show_default=True, envvar="ANTHER_PRECISION", show_envvar=True,
+        type=click.Choice(get_args(Precision)), help="What they are replayed in: that of the server in question.",
+    )  # fmt: skip
+    return device(precision(command))
 
 
 def _verified(command: F) -> F:
     option = click.option("--verify/--no-verify", "prove", default=True, show_default=True,
                           help="Prove versions on their golden pictures first, as a server will.")  # fmt: skip
-    return _device(option(command))
+    return _engine(option(command))
 
 
 @click.group()
@@ -86,13 +92,13 @@ def show(name: str, version: int | None, root: Path, as_json: bool) -> None:
 @models.command()
 @click.argument("name")
 @click.argument("version", type=_NUMBER, required=False)
-@_device
+@_engine
 @_common
 @click.pass_context
-def verify(context: click.Context, name: str, version: int | None, root: Path, as_json: bool, **proof: Any) -> None:
+def verify(context: click.Context, /, name: str, version: int | None, root: Path, as_json: bool, **engine: Any) -> None:
     """Open VERSION of NAME, by default the newest, and replay its golden pictures, as a server does before it serves.
 
-    Exit code 1 where a server would refuse it.
+    Exit code 1 where a server of that device and precision would refuse it.
     """
     from bundle.errors import BundleRefused
     from service.commands import models_view
@@ -100,7 +106,7 @@ def verify(context: click.Context, name: str, version: int | None, root: Path, a
     repository = _repository(root)
     version = version or repository.open(name).version
     try:
-        model = _prove(repository, name, version, Settings(**proof))
+        model = _prove(repository, name, version, Settings(**engine))
     except BundleRefused as exc:
         if not as_json:
             raise
@@ -114,7 +120,7 @@ def verify(context: click.Context, name: str, version: int | None, root: Path, a
 @click.argument("version", type=_Pin(), metavar="VERSION|latest|all")
 @_verified
 @_common
-def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **proof: Any) -> None:
+def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **engine: Any) -> None:
     """Serve exactly VERSION of NAME whatever is published, or again the latest, or all versions by number."""
 
     def change(policy: "ServingPolicy", stable: int) -> "ServingPolicy":
@@ -124,7 +130,7 @@ def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **proof
             return dataclasses.replace(policy, versions="all")
         return policy.pinned_to(version, stable)
 
-    refusal = _proven(root, name, Settings(**proof)) if prove and isinstance(version, int) else None
+    refusal = _proven(root, name, Settings(**engine)) if prove and isinstance(version, int) else None
     _edit(root, name, change, as_json, refusal, version)
 
 
@@ -137,7 +143,7 @@ def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **proof
 @_common
 def promote(
     name: str, version: int | None, canary: float | None, shadow: float | None, prove: bool,
-    root: Path, as_json: bool, **proof: Any,
+    root: Path, as_json: bool, **engine: Any,
 ) -> None:  # fmt: skip
     """Make VERSION of NAME the stable one, or put it on trial. Without VERSION: the one that is on trial now."""
     if canary is not None and shadow is not None:
@@ -152,7 +158,7 @@ def promote(
         return policy.promoted(version, stable)
 
     ends = 0.0 in (canary, shadow)
-    refusal = _proven(root, name, Settings(**proof)) if prove and not ends else None
+    refusal = _proven(root, name, Settings(**engine)) if prove and not ends else None
     _edit(root, name, change, as_json, refusal, version)
 
 
@@ -160,7 +166,7 @@ def promote(
 @click.argument("name")
 @_verified
 @_common
-def rollback(name: str, prove: bool, root: Path, as_json: bool, **proof: Any) -> None:
+def rollback(name: str, prove: bool, root: Path, as_json: bool, **engine: Any) -> None:
     """Serve the version of NAME that was stable before, or else the next older one.
 
     Versions that a server would refuse are passed over. Exit code 1 where none is left.
@@ -168,7 +174,7 @@ def rollback(name: str, prove: bool, root: Path, as_json: bool, **proof: Any) ->
     from service.commands import catalogue
 
     entry = catalogue.entry(_repository(root), name)
-    refusal = _proven(root, name, Settings(**proof)) if prove else entry.damage
+    refusal = _proven(root, name, Settings(**engine)) if prove else entry.damage
     versions = _to_return_to(entry, refusal)
     _edit(root, name, lambda policy, stable: policy.rolled_back(stable, versions), as_json, refusal)
 

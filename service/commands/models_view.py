@@ -60,6 +60,7 @@ def write_proof(model: LiveModel, as_json: bool) -> None:
         "ok": True,
         "reason": "",
         "execution_provider": model.engine.provider,
+        "precision": model.precision,
         "batch_sizes": list(model.engine.batch_sizes),
         "largest_logit_difference": model.golden_difference,
         "load_s": round(model.load_s, 3),
@@ -69,7 +70,8 @@ def write_proof(model: LiveModel, as_json: bool) -> None:
         return
     click.echo(
         f"{model.name}/{model.version} is sound: every file as published, golden pictures equal on "
-        f"{model.engine.provider}, largest logit difference {model.golden_difference:.2e}, {model.load_s:.2f} s"
+        f"{model.engine.provider} in {model.precision}, "
+        f"largest logit difference {model.golden_difference:.2e}, {model.load_s:.2f} s"
     )
 
 

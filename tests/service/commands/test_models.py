@@ -250,6 +250,45 @@ def test_a_version_that_a_server_would_refuse_fails(call: Call, root: Path) -> N
     assert "report.html" in record["reason"]
 
 
+INT8 = VariantMetrics(30, 1.0, (0.9, 1.0), 0.3, 0.1, agreement=1.0)
+
+
+def test_a_version_is_proven_in_the_precision_that_the_server_has(call: Call, result_of, root, publish_bundle) -> None:
+    publish_bundle(root, seed=3, int8=INT8)
+    assert "equal on CPUExecutionProvider in int8, largest" in call("verify", "flowers", "--precision", "int8").stdout
+    assert result_of("verify", "flowers", "--precision", "auto")["precision"] == "int8"
+    assert result_of("verify", "flowers")["precision"] == "fp32"
+    assert result_of("verify", "flowers", "2", "--precision", "auto")["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["verify", "flowers", "2"], ["pin", "flowers", "2"], ["promote", "flowers", "2"],
+     ["promote", "flowers", "2", "--canary", "0.5"]],
+)  # fmt: skip
+def test_a_version_without_int8_is_refused_where_a_server_of_int8_would_do_so(call: Call, policy, command) -> None:
+    assert "it holds no int8 model" in str(error_of(call(*command, "--precision", "int8")))
+    assert policy() == ServingPolicy()
+    assert call(*command).exit_code == 0
+
+
+def test_rollback_passes_over_versions_without_int8_on_behalf_of_a_server_of_int8(
+    call: Call, root: Path, policy, publish_bundle
+) -> None:
+    publish_bundle(root, seed=3, int8=INT8)
+    publish_bundle(root, seed=4)
+    publish_bundle(root, seed=5, int8=INT8)
+    assert "version 4 is passed over" in call("rollback", "flowers", "--precision", "int8").stderr
+    assert policy().stable == 3
+
+
+def test_the_precision_comes_from_the_environment_as_a_servers_does(root: Path) -> None:
+    command = ["models", "verify", "flowers", "--models", str(root)]
+    result = CliRunner(env={"ANTHER_PRECISION": "int8"}).invoke(anther.cli, command)
+    assert "it holds no int8 model" in str(error_of(result))
+    assert CliRunner(env={"ANTHER_PRECISION": "int8"}).invoke(anther.cli, [*command, "--precision", "fp32"]).stdout
+
+
 def test_what_is_not_there_cannot_be_verified(call: Call) -> None:
     assert isinstance(error_of(call("verify", "weeds")), ModelNotFound)
     assert isinstance(error_of(call("verify", "flowers", "3", "--json")), VersionNotFound)
@@ -453,6 +492,7 @@ def test_a_model_is_taken_out_of_service_and_brought_back(call: Call, policy) ->
         (["promote", "flowers"], "flowers has no canary; name the VERSION that is meant"),
         (["promote", "flowers", "--shadow", "0.5"], "flowers has no shadow"),
         (["verify", "flowers", "--device", "tpu"], "'tpu' is not one of"),
+        (["rollback", "flowers", "--precision", "fp8"], "'fp8' is not one of"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(call: Call, arguments: list[str], expected: str) -> None:
