@@ -2,17 +2,38 @@
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+_OWN = Path("/proc/self/cgroup")  # a line for each hierarchy: 'number:controllers:path', where version 2 has '0::path'
+_V2, _V1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu")
 
 
 def usable_cores() -> int:
     """At least 1. A quota of 1.5 cores counts as 2: a lane that waits a little beats a core half idle."""
     available = len(os.sched_getaffinity(0))
-    quota = quota_of(_read(_CGROUP_V2) or " ".join(_read(path) for path in _CGROUP_V1))
-    return available if quota is None else max(1, min(available, math.ceil(quota)))
+    return max(1, min(available, math.ceil(min(_quotas(), default=available))))
+
+
+def _quotas() -> Iterator[float]:
+    """Of this process's cgroup and of all above it, as far as they can be seen: each of them binds."""
+    for line in _read(_OWN).splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        own = PurePosixPath(path.lstrip("/"))
+        # A container may see its host's path: then only the last of these is there, the mount itself.
+        for folder in (own, *own.parents):
+            quota = quota_of(_limit(controllers, folder))
+            if quota is not None:
+                yield quota
+
+
+def _limit(controllers: str, folder: PurePosixPath) -> str:
+    """'QUOTA PERIOD' of a cgroup in the hierarchy with these controllers; version 2 names none."""
+    if not controllers:
+        return _read(_V2 / folder / "cpu.max")
+    if "cpu" not in controllers.split(","):
+        return ""
+    return " ".join(_read(_V1 / folder / f"cpu.cfs_{what}_us") for what in ("quota", "period"))
 
 
 def quota_of(text: str) -> float | None:
