@@ -82,8 +82,8 @@ class Timings:
 class Answer:
     """Predictions, most probable first; `confident` where the first reaches the model's threshold.
 
-    `outputs` are the model's own, of one row; `pixels` uint8 [crop, crop, 3] is what it saw, kept where evidence was
-    asked for.
+    `outputs` are the model's own, of one row; `spent` tells the engine's run. `pixels` uint8 [crop, crop, 3] is what it
+    saw, kept where evidence was asked for.
     """
 
     model: LiveModel
@@ -91,16 +91,20 @@ class Answer:
     confident: bool
     timings: Timings
     outputs: Outputs
+    spent: Spent
     pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswer:
-    """The model's outputs, a row for each row of pixels. `timings` add up those of the parts that ran one by one."""
+    """The model's outputs, a row for each row of pixels. `timings` add up those of the parts that ran one by one, and
+    `spent` tells of each.
+    """
 
     model: LiveModel
     outputs: Outputs
     timings: Timings
+    spent: tuple[Spent, ...]
 
 
 class Classifier:
@@ -211,7 +215,7 @@ class PictureWork:
         confident = predictions[0].probability >= manifest.calibration.threshold
         postprocess = time.perf_counter() - started
         timings = Timings(spent.queue, self._decoded_s, self._preprocessed_s, spent.inference, postprocess)
-        return Answer(self.model, predictions, confident, timings, outputs, self._pixels)
+        return Answer(self.model, predictions, confident, timings, outputs, spent, self._pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +244,9 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], model: LiveModel) -> None:
 
 
 def _joined(model: LiveModel, parts: list[tuple[Outputs, Spent]]) -> BatchAnswer:
-    outputs = [part for part, _ in parts]
-    timings = Timings(max(spent.queue for _, spent in parts), 0.0, 0.0, sum(spent.inference for _, spent in parts), 0.0)
-    return BatchAnswer(model, _stacked(outputs), timings)
+    outputs, spent = [part for part, _ in parts], tuple(spent for _, spent in parts)
+    timings = Timings(max(each.queue for each in spent), 0.0, 0.0, sum(each.inference for each in spent), 0.0)
+    return BatchAnswer(model, _stacked(outputs), timings, spent)
 
 
 def _stacked(parts: list[Outputs]) -> Outputs:

@@ -43,7 +43,9 @@ class QueueFull(ServiceError):
 
 class DeadlineExpired(ServiceError):
     def __init__(self, waited_s: float) -> None:
-        super().__init__(f"the deadline passed after {waited_s:.3f} s in the queue", waited_s=f"{waited_s:.3f}")
+        super().__init__(
+            f"the deadline passed, {waited_s:.3f} s after the request was queued", waited_s=f"{waited_s:.3f}"
+        )
 
 
 class Draining(ServiceError):

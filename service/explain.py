@@ -67,6 +67,7 @@ class _ExplainWork(PictureWork):
             answer.confident,
             answer.timings,
             outputs,
+            spent,
             answer.pixels,
             explained=Prediction(self.model.bundle.manifest.labels[index], index, probability),
             evidence=maps[0, index],

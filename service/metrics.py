@@ -23,7 +23,7 @@ from prometheus_client import (
 
 from service.classifier import Answer
 from service.engines.engine import Engine
-from service.statistics import ONE, Statistics
+from service.statistics import Statistics
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel
 
@@ -51,7 +51,7 @@ class _Series:
     """What every answer of one version touches, looked up by labels once."""
 
     stages: tuple[Histogram, ...]  # in the order of _STAGES
-    predictions: dict[str, Counter]  # by label
+    predictions: dict[str, Counter]  # by label; a version published anew under its number may bring others
     confidence: Histogram
     abstained: Counter
 
@@ -192,11 +192,14 @@ class Metrics:
         spent = (timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess)
         for stage, seconds in zip(series.stages, spent, strict=True):
             stage.observe(seconds)
-        series.predictions[top.label].inc()
+        predicted = series.predictions.get(top.label)
+        if predicted is None:
+            predicted = series.predictions[top.label] = self._predictions.labels(*answer.model.labels, top.label)
+        predicted.inc()
         series.confidence.observe(top.probability)
         if not answer.confident:
             series.abstained.inc()
-        self.statistics.ran(answer.model.labels, ONE, timings)
+        self.statistics.ran(answer.model.labels, 1, (answer.spent,), timings)
 
     def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
         """A request ended; `model` and `version` are empty where it named none that serves."""

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.classifier import Timings
+from service.scheduling.scheduler import Spent
 
 Where = tuple[str, str]
 """A model's name and version, as `LiveModel.labels` has them."""
-
-ONE = (1,)
-"""A picture alone in the engine."""
 
 
 @dataclass(slots=True)
@@ -71,20 +69,26 @@ class Statistics:
         """All zero for a version that has answered nothing."""
         return self._counts.get(where) or Counts()
 
-    def ran(self, where: Where, sizes: Sequence[int], timings: Timings) -> None:
-        """Pictures were answered by runs of the engine with `sizes` rows, which together took `timings`."""
-        counts, rows = self._of(where), sum(sizes)
+    def ran(self, where: Where, pictures: int, runs: Sequence[Spent], timings: Timings) -> None:
+        """Pictures of one request were answered, which together took `timings`, by `runs` that others may have shared.
+
+        A run takes its time once, whoever shares it; what comes before and after it is each one's own.
+        """
+        counts, parts = self._of(where), len(runs)
         before = int((timings.decode + timings.preprocess) * 1e9)
         inside, after = int(timings.inference * 1e9), int(timings.postprocess * 1e9)
         counts.last_ms = time.time_ns() // 1_000_000
-        counts.pictures += rows
+        counts.pictures += pictures
         counts.queue_ns += int(timings.queue * 1e9)
         counts.compute.add(before, inside, after)
-        for size in sizes:
-            by_size = counts.by_size.get(size)
+        for run in runs:
+            by_size = counts.by_size.get(run.rows)
             if by_size is None:
-                by_size = counts.by_size[size] = Compute()
-            by_size.add(before * size // rows, inside * size // rows, after * size // rows)
+                by_size = counts.by_size[run.rows] = Compute()
+            by_size.count += run.first
+            by_size.before += before // parts
+            by_size.inside += int(run.inference * 1e9) * run.first
+            by_size.after += after // parts
 
     def ended(self, where: Where, succeeded: bool, seconds: float) -> None:
         """A request for inference ended."""

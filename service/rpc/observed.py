@@ -115,13 +115,9 @@ class Observed:
             self.idle.set()
 
     def _note_departure(self, context: Any) -> str:
-        """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
-        remaining = context.time_remaining()
-        if remaining is not None and remaining < SAME_MOMENT_S:
-            self._metrics.refused(reason_of(DeadlineExpired))
-            return "DEADLINE_EXCEEDED"
-        self._metrics.refused("CANCELLED")
-        return "CANCELLED"
+        code = departure(context)
+        self._metrics.refused(reason_of(DeadlineExpired) if code == "DEADLINE_EXCEEDED" else code)
+        return code
 
     def _labels(self, request: Any) -> tuple[str, str]:
         """The version that was asked, or that stands for the model; empty for a name that the client made up."""
@@ -129,6 +125,13 @@ class Observed:
         if model is None and request is not None:
             model = self._registry.named(_model_of(request))
         return model.labels if model else ("", "")
+
+
+def departure(context: Any) -> str:
+    """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
+    remaining = context.time_remaining()
+    late = remaining is not None and remaining < SAME_MOMENT_S
+    return "DEADLINE_EXCEEDED" if late else "CANCELLED"
 
 
 def _model_of(request: Any) -> str:

@@ -123,8 +123,8 @@ class Stream:
             self._ready.put_nowait(pb.ClassifyStreamResponse(id=request_id, error=item_error(status)))
         else:
             code, answer = "OK", task.result()
-            metrics.answered(answer)
             self._ready.put_nowait(pb.ClassifyStreamResponse(id=request_id, answer=response(answer, request_id)))
+            metrics.answered(answer)
         metrics.finished(*where, _METHOD, code, time.perf_counter() - started)
 
     def _departure(self) -> str:

@@ -206,10 +206,10 @@ def _prepared(item: Item, now: float) -> Part | None:
 
 
 def _hand_out(parts: list[Part], outputs: Outputs, started: float, inference: float) -> None:
-    row = 0
+    row, rows = 0, len(outputs.probabilities)
     for part in parts:
         end = row + len(part.pixels)
-        spent = Spent(part.waited + started - part.since, inference)
+        spent = Spent(part.waited + started - part.since, inference, rows, first=row == 0)
         _finish(part.item, _rows(outputs, row, end), spent)
         row = end
 

@@ -107,8 +107,10 @@ def _execute(item: Item, now: float) -> None:
         work = item.work
         pixels = work.prepare()
         started = time.monotonic()
+        if item.left or item.expired(started):  # while it was decoded
+            return item.expire(started)
         outputs = work.engine.run((pixels,), work.evidence)
-        spent = Spent(now - item.enqueued, time.monotonic() - started)
+        spent = Spent(now - item.enqueued, time.monotonic() - started, len(pixels))
         return item.succeed(work.finish(outputs, spent))
     except BaseException as exc:  # whatever it was, the caller gets it and the lane lives on
         return item.fail(exc)

@@ -16,10 +16,16 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Seconds that the scheduler saw pass: waiting for a thread and for company, and in the engine."""
+    """Seconds that the scheduler saw pass: waiting for a thread and for company, and in the engine.
+
+    `rows` went through the engine together, this piece's and its company's. One piece of a run is `first`: who counts
+    runs counts those.
+    """
 
     queue: float
     inference: float
+    rows: int = 1
+    first: bool = True
 
 
 class Work(Protocol[T_co]):

@@ -13,6 +13,7 @@ from bundle.repository import Repository
 from service.classifier import Answer, Prediction, Timings
 from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
+from service.scheduling.scheduler import Spent
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel, Registry
 from service.workers import shared_metrics
@@ -62,7 +63,7 @@ def metrics() -> Metrics:
 def answer(model: LiveModel) -> Answer:
     predictions = (Prediction("tulips", 1, 0.75), Prediction("daisy", 0, 0.25))
     row = np.zeros((1, 3), np.float32)
-    return Answer(model, predictions, True, Timings(0.5, 0.25, 0.125, 2.0, 1.0), Outputs(row, row))
+    return Answer(model, predictions, True, Timings(0.5, 0.25, 0.125, 2.0, 1.0), Outputs(row, row), Spent(0.5, 2.0))
 
 
 @pytest.fixture
@@ -168,6 +169,14 @@ def test_an_answer_counts_its_first_label_and_its_probability(metrics: Metrics, 
     assert value(metrics, "anther_confidence_sum", **WHERE) == 0.75
     assert value(metrics, "anther_confidence_bucket", **WHERE, le="0.7") == 0
     assert value(metrics, "anther_confidence_bucket", **WHERE, le="0.8") == 1
+
+
+def test_a_version_published_anew_under_its_number_may_have_other_labels(metrics: Metrics, answer: Answer) -> None:
+    metrics.loaded(answer.model)
+    metrics.answered(dataclasses.replace(answer, predictions=(Prediction("asters", 0, 0.75),)))
+    metrics.answered(answer)
+    assert value(metrics, "anther_predictions_total", **WHERE, label="asters") == 1
+    assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 1
 
 
 @pytest.mark.parametrize(("confident", "abstained"), [(True, 0), (False, 1)])

@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.classifier import Timings
-from service.statistics import ONE, Compute, Counts, Duration, Statistics
+from service.scheduling.scheduler import Spent
+from service.statistics import Compute, Counts, Duration, Statistics
 
 WHERE = ("flowers", "1")
 TIMINGS = Timings(queue=0.5, decode=0.25, preprocess=0.125, inference=1.0, postprocess=0.0625)
+ALONE = (Spent(0.5, 1.0),)
 
 
 def test_a_version_that_answered_nothing_has_zeros() -> None:
@@ -17,7 +19,7 @@ def test_a_version_that_answered_nothing_has_zeros() -> None:
 
 def test_an_answer_counts_its_picture_and_the_time_of_each_stage() -> None:
     statistics = Statistics()
-    statistics.ran(WHERE, ONE, TIMINGS)
+    statistics.ran(WHERE, 1, ALONE, TIMINGS)
     found = statistics.of(WHERE)
     assert (found.pictures, found.runs) == (1, 1)
     assert found.queue_ns == 500_000_000
@@ -26,20 +28,30 @@ def test_an_answer_counts_its_picture_and_the_time_of_each_stage() -> None:
     assert found.last_ms > 1_700_000_000_000
 
 
-def test_runs_are_told_apart_by_size_and_share_the_time_by_rows() -> None:
+def test_the_runs_of_one_request_are_told_apart_by_size() -> None:
     statistics = Statistics()
-    statistics.ran(WHERE, (4, 4, 2), TIMINGS)
+    statistics.ran(WHERE, 10, (Spent(0.0, 0.375, 4), Spent(0.0, 0.375, 4), Spent(0.0, 0.25, 2)), TIMINGS)
     found = statistics.of(WHERE)
     assert (found.pictures, found.runs, found.compute.count) == (10, 3, 1)
-    assert (found.by_size[4].count, found.by_size[4].inside) == (2, 800_000_000)
-    assert (found.by_size[2].count, found.by_size[2].inside) == (1, 200_000_000)
+    assert (found.by_size[4].count, found.by_size[4].inside) == (2, 750_000_000)
+    assert (found.by_size[2].count, found.by_size[2].inside) == (1, 250_000_000)
+    assert found.by_size[4].before == 2 * found.by_size[2].before == 250_000_000
+
+
+def test_a_run_that_several_requests_share_counts_once() -> None:
+    statistics = Statistics()
+    for first in (True, False, False):
+        statistics.ran(WHERE, 1, (Spent(0.5, 1.0, 3, first),), TIMINGS)
+    found = statistics.of(WHERE)
+    assert (found.pictures, found.runs, found.compute.count) == (3, 1, 3)
+    assert found.by_size == {3: Compute(1, before=1_125_000_000, inside=1_000_000_000, after=187_500_000)}
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1), max_size=9))
 def test_no_picture_and_no_run_is_lost(requests: list[list[int]]) -> None:
     statistics = Statistics()
     for sizes in requests:
-        statistics.ran(WHERE, sizes, TIMINGS)
+        statistics.ran(WHERE, sum(sizes), [Spent(0.0, 1.0, size) for size in sizes], TIMINGS)
     found = statistics.of(WHERE)
     assert found.pictures == sum(map(sum, requests))
     assert found.runs == sum(map(len, requests))
@@ -56,8 +68,8 @@ def test_ends_are_counted_as_successes_or_failures() -> None:
 
 def test_versions_do_not_share_numbers_and_can_be_forgotten() -> None:
     statistics = Statistics()
-    statistics.ran(WHERE, ONE, TIMINGS)
-    statistics.ran(("flowers", "2"), ONE, TIMINGS)
+    statistics.ran(WHERE, 1, ALONE, TIMINGS)
+    statistics.ran(("flowers", "2"), 1, ALONE, TIMINGS)
     statistics.forget(WHERE)
     statistics.forget(("trees", "1"))
     assert statistics.of(WHERE) == Counts()

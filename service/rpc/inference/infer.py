@@ -11,6 +11,7 @@ from bundle.errors import ImageRefused
 from bundle.preprocessing import Limits, Pixels
 from service.classifier import Answer, Classifier, PictureWork, PixelsRequest, Request, Target
 from service.engines.engine import Outputs
+from service.errors import DeadlineExpired, QueueFull
 from service.metrics import Metrics
 from service.rpc.inference.outputs import EVIDENCE, Wanted, put, wanted_of
 from service.rpc.inference.parameters import options_of, version_of
@@ -41,14 +42,17 @@ class Inference:
         self._metrics = metrics
         self._most = most
 
-    async def answer(self, request: pb.ModelInferRequest, remaining_s: float | None) -> pb.ModelInferResponse:
-        """Raises `InvalidArgument`, `ImageRefused` with the picture's index, and what `Classifier.infer` raises."""
+    async def answer(
+        self, request: pb.ModelInferRequest, remaining_s: float | None, patient: bool = False
+    ) -> pb.ModelInferResponse:
+        """Raises `InvalidArgument`, `ImageRefused` with the picture's index, and what `Classifier.infer` raises.
+
+        A `patient` caller does not meet `QueueFull`: the request is submitted again until there is room or its deadline
+        has passed.
+        """
         question = self._understood(request, remaining_s)
         inputs = await self._read(request, question.model)
-        if isinstance(inputs, list):
-            model, outputs = await self._pictures(question, inputs)
-        else:
-            model, outputs = await self._pixels(question, inputs)
+        model, outputs = await (self._in_time(question, inputs) if patient else self._inferred(question, inputs))
         response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
         for name, value in request.parameters.items():
             response.parameters[name].CopyFrom(value)
@@ -69,6 +73,22 @@ class Inference:
         if takes_long(request):
             return await asyncio.to_thread(read, request, side, self._most)
         return read(request, side, self._most)
+
+    async def _in_time(self, question: _Question, inputs: list[bytes] | Pixels) -> tuple[LiveModel, Outputs]:
+        began = time.monotonic()
+        while True:
+            try:
+                return await self._inferred(question, inputs)
+            except QueueFull as full:
+                retry_after_s = full.retry_after_s
+            await asyncio.sleep(retry_after_s)
+            if question.deadline is not None and time.monotonic() >= question.deadline:
+                raise DeadlineExpired(time.monotonic() - began)
+
+    async def _inferred(self, question: _Question, inputs: list[bytes] | Pixels) -> tuple[LiveModel, Outputs]:
+        if isinstance(inputs, list):
+            return await self._pictures(question, inputs)
+        return await self._pixels(question, inputs)
 
     async def _pictures(self, question: _Question, images: list[bytes]) -> tuple[LiveModel, Outputs]:
         requests = [_request(question, image) for image in images]
@@ -94,8 +114,7 @@ class Inference:
     async def _pixels(self, question: _Question, pixels: Pixels) -> tuple[LiveModel, Outputs]:
         request = PixelsRequest(pixels, question.target, question.deadline, question.evidence)
         answer = await self._classifier.infer(request)
-        sizes = _sizes(len(pixels), answer.model.engine.batch_sizes[-1])
-        self._metrics.statistics.ran(answer.model.labels, sizes, answer.timings)
+        self._metrics.statistics.ran(answer.model.labels, len(pixels), answer.spent, answer.timings)
         return answer.model, answer.outputs
 
 
@@ -136,11 +155,6 @@ def _stacked(answers: list[Answer]) -> Outputs:
         np.concatenate([row.logits for row in rows]),
         np.concatenate(evidence) if evidence else None,
     )
-
-
-def _sizes(rows: int, largest: int) -> list[int]:
-    """The parts that `Classifier.infer` makes of so many rows."""
-    return [min(largest, rows - start) for start in range(0, rows, largest)]
 
 
 def _deadline(remaining_s: float | None, timeout_s: float | None) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from bundle.errors import AntherError
-from service.classifier import Classifier, Target
+from service.classifier import Classifier, Target, answering
 from service.errors import Draining
 from service.metrics import Metrics
 from service.rpc.inference.absent import AbsentCalls
@@ -23,8 +23,10 @@ from service.rpc.inference.repository import Control, ModelControl, index
 from service.rpc.inference.statistics import model_statistics
 from service.rpc.inference.stream import OrderedStreams
 from service.rpc.inference.versions import serving
-from service.rpc.observed import noted
+from service.rpc.observed import departure, noted
 from service.rpc.pb.inference import open_inference_pb2 as pb
+from service.versions.registry import LiveModel
+from service.versions.routes import STABLE
 
 _FINAL = "triton_final_response"  # a response parameter: no other response to the request follows
 
@@ -64,11 +66,11 @@ class InferenceServicer(AbsentCalls):
         return server_metadata(self._bounds.request_bytes)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: "Context") -> pb.ModelMetadataResponse:
-        model = self._registry.find(request.name, version_of(request.version))
+        model = self._described(request.name, request.version)
         return model_metadata(model, serving(self._registry, model.name))
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: "Context") -> pb.ModelConfigResponse:
-        model = self._registry.find(request.name, version_of(request.version))
+        model = self._described(request.name, request.version)
         return pb.ModelConfigResponse(config=model_config(model, serving(self._registry, model.name), self._bounds))
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: "Context") -> pb.ModelInferResponse:
@@ -102,6 +104,10 @@ class InferenceServicer(AbsentCalls):
     ) -> pb.RepositoryModelUnloadResponse:
         return await self._control.unload(request)
 
+    def _described(self, name: str, version: str) -> LiveModel:
+        """Without a number the stable one, also beside a canary: two questions in a row are about the same model."""
+        return self._registry.find(name, version_of(version), STABLE)
+
     def _serves(self, target: Target) -> bool:
         try:
             self._classifier.find(target)
@@ -113,8 +119,11 @@ class InferenceServicer(AbsentCalls):
         """Counted here: a stream's items are what calls are elsewhere. Raises `Draining`, which ends the stream."""
         started, code = time.perf_counter(), "CANCELLED"
         try:
-            response = await self._inference.answer(request, context.time_remaining())
+            response = await self._inference.answer(request, context.time_remaining(), patient=True)
             code = "OK"
+        except asyncio.CancelledError:
+            code = departure(context)
+            raise
         except Draining:
             code = "UNAVAILABLE"
             raise
@@ -124,7 +133,7 @@ class InferenceServicer(AbsentCalls):
             failed = pb.ModelInferResponse(id=request.id)
             return pb.ModelStreamInferResponse(error_message=status.message, infer_response=failed)
         finally:
-            model = self._registry.named(request.model_name)
+            model = answering.get() or self._registry.named(request.model_name)
             labels = model.labels if model else ("", "")
             self._metrics.finished(*labels, "ModelStreamInfer", code, time.perf_counter() - started)
         response.parameters[_FINAL].bool_param = True

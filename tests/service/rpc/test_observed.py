@@ -5,6 +5,8 @@ import pytest
 
 from bundle.policy import edit_policy
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from service.rpc.pb.inference import open_inference_pb2 as inference
+from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 
 @pytest.fixture
@@ -28,6 +30,23 @@ def test_a_canarys_calls_count_for_the_canary_whatever_becomes_of_them(canary_ed
     assert counted(canary_edge, "2", "Classify", "INVALID_ARGUMENT") == 1
     assert canary_edge.stub.Classify(pb.ClassifyRequest(image=pictures["daisy"], label="stable")).version == 1
     assert counted(canary_edge, "1", "Classify", "OK") == 1
+
+
+def test_a_streams_items_count_for_the_version_that_answered_them(canary_edge, pictures) -> None:
+    stub = GRPCInferenceServiceStub(canary_edge.channel)
+
+    def item(picture: bytes, **fields: str) -> inference.ModelInferRequest:
+        contents = inference.InferTensorContents(bytes_contents=[picture])
+        image = inference.ModelInferRequest.InferInputTensor(
+            name="image", datatype="BYTES", shape=[1], contents=contents
+        )
+        return inference.ModelInferRequest(inputs=[image], **fields)
+
+    items = [item(pictures["daisy"]), item(b"junk"), item(pictures["daisy"], model_version="1")]
+    assert len(list(stub.ModelStreamInfer(iter(items), timeout=60))) == 3
+    method = "ModelStreamInfer"
+    assert [counted(canary_edge, "2", method, code) for code in ("OK", "INVALID_ARGUMENT")] == [1, 1]
+    assert [counted(canary_edge, "1", method, code) for code in ("OK", "INVALID_ARGUMENT")] == [1, 0]
 
 
 def test_a_call_that_needs_no_version_counts_for_the_one_that_stands_for_the_model(canary_edge) -> None:

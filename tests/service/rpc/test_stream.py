@@ -17,13 +17,16 @@ from service.engines.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.stream import Stream, Streams
+from service.scheduling.scheduler import Spent
 
 MODEL: Any = SimpleNamespace(
     name="flowers", version=1, labels=("flowers", "1"), engine=SimpleNamespace(provider="CPUExecutionProvider")
 )
 CANARY: Any = SimpleNamespace(labels=("flowers", "2"))
 OUTPUTS = Outputs(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32))
-ANSWER = Answer(MODEL, (Prediction("daisy", 0, 0.75),), True, Timings(0.0, 0.0, 0.0, 0.0, 0.0), OUTPUTS)
+ANSWER = Answer(
+    MODEL, (Prediction("daisy", 0, 0.75),), True, Timings(0.0, 0.0, 0.0, 0.0, 0.0), OUTPUTS, Spent(0.0, 0.0)
+)
 
 
 class HandClassifier:

@@ -164,6 +164,18 @@ def test_a_piece_of_several_rows_gets_all_of_its_own(make) -> None:
     asyncio.run(scenario())
 
 
+def test_each_run_of_the_engine_has_one_first_piece_and_knows_its_rows(make) -> None:
+    async def scenario() -> None:
+        scheduler, engine = make(), Engine()
+        pieces = [Piece(engine, rows=rows, finish=lambda outputs, spent: spent) for rows in (1, 2, 1, 5)]
+        async with busy(scheduler, engine):
+            pending = [scheduler.submit(piece) for piece in pieces]
+        spent = await asyncio.gather(*pending)
+        assert sorted(each.rows for each in spent if each.first) == sorted(map(len, engine.batches[1:]))
+
+    asyncio.run(scenario())
+
+
 def test_evidence_is_asked_for_and_given_where_it_is_wanted_and_only_there(make) -> None:
     async def scenario() -> None:
         scheduler, engine = make(), Engine()
@@ -358,6 +370,37 @@ def test_work_past_its_deadline_is_not_even_prepared_and_its_caller_is_told(make
         assert await scheduler.submit(Piece(engine, 3, deadline=time.monotonic() + 1000)) == [3]
         assert not any(piece.prepared.is_set() for piece in late)
         assert engine.seen == [0, 3]
+
+    asyncio.run(scenario())
+
+
+def test_work_whose_time_runs_out_while_it_is_prepared_does_not_reach_the_engine(make, eventually) -> None:
+    class Hasty(Piece):
+        def prepare(self) -> Any:
+            self.deadline = time.monotonic()
+            return super().prepare()
+
+    async def scenario() -> None:
+        scheduler, engine = make(), Engine()
+        with pytest.raises(DeadlineExpired):
+            await scheduler.submit(Hasty(engine, 7))
+        assert await scheduler.submit(Piece(engine, 8)) == [8]
+        assert engine.seen == [8]
+        eventually(lambda: scheduler.running == 0)
+
+    asyncio.run(scenario())
+
+
+def test_work_whose_caller_leaves_while_it_is_prepared_does_not_reach_the_engine(make) -> None:
+    async def scenario() -> None:
+        scheduler, engine = make(), Engine()
+        held = Piece(engine, 7, held=True)
+        pending = scheduler.submit(held)
+        assert await asyncio.to_thread(held.prepared.wait, PATIENCE_S)
+        pending.cancel()
+        held.release.set()
+        assert await scheduler.submit(Piece(engine, 8)) == [8]
+        assert engine.seen == [8]
 
     asyncio.run(scenario())
 

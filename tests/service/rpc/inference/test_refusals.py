@@ -35,13 +35,13 @@ def test_the_index_of_a_bad_picture_is_a_fact_for_programs(stub, image_request, 
 
 
 def test_a_bad_picture_cancels_those_that_wait(edge, stub, image_request, red, failure_of, eventually) -> None:
-    """While the next one is held up in the engine, the caller hears of the first, and the rest is never run."""
+    """The caller hears of it while the lane is held up; of the others at most the one that had begun is run."""
     before = edge.engine.runs
     with edge.held():
-        call = edge.occupied(lambda: stub.ModelInfer.future(image_request(b"<html>", *[red.image] * 20)))
+        call = stub.ModelInfer.future(image_request(b"<html>", *[red.image] * 20))
         assert failure_of(lambda: call.result(PATIENCE_S)).metadata["index"] == "0"
-    eventually(lambda: edge.lanes.running == 0)
-    assert (edge.lanes.waiting, edge.engine.runs) == (0, before + 1)
+    eventually(lambda: edge.lanes.running + edge.lanes.waiting == 0)
+    assert edge.engine.runs <= before + 1
 
 
 def test_a_caller_who_leaves_takes_the_waiting_pictures_along(edge, stub, image_request, red, eventually) -> None:

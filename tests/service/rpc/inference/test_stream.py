@@ -13,6 +13,7 @@ import tritonclient.grpc as triton
 from service.errors import Draining
 from service.rpc.inference.stream import OrderedStreams
 from service.rpc.pb.inference import open_inference_pb2 as pb
+from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 WHERE = {"model": "flowers", "version": "1"}
 PATIENCE_S = 60
@@ -295,6 +296,25 @@ def test_batches_keep_their_order_too(stub, image_request, colourful) -> None:
     responses = list(stub.ModelStreamInfer(iter(requests), timeout=PATIENCE_S))
     assert [response.infer_response.id for response in responses] == [str(n) for n in range(30)]
     assert [response.infer_response.outputs[0].shape[0] for response in responses] == [1 + n % 5 for n in range(30)]
+
+
+def test_a_stream_with_more_pictures_than_the_queue_holds_waits_for_room(start_edge, image_request, colourful) -> None:
+    edge = start_edge(queue_limit=8, stream_in_flight=4)
+    requests = [image_request(*colourful, id=str(n)) for n in range(12)]
+    responses = list(GRPCInferenceServiceStub(edge.channel).ModelStreamInfer(iter(requests), timeout=PATIENCE_S))
+    assert [response.error_message for response in responses] == [""] * 12
+    assert [response.infer_response.id for response in responses] == [str(n) for n in range(12)]
+
+
+def test_a_stream_item_that_finds_no_room_until_its_deadline_is_told(start_edge, image_request, red) -> None:
+    edge = start_edge(queue_limit=1)
+    late = image_request(red.image)
+    late.parameters["timeout"].int64_param = 50_000  # microseconds
+    with edge.held():
+        calls = [edge.occupied(lambda: edge.stub.Classify.future(red)), edge.stub.Classify.future(red)]
+        (response,) = GRPCInferenceServiceStub(edge.channel).ModelStreamInfer(iter([late]), timeout=PATIENCE_S)
+    assert response.error_message.startswith("the deadline passed")
+    assert all(call.result(PATIENCE_S).predictions for call in calls)
 
 
 def test_the_client_goes_on_with_its_stream_after_an_error(streamed, image_input, red) -> None:
