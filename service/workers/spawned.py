@@ -1,7 +1,8 @@
 """A serving process as its supervisor has it: started afresh, given one order, heard until it ends.
 
 The order goes to the worker's standard input, which then stays open: when it ends, the supervisor is gone. On standard
-output the worker reports, one JSON object a line: what it serves, once; facts, when they change; why it cannot start.
+output the worker reports, one JSON object a line: what it serves, once; facts, when they change; why it cannot start;
+and else, regularly, that it is there.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from service.errors import WorkerFailed
 
 log = logging.getLogger(__name__)
 
-SERVING, FACTS, FAILED = "serving", "facts", "failed"
+SERVING, FACTS, FAILED, BEAT = "serving", "facts", "failed", "beat"
 """A report's one key."""
 
 _STARTING = {"live": {"ok": True, "state": "starting"}, "ready": {"ok": False, "state": "starting"}}
@@ -87,6 +88,7 @@ class Worker:
         self._started = time.monotonic()
         self._serving: str | None = None
         self._failure = ""
+        self._silent_ticks = 0
         self._reported = asyncio.Event()
         self._end = asyncio.create_task(self._listen(), name=f"worker-{slot}")
 
@@ -104,6 +106,12 @@ class Worker:
     def age_s(self) -> float:
         return time.monotonic() - self._started
 
+    def tick(self) -> int:
+        """To be called regularly: how many calls in a row, this one included, came while it served and said nothing."""
+        counts = self._serving is not None and not self._end.done()
+        self._silent_ticks = self._silent_ticks + 1 if counts else 0
+        return self._silent_ticks
+
     def drain(self) -> None:
         self._send(signal.SIGTERM)
 
@@ -117,7 +125,8 @@ class Worker:
     async def _listen(self) -> str:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            self._hear(**json.loads(line))
+            self._silent_ticks = 0
+            self._hear(json.loads(line))
         how = ending(await self._process.wait())
         self.facts = _ENDED
         self._reported.set()
@@ -126,17 +135,19 @@ class Worker:
         self._failure = f"worker {self.slot} {how} before it could serve; the log may say why"
         return how
 
-    def _hear(
-        self, serving: str | None = None, failed: str = "", facts: dict[str, dict[str, Any]] | None = None
-    ) -> None:
-        if facts is not None:
-            self.facts = facts
-            if not facts["live"]["ok"]:
-                log.error("worker %d (process %d) cannot go on: %s", self.slot, self.pid, facts["live"])
-                self.kill()
-        else:
-            self._serving, self._failure = serving, failed
+    def _hear(self, report: dict[str, Any]) -> None:
+        ((kind, what),) = report.items()
+        if kind == FACTS:
+            self._note(what)
+        elif kind in (SERVING, FAILED):
+            self._serving, self._failure = report.get(SERVING), report.get(FAILED, "")
             self._reported.set()
+
+    def _note(self, facts: dict[str, dict[str, Any]]) -> None:
+        self.facts = facts
+        if not facts["live"]["ok"]:
+            log.error("worker %d (process %d) cannot go on: %s", self.slot, self.pid, facts["live"])
+            self.kill()
 
 
 def ending(code: int) -> str:

@@ -1,4 +1,4 @@
-"""Keeps a number of serving processes alive: a worker that ends is replaced, until all of them are to end.
+"""Keeps a number of serving processes alive: a worker that ends or hangs is replaced, until all of them are to end.
 
 It knows nothing of gRPC or of models; what a worker is comes from outside, so tests bring their own.
 """
@@ -15,6 +15,8 @@ from service.system.backoff import Backoff
 log = logging.getLogger(__name__)
 
 _LEEWAY_S = 10.0  # beyond the grace period, for closing what was served; then a worker is killed
+_TICK_S = 1.0
+_SILENT_TICKS = 30  # without a word from a worker that serves, though it speaks twice a second; then it is killed
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ class Worker(Protocol):
     async def ended(self) -> str: ...
 
     def age_s(self) -> float: ...
+
+    def tick(self) -> int: ...
 
     def drain(self) -> None: ...
 
@@ -98,7 +102,20 @@ class Supervisor:
         return (await asyncio.gather(*(worker.serving() for worker in self._workers.values())))[0]
 
     async def _keep_all(self) -> None:
-        await asyncio.gather(*(self._keep(slot) for slot in self._workers))
+        await asyncio.gather(self._end_the_silent(), *(self._keep(slot) for slot in self._workers))
+
+    async def _end_the_silent(self) -> None:
+        """A process that is stopped or hangs does not end, and the system goes on to give it connections.
+
+        By ticks, not by a clock: while this process itself was held up it heard nobody, which is no worker's fault.
+        """
+        while True:
+            await asyncio.sleep(_TICK_S)
+            for worker in self._workers.values():
+                if worker.tick() == _SILENT_TICKS:
+                    silent_s = _TICK_S * _SILENT_TICKS
+                    log.error("worker %d (process %d) is silent for %.0f s; killed", worker.slot, worker.pid, silent_s)
+                    worker.kill()
 
     async def _keep(self, slot: int) -> None:
         backoff = Backoff()

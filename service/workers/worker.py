@@ -14,7 +14,7 @@ from service import logs
 from service.app import App, serve
 from service.config import Settings
 from service.workers import shared_metrics
-from service.workers.spawned import FACTS, FAILED, SERVING, Order
+from service.workers.spawned import BEAT, FACTS, FAILED, SERVING, Order
 
 _LOOK_S = 0.5  # how old the facts and the shared gauges may be; Prometheus asks every few seconds
 
@@ -24,15 +24,46 @@ class Wire:
 
     def __init__(self, orders: int, reports: int) -> None:
         self._orders, self._reports = orders, reports
+        self._unsent = b""
+        os.set_blocking(reports, False)
         self.lost = False
         self.stopped = asyncio.Event()  # with the wire, and whenever the server is to stop
 
     def watch(self) -> None:
         asyncio.get_running_loop().add_reader(self._orders, self._read)
 
+    @property
+    def clear(self) -> bool:
+        """Whether all reports have gone out."""
+        return not self._unsent
+
     def report(self, kind: str, what: Any) -> None:
-        with suppress(BrokenPipeError):  # the supervisor is gone, as the other descriptor tells
-            os.write(self._reports, f"{json.dumps({kind: what})}\n".encode())
+        """Waits for nobody: what the supervisor, in a debugger or after Ctrl-Z, leaves no room for goes out later."""
+        self._unsent += _line(kind, what)
+        self._send()
+
+    def report_end(self, kind: str, what: Any) -> None:
+        """The last report, once the loop has ended; it waits until there is room."""
+        os.set_blocking(self._reports, True)
+        with suppress(BrokenPipeError), open(self._reports, "wb", closefd=False) as reports:
+            reports.write(self._unsent + _line(kind, what))
+
+    def _send(self) -> None:
+        self._unsent = self._unsent[self._written() :]
+        loop = asyncio.get_running_loop()
+        if self._unsent:
+            loop.add_writer(self._reports, self._send)
+        else:
+            loop.remove_writer(self._reports)
+
+    def _written(self) -> int:
+        """How much of what is to be sent has just gone out, in bytes."""
+        try:
+            return os.write(self._reports, self._unsent)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:  # the supervisor is gone, as the other descriptor tells
+            return len(self._unsent)
 
     def _read(self) -> None:
         if not os.read(self._orders, 4096):
@@ -53,7 +84,7 @@ def main() -> None:
     try:
         uvloop.run(work(order.settings, wire))
     except AntherError as exc:
-        wire.report(FAILED, str(exc))
+        wire.report_end(FAILED, str(exc))
         sys.exit(1)
     finally:
         if wire.lost:
@@ -65,9 +96,10 @@ async def work(settings: Settings, wire: Wire) -> None:
     looking: list[asyncio.Task[None]] = []
 
     def announce(app: App) -> None:
-        wire.report(FACTS, app.facts())
+        facts = app.facts()
+        wire.report(FACTS, facts)
         wire.report(SERVING, app.serving())
-        looking.append(asyncio.create_task(_look(app, wire)))
+        looking.append(asyncio.create_task(_look(app, wire, facts)))
 
     wire.watch()
     try:
@@ -77,14 +109,22 @@ async def work(settings: Settings, wire: Wire) -> None:
             task.cancel()
 
 
-async def _look(app: App, wire: Wire) -> None:
-    """Tell news alone: a supervisor that is held up in a debugger or by Ctrl-Z reads nothing."""
-    told = app.facts()
+async def _look(app: App, wire: Wire, told: dict[str, dict[str, Any]]) -> None:
+    """Tell news, or else that this process goes on; nothing while earlier reports wait for the supervisor."""
     while True:
         await asyncio.sleep(_LOOK_S)
-        if (facts := app.facts()) != told:
+        facts = app.facts()
+        if not wire.clear:
+            continue
+        if facts == told:
+            wire.report(BEAT, True)
+        else:
             wire.report(FACTS, facts)
             told = facts
+
+
+def _line(kind: str, what: Any) -> bytes:
+    return f"{json.dumps({kind: what})}\n".encode()
 
 
 if __name__ == "__main__":

@@ -108,6 +108,33 @@ def test_a_worker_that_cannot_go_on_is_killed(caplog: pytest.LogCaptureFixture) 
     assert "cannot go on: {'ok': False, 'state': 'serving'}" in caplog.text
 
 
+def test_ticks_without_a_report_are_counted_while_it_serves() -> None:
+    async def scenario() -> None:
+        worker = await Script.run(
+            """print('{"facts": {"live": {"ok": true}, "ready": {}}}', flush=True)""",
+            "input()",
+            """print('{"serving": "flowers/1"}', flush=True)""",
+            "input()",
+            """print('{"beat": true}', flush=True)""",
+            "input()",
+        )
+        go_on = worker._process.stdin
+        assert go_on is not None
+        assert [worker.tick(), worker.tick()] == [0, 0], "its start may take long"
+        go_on.write(b"\n")
+        await worker.serving()
+        assert [worker.tick(), worker.tick(), worker.tick()] == [1, 2, 3]
+        go_on.write(b"\n")
+        while worker._silent_ticks:
+            await asyncio.sleep(0)
+        assert [worker.tick(), worker.tick()] == [1, 2]
+        go_on.write(b"\n")
+        assert await worker.ended() == "ended with exit code 0"
+        assert (worker.tick(), worker.tick()) == (0, 0), "nobody is to be killed"
+
+    play(scenario())
+
+
 def test_a_system_without_processes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(WorkerFailed, match=r"no process for worker 1 \(No such file or directory\)"):

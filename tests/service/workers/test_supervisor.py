@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.errors import WorkerFailed
+from service.workers import supervisor as supervising
 from service.workers.supervisor import Supervisor
 
 PATIENCE_S = 60
@@ -25,6 +26,8 @@ class Fake:
     def __init__(self, slot: int, pid: int) -> None:
         self.slot, self.pid, self.age, self.facts = slot, pid, 3600.0, STARTING
         self.drains = True
+        self.silent_ticks = 0
+        self.silent = False
         self.asked: list[str] = []
         loop = asyncio.get_running_loop()
         self._serving: asyncio.Future[str] = loop.create_future()
@@ -51,6 +54,10 @@ class Fake:
 
     def age_s(self) -> float:
         return self.age
+
+    def tick(self) -> int:
+        self.silent_ticks += self.silent
+        return self.silent_ticks
 
     def drain(self) -> None:
         self.asked.append("drain")
@@ -262,6 +269,50 @@ def test_a_worker_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) 
 
     play(scenario())
     assert caplog.messages == ["killing the workers that did not end within 0 s"]
+
+
+def test_a_worker_that_says_nothing_for_long_is_killed_and_replaced(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is stopped or hangs does not end by itself, and the system goes on to give it connections."""
+    monkeypatch.setattr(supervising, "_TICK_S", 0)
+
+    async def scenario() -> None:
+        house = House()
+        await house.until(2)
+        house.workers[0].silent_ticks = supervising._SILENT_TICKS - 1
+        await house.until(2)
+        assert house.workers[0].asked == []
+        house.workers[0].silent = True
+        await house.until(3)
+        assert house.workers[0].asked == ["kill"]
+        assert (house.lost, house.supervisor.pids()["0"]) == ([0], 102)
+        await house.stop()
+        assert [worker.asked for worker in house.workers[1:]] == [["drain"], ["drain"]]
+
+    play(scenario())
+    assert caplog.messages[0] == "worker 0 (process 100) is silent for 0 s; killed"
+
+
+def test_a_worker_that_is_killed_for_its_silence_is_killed_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may take its time to end what waits for a disk."""
+    monkeypatch.setattr(supervising, "_TICK_S", 0)
+
+    async def scenario() -> None:
+        house = House()
+        await house.until(2)
+        house.workers[0].end = lambda how="": None
+        house.workers[0].silent = True
+        while house.workers[0].silent_ticks < 2 * supervising._SILENT_TICKS:
+            await asyncio.sleep(0)
+        assert house.workers[0].asked == ["kill"]
+        del house.workers[0].end
+        await house.stop()
+
+    play(scenario())
+    assert len(caplog.messages) == 1
 
 
 def test_an_error_of_its_own_ends_everything_with_that_error() -> None:

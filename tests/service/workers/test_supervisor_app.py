@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from service.workers import supervisor_app
 
 PATIENCE_S = 60
 SERVE = [sys.executable, "-m", "anther", "serve"]
+BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
 
 
 @pytest.fixture
@@ -35,7 +37,11 @@ def pair(start_server):
 
 
 def pids(fetch, server: Any) -> list[int]:
-    return [worker["process"] for worker in fetch(f"{server.operations}/readyz")[1]["workers"].values()]
+    return workers_of(fetch, server.operations)
+
+
+def workers_of(fetch, operations: str) -> list[int]:
+    return [worker["process"] for worker in fetch(f"{operations}/readyz")[1]["workers"].values()]
 
 
 def total(operations: str, name: str, **labels: str) -> float:
@@ -147,6 +153,65 @@ def test_callers_that_retry_see_nothing_of_a_workers_death(pair, pictures, fetch
         thread.join(PATIENCE_S)
     assert set(errors) <= {"UNAVAILABLE"}
     assert len(errors) <= 2 * len(counts), "one that was in flight, and one before the channel stands again"
+
+
+# Hanging
+
+
+IMPATIENT = (
+    "import anther; from service.workers import supervisor; "
+    "supervisor._TICK_S, supervisor._SILENT_TICKS = 0.25, 16; anther.main()"
+)
+SILENT_S = 4
+
+
+@pytest.fixture
+def impatient_pair(models, tmp_path) -> Iterator[tuple[Any, str, str, Path]]:
+    """The process of a server of two workers that kills who says nothing for `SILENT_S`, its addresses and its log."""
+    errors = tmp_path / "stderr.txt"
+    options = ["--workers", "2", "--models", str(models), "--grpc-port", "0", "--ops-port", "0"]
+    command = [sys.executable, "-c", IMPATIENT, "serve", *options]
+    with (
+        errors.open("w") as file,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True) as process,
+    ):
+        assert process.stdout is not None
+        found = BANNER.search(process.stdout.readline())
+        assert found, errors.read_text()
+        yield process, found[1], found[2], errors
+        process.kill()
+
+
+def test_a_stopped_worker_is_replaced(impatient_pair, pictures, fetch, eventually) -> None:
+    """It answers nobody, but the kernel goes on to give it connections."""
+    process, target, operations, errors = impatient_pair
+    stopped = workers_of(fetch, operations)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    eventually(lambda: total(operations, "anther_worker_restarts_total") >= 1)
+    eventually(lambda: all(w["ok"] for w in fetch(f"{operations}/readyz")[1]["workers"].values()))
+    assert gone(stopped)
+    assert stopped not in workers_of(fetch, operations)
+    with connected(target, 16) as stubs:
+        assert {classify(stub, pictures["daisy"]) for stub in stubs} == {"daisy"}
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+    assert f"worker 0 (process {stopped}) is silent for {SILENT_S} s; killed" in errors.read_text()
+
+
+def test_a_supervisor_that_was_stopped_for_long_kills_nobody(impatient_pair, pictures, fetch) -> None:
+    """As by Ctrl-Z or a debugger: it heard nothing because it did not listen, and its workers went on."""
+    process, target, operations, errors = impatient_pair
+    processes = workers_of(fetch, operations)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5 * SILENT_S)
+    with connected(target, 16) as stubs:
+        assert {classify(stub, pictures["roses"]) for stub in stubs} == {"roses"}
+    process.send_signal(signal.SIGCONT)
+    time.sleep(SILENT_S / 2)
+    assert workers_of(fetch, operations) == processes
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+    assert "killed" not in errors.read_text()
 
 
 # Stopping

@@ -99,8 +99,7 @@ def test_it_serves_as_ordered_and_reports_before_anyone_is_told(supervisor: Supe
     assert {"counter_0.db", "histogram_0.db", "gauge_livesum_0.db"} <= {file.name for file in order.metrics.iterdir()}
 
 
-def test_it_tells_news_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A supervisor that reads nothing for a while must not find a full pipe, which would hold up the worker."""
+def test_it_tells_news_or_else_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_LOOK_S", 0)
     states = iter(["serving", "serving", "serving", "draining", "draining", "serving"])
     told: list[Any] = []
@@ -110,12 +109,49 @@ def test_it_tells_news_alone(monkeypatch: pytest.MonkeyPatch) -> None:
             return next(states)
 
     class Wire:
+        clear = True
+
         def report(self, kind: str, what: Any) -> None:
             told.append((kind, what))
 
     with pytest.raises(RuntimeError, match="StopIteration"):
-        asyncio.run(worker._look(App(), Wire()))  # type: ignore[arg-type]
-    assert told == [("facts", "draining"), ("facts", "serving")]
+        asyncio.run(worker._look(App(), Wire(), "serving"))  # type: ignore[arg-type]
+    beat = ("beat", True)
+    assert told == [beat, beat, beat, ("facts", "draining"), beat, ("facts", "serving")]
+
+
+def test_a_supervisor_that_reads_nothing_holds_up_nobody_and_misses_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may stand in a debugger for hours; then it hears the first that went unread, and what is true by then."""
+    monkeypatch.setattr(worker, "_LOOK_S", 0)
+    reads, writes = os.pipe()
+    looks = 0
+
+    class App:
+        """So talkative that the pipe is full at once."""
+
+        def facts(self) -> Any:
+            nonlocal looks
+            looks += 1
+            return {"live": {"look": looks}, "ready": "x" * 50_000}
+
+    async def read_until(looked: int) -> list[int]:
+        lines: list[int] = []
+        while not lines or lines[-1] < looked:
+            lines.append(json.loads(await asyncio.to_thread(reports.readline))["facts"]["live"]["look"])
+        return lines
+
+    async def scenario() -> None:
+        looking = asyncio.create_task(worker._look(App(), worker.Wire(reads, writes), {}))  # type: ignore[arg-type]
+        while looks < 1000:
+            await asyncio.sleep(0)
+        lines = await read_until(1000)
+        assert lines[:2] == [1, 2]
+        assert lines[2] >= 1000
+        looking.cancel()
+
+    with os.fdopen(reads) as reports:
+        asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    os.close(writes)
 
 
 def test_the_end_of_standard_input_ends_it_and_the_folder(supervisor: Supervisor, order: Order) -> None:
@@ -135,7 +171,14 @@ def test_a_report_to_nobody_is_no_error() -> None:
     """It comes between the supervisor's end and the moment when this is noticed."""
     reads, writes = os.pipe()
     os.close(reads)
-    worker.Wire(reads, writes).report("facts", {})
+
+    async def report() -> None:
+        wire = worker.Wire(reads, writes)
+        wire.report("facts", {})
+        assert wire.clear
+
+    asyncio.run(report())
+    worker.Wire(reads, writes).report_end("failed", "no model")
     os.close(writes)
 
 
