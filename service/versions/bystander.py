@@ -6,6 +6,7 @@ others stood still for up to 600 ms behind an idle thread, for 85 ms behind one 
 like themselves.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -35,6 +36,16 @@ class BystanderFailed(Exception):
     """No answer; a sentence says why."""
 
 
+def question(bundle: Bundle) -> dict[str, object]:
+    """Which model is to compute. A number may have been published anew: then folder and number are not enough."""
+    return {"folder": str(bundle.path), "version": bundle.version, "identity": identity(bundle)}
+
+
+def identity(bundle: Bundle) -> str:
+    """The same for the same labels and files, a SHA-256 in hexadecimal."""
+    return hashlib.sha256(json.dumps([bundle.manifest.labels, dict(bundle.manifest.files)]).encode()).hexdigest()
+
+
 class Bystander:
     """Started with the first picture. For one thread, save `close`."""
 
@@ -57,7 +68,7 @@ class Bystander:
         """
         running = self._running or self._start()
         try:
-            answer = running.ask({"folder": str(bundle.path), "version": bundle.version}, image)
+            answer = running.ask(question(bundle), image)
         except (EOFError, OSError) as exc:
             self.rest()
             self._not_before = time.monotonic() + self._backoff.after(running.age_s())

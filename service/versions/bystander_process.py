@@ -14,7 +14,7 @@ from bundle.preprocessing import Limits
 from bundle.repository import Bundle, open_bundle
 from service.config import Precision
 from service.engines.engine import OnnxEngine, open_on_cpu
-from service.versions.bystander import COMPUTED, FAILED
+from service.versions.bystander import COMPUTED, FAILED, BystanderFailed, identity
 
 _MOST_MODELS = 4  # held at once; a process that rests holds none
 
@@ -29,7 +29,7 @@ def serve(connection: Connection, limits: Limits, precision: Precision = "fp32")
     while True:
         try:
             model, image = json.loads(connection.recv_bytes()), connection.recv_bytes()
-            opened = partial(_opened, model["folder"], model["version"], precision)
+            opened = partial(_opened, model["folder"], model["version"], model["identity"], precision)
             connection.send_bytes(_answer(opened, image, limits))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
@@ -45,9 +45,11 @@ def _answer(opened: Callable[[], tuple[Bundle, OnnxEngine]], image: bytes, limit
 
 
 @lru_cache(_MOST_MODELS)
-def _opened(folder: str, version: int, precision: Precision) -> tuple[Bundle, OnnxEngine]:
+def _opened(folder: str, version: int, expected: str, precision: Precision) -> tuple[Bundle, OnnxEngine]:
     """On the CPU, whatever the server runs on: a GPU knows no work that nobody waits for."""
     bundle = open_bundle(Path(folder), version)
+    if identity(bundle) != expected:
+        raise BystanderFailed(f"{folder} is not what the server loaded; it was published anew")
     return bundle, open_on_cpu(bundle, precision)
 
 

@@ -104,7 +104,7 @@ class Shadow:
             if copy is not None:
                 self._bytes_out += len(copy.image)
                 self._await_spare_core()
-                self._compare(copy)
+                self._tried(copy)
             del copy  # a shadow that waits holds no model
         self._computer.rest()
 
@@ -112,21 +112,25 @@ class Shadow:
         while not self._closed and not self._spare():
             time.sleep(_LOOK_S)
 
-    def _compare(self, copy: _Copy) -> None:
+    def _tried(self, copy: _Copy) -> None:
         try:
-            found = self._computer.compute(copy.shadow.bundle, copy.image)
-        except BystanderFailed as exc:
+            self._compare(copy)
+        except Exception as exc:  # whatever it was, the thread lives on: else every later copy would be dropped
             self._note_failure(copy.shadow, exc)
-            return
+
+    def _compare(self, copy: _Copy) -> None:
+        found = self._computer.compute(copy.shadow.bundle, copy.image)
         labels = copy.shadow.bundle.manifest.labels
         agree = labels[int(found.argmax())] == copy.labels[int(copy.probabilities.argmax())]
         difference = _largest_difference(dict(zip(labels, found.tolist(), strict=True)), copy)
         self._tell(copy.shadow, "agree" if agree else "disagree", difference)
 
-    def _note_failure(self, shadow: LiveModel, error: BystanderFailed) -> None:
-        """The first of a version in words; the others are counted."""
+    def _note_failure(self, shadow: LiveModel, error: Exception) -> None:
+        """The first of a version in words, with a trace where nobody foresaw it; the others are counted."""
         if not self._closed and self._failed != shadow.labels:
-            log.warning("the shadow %s/%s failed: %s; further failures are only counted", *shadow.labels, error)
+            trace = None if isinstance(error, BystanderFailed) else error
+            text = "the shadow %s/%s failed: %s; further failures are only counted"
+            log.warning(text, *shadow.labels, error, exc_info=trace)
         self._failed = shadow.labels
         self._tell(shadow, "failed", None)
 

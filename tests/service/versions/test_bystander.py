@@ -1,5 +1,6 @@
 """A process of its own computes what the engine here computes, and its end is nobody's but its own."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.engines.engine import open_on_cpu
-from service.versions.bystander import Bystander, BystanderFailed
+from service.versions.bystander import Bystander, BystanderFailed, question
 from service.versions.bystander_process import serve
 
 PATIENCE_S = 60
@@ -75,6 +76,20 @@ def test_a_version_that_is_gone_from_the_disk_fails(bystander, pictures, tmp_pat
     shutil.rmtree(gone.path)
     with pytest.raises(BystanderFailed, match="BundleCorrupt"):
         bystander.compute(gone, pictures["daisy"])
+
+
+def test_a_number_that_was_published_anew_is_another_model(bystander, pictures, tmp_path: Path, publish_bundle) -> None:
+    publish_bundle(tmp_path)
+    first = Repository(tmp_path).open("flowers")
+    before = bystander.compute(first, pictures["daisy"])
+    shutil.rmtree(first.path)
+    publish_bundle(tmp_path, labels=("daisy", "tulips"), seed=1)
+    second = Repository(tmp_path).open("flowers")
+    assert second.version == first.version
+    assert [len(before), len(bystander.compute(second, pictures["daisy"]))] == [3, 2]
+    bystander.rest()
+    with pytest.raises(BystanderFailed, match="published anew"):
+        bystander.compute(first, pictures["daisy"])
 
 
 def test_the_servers_limits_hold_there_too(bundle, pictures) -> None:
@@ -167,7 +182,7 @@ def connection() -> Iterator:
 
 def test_the_other_side_answers_until_this_one_is_gone(connection, bundle, pictures, expected) -> None:
     for label in ("daisy", "roses"):
-        connection.send_bytes(b'{"folder": "%s", "version": 1}' % str(bundle.path).encode())
+        connection.send_bytes(json.dumps(question(bundle)).encode())
         connection.send_bytes(pictures[label])
         answer = connection.recv_bytes()
         assert answer[:1] == b"+"
@@ -175,7 +190,7 @@ def test_the_other_side_answers_until_this_one_is_gone(connection, bundle, pictu
 
 
 def test_the_other_side_says_what_failed(connection) -> None:
-    connection.send_bytes(b'{"folder": "/nothing/here", "version": 1}')
+    connection.send_bytes(b'{"folder": "/nothing/here", "version": 1, "identity": ""}')
     connection.send_bytes(b"")
     answer = connection.recv_bytes()
     assert answer.startswith(b"-BundleCorrupt: /nothing/here/manifest.json: unreadable")

@@ -173,6 +173,16 @@ def test_a_shadow_that_fails_fails_alone(try_out, pictures, eventually, caplog) 
     eventually(lambda: trial.told.outcomes["agree"] == 1)
 
 
+def test_an_answer_that_nobody_foresaw_does_not_end_the_shadow(try_out, pictures, eventually, caplog) -> None:
+    trial = try_out(lambda found: found[:1])  # fewer probabilities than it has classes
+    trial.ask(pictures["daisy"])
+    eventually(lambda: trial.told.outcomes["failed"] == 1)
+    assert caplog.records[0].exc_info is not None
+    trial.computer.change = np.array
+    trial.ask(pictures["daisy"])
+    eventually(lambda: trial.told.outcomes["agree"] == 1)
+
+
 # Who gets a copy
 
 
