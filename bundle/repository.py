@@ -86,17 +86,24 @@ class Repository:
         self.root = root
 
     def models(self) -> list[str]:
-        """Names of the models that have at least one version, sorted."""
-        if not self.root.is_dir():
-            return []
-        return sorted(path.name for path in self.root.iterdir() if valid_name(path.name) and self.versions(path.name))
+        """Names of the models that have at least one version, sorted; none of those that are `unreadable`."""
+        return [name for name in self._folders() if self._listed(name)]
+
+    def unreadable(self) -> list[str]:
+        """Names whose versions cannot be listed, sorted: no reason to do without all others. `versions` says why."""
+        return [name for name in self._folders() if self._listed(name) is None]
 
     def versions(self, name: str) -> list[int]:
-        """Version numbers of a model, ascending; empty where there is no such model."""
+        """Version numbers of a model, ascending; empty where there is no such model. Raises `BundleCorrupt`."""
         folder = self.root / name
-        if not valid_name(name) or not folder.is_dir():
+        try:
+            if not valid_name(name) or not folder.is_dir():
+                return []
+            return sorted(int(path.name) for path in folder.iterdir() if _is_version(path.name) and path.is_dir())
+        except FileNotFoundError:  # removed meanwhile
             return []
-        return sorted(int(path.name) for path in folder.iterdir() if _is_version(path.name) and path.is_dir())
+        except OSError as exc:
+            raise BundleCorrupt(folder, f"unreadable ({exc.strerror})", "a folder that can be listed") from exc
 
     def open(self, name: str, version: int | None = None) -> Bundle:
         """Open one version, by default the newest.
@@ -147,6 +154,18 @@ class Repository:
         except OSError as exc:
             raise NotPublished(folder, exc.strerror or str(exc)) from exc
 
+    def _folders(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if valid_name(path.name))
+
+    def _listed(self, name: str) -> list[int] | None:
+        """None where that cannot be done."""
+        try:
+            return self.versions(name)
+        except BundleCorrupt:
+            return None
+
     def _publish(self, name: str, folder: Path, write: Callable[[Path], None]) -> int:
         staging = _empty_staging(folder)
         try:
@@ -176,6 +195,7 @@ def _text(path: Path) -> str:
 
 
 def _read(path: Path, largest: int, expected: str) -> bytes:
+    """Where the system refuses, its `OSError` is the cause: it may be no fault of the file."""
     try:
         return read_regular(path, largest)
     except ValueError as exc:

@@ -30,7 +30,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model; `policy_error` where its policy cannot be read, and the default is shown."""
+    """One model; `policy_error` where its policy or its folder cannot be read, and the default is shown."""
 
     name: str
     policy: ServingPolicy
@@ -55,11 +55,19 @@ class Entry:
 
 def entries(repository: Repository) -> list[Entry]:
     """Every model, every version; each file is read and checked."""
-    return [entry(repository, name) for name in repository.models()]
+    names = sorted({*repository.models(), *repository.unreadable()})
+    return [_entry_or_reason(repository, name) for name in names]
+
+
+def _entry_or_reason(repository: Repository, name: str) -> Entry:
+    try:
+        return entry(repository, name)
+    except (BundleRefused, ModelNotFound) as exc:  # the latter: removed meanwhile
+        return Entry(name, ServingPolicy(), str(exc), ())
 
 
 def entry(repository: Repository, name: str) -> Entry:
-    """Raises `ModelNotFound`."""
+    """Raises `ModelNotFound`, and `BundleCorrupt` where its folder cannot be listed."""
     numbers = repository.versions(name)
     if not numbers:
         raise ModelNotFound(name, repository.models())
@@ -149,10 +157,11 @@ def _policy(root: Path, name: str) -> tuple[ServingPolicy, str]:
 
 
 def _version(repository: Repository, name: str, number: int) -> Version:
-    size = sum(path.lstat().st_size for path in (repository.root / name / str(number)).iterdir())
+    size = 0
     try:
+        size = sum(path.lstat().st_size for path in (repository.root / name / str(number)).iterdir())
         return Version(number, repository.open(name, number), "", size, ())
-    except (BundleRefused, VersionNotFound) as exc:
+    except (BundleRefused, VersionNotFound, OSError) as exc:  # the last two: removed or locked
         return Version(number, None, str(exc), size, ())
 
 

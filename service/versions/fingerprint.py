@@ -3,6 +3,7 @@
 import stat
 from pathlib import Path
 
+from bundle.errors import BundleRefused
 from bundle.manifest import valid_name
 from bundle.policy import POLICY
 from bundle.repository import Repository
@@ -41,9 +42,14 @@ def of_repository(repository: Repository) -> tuple[object, ...]:
 
 
 def _of_model(repository: Repository, name: str) -> tuple[object, ...]:
+    """A model that cannot be listed does not hide what becomes of the others."""
     folder = repository.root / name
-    versions = {version: of_folder(folder / str(version)) for version in repository.versions(name)}
-    return (_mode_of_folder(folder), of_file(folder / POLICY), tuple(versions.items()))
+    state = (_mode_of_folder(folder), of_file(folder / POLICY))
+    try:
+        versions = repository.versions(name)
+    except BundleRefused as exc:
+        return (*state, str(exc))
+    return (*state, *((version, of_folder(folder / str(version))) for version in versions))
 
 
 def _mode_of_folder(path: Path) -> int | None:

@@ -3,6 +3,7 @@
 Whatever is missing is loaded while the old versions serve; whatever fails is noted, and the last good version stays.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,19 @@ log = logging.getLogger(__name__)
 
 Load = Callable[[str, int], LiveModel]
 
+FOLDER = 0
+"""Stands among the refused versions for a model's folder that cannot be listed."""
+
+_SEEN_IN_THE_FILES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a version does not serve, and the files that it was found in."""
+    """Why a version does not serve, the files that it was found in, and whether these may be good all the same."""
 
     reason: str
     files: Fingerprint
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +60,18 @@ class Keeper:
         self.policy = ServingPolicy()  # the last that could be read
         self.policy_error = ""  # why a newer one could not
         self.refused: dict[int, Refusal] = {}
+        self.gone = False  # the folder, when it was last looked at
+        self._policy_may_pass = False  # what stands in `policy_error`
+        self._told: dict[int, Refusal] = {}  # what is no news
         self._folder = repository.root / name
         self._repository = repository
         self._load = load
         self._live: dict[int, tuple[LiveModel, Fingerprint]] = {}
 
     @property
-    def gone(self) -> bool:
-        return not self._folder.is_dir()
+    def unsettled(self) -> bool:
+        """Whether the next look may find other answers in the same files."""
+        return self._policy_may_pass or any(refusal.may_pass for refusal in self.refused.values())
 
     def look(self, again: bool = False) -> Change:
         """Bring `route` to what the folder asks for. `again` tries refused versions once more, changed or not.
@@ -68,26 +79,37 @@ class Keeper:
         Raises what is no fault of a bundle, such as a missing device; `route` is then as before.
         """
         before, refused = self.route, self.refused
-        self.refused = {} if again else dict(refused)
+        self._told = {} if again else refused
         self._read_policy()
-        self.route = None if self.gone or not self.policy.loaded else self._next_route()
+        try:
+            versions = self._repository.versions(self.name)
+            self.gone = not self._folder.is_dir()
+        except (BundleRefused, OSError) as exc:  # what serves goes on
+            self.refused = dict(refused)
+            self._refuse(FOLDER, exc, fingerprint.GONE)
+        else:
+            self._follow(versions)
+        return _change(self.name, before, self.route, refused, self.refused)
+
+    def _follow(self, versions: Sequence[int]) -> None:
+        self.refused = {version: why for version, why in self._told.items() if not why.may_pass}
+        self.route = None if self.gone or not self.policy.loaded else self._next_route(versions)
         models = [] if self.route is None else self.route.models()
         self._live = {model.version: self._live[model.version] for model in models}
         kept = {version: why for version, why in self.refused.items() if self._holds(version, why)}
         self.refused = {} if self.gone else kept
-        return _change(self.name, before, self.route, refused, self.refused)
 
     def _read_policy(self) -> None:
         try:
             self.policy, self.policy_error = read_policy(self._repository.root, self.name), ""
+            self._policy_may_pass = False
         except PolicyInvalid as exc:
-            error = str(exc)
+            error, self._policy_may_pass = str(exc), _may_pass(exc)
             if error != self.policy_error:
                 log.error("the policy of %s stays as it was: %s", self.name, error)
             self.policy_error = error
 
-    def _next_route(self) -> Route | None:
-        versions = self._repository.versions(self.name)
+    def _next_route(self, versions: Sequence[int]) -> Route | None:
         stable = self._stable(versions)
         if stable is None:
             return None
@@ -128,18 +150,32 @@ class Keeper:
             try:
                 self._live[version] = (self._load(self.name, version), files)
             except (BundleRefused, ModelNotFound, VersionNotFound, OSError) as exc:  # the last three: removed or locked
-                reason = str(exc)  # a log record that held the error would hold this look, and every model in it
-                log.error("refused %s/%d: %s", self.name, version, reason)
-                self.refused[version] = Refusal(reason, files)
+                self._refuse(version, exc, files)
             else:
                 self.refused.pop(version, None)
                 return self._live[version][0]
         return None if files == fingerprint.GONE else live
 
+    def _refuse(self, version: int, error: Exception, files: Fingerprint) -> None:
+        """Told once, however often the same is found."""
+        reason = str(error)  # a log record that held the error would hold this look, and every model in it
+        refusal, told = Refusal(reason, files, _may_pass(error)), self._told.get(version)
+        if refusal == told:
+            refusal = told
+        else:
+            log.error("refused %s: %s", f"{self.name}/{version}" if version != FOLDER else self.name, reason)
+        self.refused[version] = refusal
+
     def _holds(self, version: int, refusal: Refusal) -> bool:
         """A refusal is news until the files change or go; that of a version that the policy names, until it comes."""
         files = fingerprint.of_folder(self._folder / str(version))
         return files == refusal.files and (files != fingerprint.GONE or version in self.policy.named())
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the system failed, not the version: no descriptor was left, a disk did not answer, access was denied."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno not in _SEEN_IN_THE_FILES
 
 
 def substitutes(policy: ServingPolicy, versions: Sequence[int]) -> list[int]:

@@ -46,7 +46,7 @@ class Registry:
     on_change: list[Callable[[Change], None]] = field(default_factory=list)
     pause: Callable[[], None] = _go_on  # is called between the steps of loading a version
     dispose: Callable[[Engine], None] = _drop  # gets the engine of a retired version that nobody works with any more
-    refused: dict[str, str] = field(default_factory=dict)  # 'name/version' → why it does not serve
+    refused: dict[str, str] = field(default_factory=dict)  # 'name/version' → why it does not serve; 0: its folder
     policy_errors: dict[str, str] = field(default_factory=dict)  # name → why its policy could not be read
     _routes: dict[str, Route] = field(default_factory=dict)  # replaced, never changed
     _keepers: dict[str, Keeper] = field(default_factory=dict)
@@ -67,16 +67,16 @@ class Registry:
     def refresh(self, again: bool = False) -> bool:
         """Look at every model's folder, load what is missing, switch, retire the rest; one caller at a time.
 
-        `again` tries refused versions once more although their files have not changed. Returns whether anything is
-        other than before. Raises what is no fault of a bundle, such as an unreadable folder of models; what serves then
-        goes on to serve.
+        `again` tries refused versions once more although their files have not changed. Returns whether another look is
+        due although no file changes: anything is other than before, or the system failed and may do so no more. Raises
+        what is no fault of a bundle, such as an unreadable folder of models; what serves then goes on to serve.
         """
         with self._turn:
             if self._keepers:
                 self.repository.root.stat()  # a share that is not mounted must not take every model away
-            names = sorted({*self.repository.models(), *self._keepers})
-            changed = [name for name in names if self._look(name, again)]
-            return bool(changed)
+            names = sorted({*self.repository.models(), *self.repository.unreadable(), *self._keepers})
+            due = [name for name in names if self._look(name, again)]
+            return bool(due)
 
     def live(self) -> list[LiveModel]:
         """Every version that answers requests, by name and number: stable, canary, and those asked for by number."""
@@ -130,7 +130,7 @@ class Registry:
             weakref.finalize(model, self.dispose, model.engine).atexit = False
         for tell in self.on_change:
             tell(change)
-        return change.happened or asked != (keeper.policy, keeper.policy_error)
+        return change.happened or keeper.unsettled or asked != (keeper.policy, keeper.policy_error)
 
     def _pause(self) -> None:
         self.pause()

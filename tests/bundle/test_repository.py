@@ -88,6 +88,59 @@ def test_a_model_without_versions_is_not_found(repository: Repository) -> None:
         repository.open("empty")
 
 
+def check_that_birds_alone_are_unreadable(repository: Repository) -> None:
+    assert (repository.models(), repository.unreadable()) == (["flowers"], ["birds"])
+    assert repository.open("flowers").version == 1
+    for refused in (repository.versions, repository.open):
+        with pytest.raises(BundleCorrupt, match=r"birds: unreadable \(Permission denied\); expected a folder that can"):
+            refused("birds")
+
+
+def test_a_model_whose_folder_cannot_be_listed_hides_no_other(repository: Repository, monkeypatch) -> None:
+    (repository.root / "birds" / "1").mkdir(parents=True)
+    iterdir = Path.iterdir
+
+    def refuse_birds(path: Path) -> object:
+        if path.name == "birds":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse_birds)
+    check_that_birds_alone_are_unreadable(repository)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="modes do not bind root")
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_a_model_whose_folder_is_locked_hides_no_other(repository: Repository, mode: int) -> None:
+    birds = repository.root / "birds"
+    (birds / "1").mkdir(parents=True)
+    birds.chmod(mode)
+    try:
+        check_that_birds_alone_are_unreadable(repository)
+    finally:
+        birds.chmod(0o755)
+
+
+def test_a_model_that_is_removed_while_it_is_listed_has_no_versions(repository: Repository, monkeypatch) -> None:
+    def remove(path: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", remove)
+    assert repository.versions("flowers") == []
+
+
+def test_what_the_system_refuses_is_the_cause_of_the_refusal(repository: Repository, monkeypatch) -> None:
+    """For who wants to know whether it is the file's fault."""
+
+    def refuse(path: Path, largest: int) -> bytes:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr("bundle.repository.read_regular", refuse)
+    with pytest.raises(BundleCorrupt, match=r"manifest\.json: unreadable \(Too many open files\)") as refusal:
+        repository.open("flowers")
+    assert isinstance(refusal.value.__cause__, OSError)
+
+
 @pytest.mark.parametrize("name", TRAVERSALS, ids=ascii)
 def test_no_name_leads_out_of_the_repository(repository: Repository, name: str) -> None:
     assert repository.versions(name) == []

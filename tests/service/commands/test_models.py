@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,36 @@ def test_a_damaged_policy_is_told_below_the_table(call: Call, result_of, root: P
     (root / "flowers" / "serving.json").write_text("{")
     assert "serving.json is no serving policy" in call("list").stdout
     assert "is no serving policy" in result_of("list")[0]["policy_error"]
+
+
+def deny(monkeypatch, folder: Path) -> None:
+    """As for another user, also where root runs the tests."""
+    iterdir = Path.iterdir
+
+    def checked(path: Path) -> Iterator[Path]:
+        if path == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", checked)
+
+
+def test_a_model_that_cannot_be_read_is_told_beside_the_others(call, result_of, root: Path, monkeypatch) -> None:
+    deny(monkeypatch, root / "flowers")
+    flowers, trees = result_of("list")
+    assert (flowers["stable"], flowers["versions"], trees["stable"]) == (0, [], 1)
+    assert "flowers: unreadable (Permission denied)" in flowers["policy_error"]
+    assert "flowers: unreadable (Permission denied)" in call("list").stdout
+    for command in (["show"], ["verify"], ["pin", "1"], ["rollback"], ["unload"]):
+        error = error_of(call(command[0], "flowers", *command[1:]))
+        assert "flowers: unreadable (Permission denied)" in str(error)
+
+
+def test_a_version_that_cannot_be_read_is_told_beside_the_others(result_of, root: Path, monkeypatch) -> None:
+    deny(monkeypatch, root / "flowers" / "2")
+    first, second = result_of("list")[0]["versions"]
+    assert (first["roles"], second["state"], second["size_bytes"]) == (["stable"], "damaged", 0)
+    assert "Permission denied" in second["reason"]
 
 
 def test_a_model_out_of_service_is_told_with_the_way_back(call: Call, root: Path) -> None:

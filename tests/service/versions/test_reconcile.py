@@ -1,9 +1,11 @@
 """What serves follows the folder and its policy, and a failure never takes a good version away."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from bundle.policy import ServingPolicy, Share
 from bundle.repository import Bundle, Repository, open_bundle
 from service.errors import DeviceUnavailable
 from service.versions.loader import LiveModel
-from service.versions.reconcile import Change, Keeper, substitutes
+from service.versions.reconcile import FOLDER, Change, Keeper, substitutes
 from service.versions.routes import Route
 
 
@@ -175,6 +177,113 @@ def test_a_version_that_cannot_be_read_is_refused(folder: Folder, error: OSError
     folder.error = error
     assert folder.look().refused == {2: str(error)}
     assert folder.stable == 1
+
+
+def caused_by(error: OSError) -> BundleRefused:
+    """As `Repository.open` has it."""
+    refusal = BundleRefused(f"unreadable ({error.strerror})")
+    refusal.__cause__ = error
+    return refusal
+
+
+SYSTEM = [OSError(24, "Too many open files"), OSError(5, "Input/output error"), PermissionError(13, "denied")]
+
+
+@pytest.mark.parametrize("error", [*SYSTEM, *map(caused_by, SYSTEM)], ids=str)
+def test_where_the_system_failed_the_version_is_tried_again_at_every_look_and_told_once(
+    folder: Folder, error: Exception, caplog
+) -> None:
+    folder.publish(1)
+    folder.look()
+    folder.publish(2)
+    folder.error = error
+    assert folder.look().refused == {2: str(error)}
+    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    assert (folder.loads, folder.stable, folder.keeper.unsettled) == ([2], 1, True)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        f"refused flowers/2: {error}"
+    ]
+    folder.error = None
+    change = folder.look()
+    assert (folder.stable, change.refused, change.cleared) == (2, {}, (2,))
+    assert not folder.keeper.unsettled
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BundleRefused("another digest"), caused_by(FileNotFoundError(2, "No such file")), caused_by(OSError(40, "Loop"))],
+    ids=str,
+)
+def test_real_damage_is_not_read_again_before_the_files_change(folder: Folder, error: Exception) -> None:
+    folder.publish(1)
+    folder.look()
+    folder.publish(2)
+    folder.error = error
+    folder.look()
+    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    assert (folder.loads, folder.keeper.unsettled) == ([], False)
+
+
+def test_a_policy_that_the_system_would_not_read_is_tried_again(folder: Folder, monkeypatch) -> None:
+    folder.publish(1, 2)
+    folder.policy(versions="pinned", stable=1)
+
+    def refuse(path: Path, largest: int) -> bytes:
+        raise OSError(24, "Too many open files", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bundle.files.read_regular", refuse)
+        folder.look()
+    assert (folder.stable, folder.keeper.unsettled) == (2, True)
+    folder.look()
+    assert (folder.stable, folder.keeper.unsettled) == (1, False)
+
+
+# A folder that cannot be listed
+
+
+@pytest.fixture
+def unlisted(folder: Folder, monkeypatch):
+    """`with unlisted():` the model's folder cannot be listed."""
+
+    def refuse(name: str) -> list[int]:
+        raise caused_by(PermissionError(13, "Permission denied"))
+
+    @contextlib.contextmanager
+    def lock() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(folder.keeper._repository, "versions", refuse)
+            yield
+
+    return lock
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_once_and_what_serves_goes_on(
+    folder: Folder, unlisted, caplog
+) -> None:
+    folder.publish(1)
+    folder.publish(2, content="broken")
+    folder.look()
+    before = folder.route
+    folder.publish(3)
+    with unlisted():
+        assert folder.look().refused == {FOLDER: "unreadable (Permission denied)"}
+        assert folder.look() == Change("flowers", True, (), (), {}, ())
+        assert folder.route is before
+        assert list(folder.keeper.refused) == [2, FOLDER]
+        assert folder.keeper.unsettled
+    assert caplog.messages == ["refused flowers/2: broken", "refused flowers: unreadable (Permission denied)"]
+    change = folder.look()
+    assert (folder.stable, change.refused, change.cleared) == (3, {}, (FOLDER,))
+    assert list(folder.keeper.refused) == [2]
+
+
+def test_a_folder_that_could_never_be_listed_serves_nothing_and_is_not_gone(folder: Folder, unlisted) -> None:
+    folder.publish(1)
+    with unlisted():
+        assert not folder.look().serves
+        assert not folder.keeper.gone
+    assert numbers(folder.look().loaded) == [1]
 
 
 def test_what_is_no_fault_of_the_version_is_raised_and_changes_nothing(folder: Folder) -> None:

@@ -16,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bundle import repository as repository_module
 from bundle.errors import ModelNotFound, VersionNotFound
 from bundle.golden import Golden
 from bundle.manifest import Manifest
@@ -23,7 +24,10 @@ from bundle.policy import ServingPolicy, edit_policy
 from bundle.repository import Bundle, Repository
 from service.engines.engine import Engine, OnnxEngine, OpenEngine, open_on_cpu
 from service.errors import CanaryNotFound, DeviceUnavailable, InvalidArgument, NoModelReady
+from service.rpc.inference.repository import index
+from service.rpc.pb.inference.open_inference_pb2 import RepositoryIndexRequest
 from service.versions.registry import Change, Registry
+from service.versions.watcher import Watcher
 
 FILES = ["model.onnx", "golden.npz", "report.html", "manifest.json"]
 
@@ -341,6 +345,124 @@ def test_one_broken_model_does_not_stop_the_other(two: Path, load) -> None:
     registry = load(two)
     assert [model.name for model in registry.live()] == ["flowers"]
     assert list(registry.refused) == ["trees/1"]
+
+
+@pytest.fixture
+def deny(monkeypatch) -> Callable[[Path], set[Path]]:
+    """`deny(folder)`: it can neither be listed nor its files read, until it is taken out of the set that is returned.
+
+    As for another user, also where root runs the tests.
+    """
+    denied: set[Path] = set()
+    iterdir, read = Path.iterdir, repository_module.read_regular
+
+    def checked(path: Path) -> None:
+        if denied & {path, path.parent}:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    def iterdir_checked(path: Path) -> Iterator[Path]:
+        checked(path)
+        return iterdir(path)
+
+    def read_checked(path: Path, largest: int) -> bytes:
+        checked(path)
+        return read(path, largest)
+
+    def start(folder: Path) -> set[Path]:
+        denied.add(folder)
+        return denied
+
+    monkeypatch.setattr(Path, "iterdir", iterdir_checked)
+    monkeypatch.setattr(repository_module, "read_regular", read_checked)
+    return start
+
+
+def test_a_model_that_cannot_be_read_stops_neither_the_start_nor_the_reloading_of_others(
+    two: Path, load, deny, publish_bundle, caplog
+) -> None:
+    denied = deny(two / "trees")
+    registry = load(two)
+    assert [(model.name, model.version) for model in registry.live()] == [("flowers", 2)]
+    reason = f"{two}/trees: unreadable (Permission denied); expected a folder that can be listed"
+    assert registry.refused == {"trees/0": reason}
+    assert f"refused trees: {reason}" in caplog.messages
+    publish_bundle(two, "flowers", seed=4)
+    assert registry.refresh()
+    assert registry.find("flowers").version == 3
+    denied.clear()
+    registry.refresh()
+    assert registry.find("trees").version == 1
+    assert registry.refused == {}
+
+
+def test_a_model_that_can_be_read_no_more_serves_on_and_clients_see_why(two: Path, load, deny) -> None:
+    registry = load(two)
+    deny(two / "trees")
+    registry.refresh()
+    assert registry.find("trees").version == 1
+    shown = index(RepositoryIndexRequest(), registry).models
+    assert [(model.name, model.version, model.state) for model in shown] == [
+        ("flowers", "1", "UNAVAILABLE"),
+        ("flowers", "2", "READY"),
+        ("trees", "0", "UNAVAILABLE"),
+        ("trees", "1", "READY"),
+    ]
+    assert "trees: unreadable (Permission denied)" in shown[2].reason
+
+
+def test_where_the_only_model_cannot_be_read_the_start_says_so(second: Path, load, deny) -> None:
+    deny(second.parent)
+    with pytest.raises(NoModelReady, match=r"flowers/0: .*unreadable \(Permission denied\)"):
+        load(second.parents[1])
+
+
+@pytest.fixture
+def watched(load) -> Iterator[Callable[[Path], Registry]]:
+    """`watched(folder)` gives a loaded registry that looks at its folder all the time."""
+    watchers: list[Watcher] = []
+
+    def start(root: Path) -> Registry:
+        registry = load(root)
+        watchers.append(Watcher(registry, 0.001))
+        watchers[-1].start()
+        return registry
+
+    yield start
+    for watcher in watchers:
+        watcher.close()
+
+
+def test_beside_a_model_that_cannot_be_read_others_are_still_watched(
+    two: Path, watched, deny, publish_bundle, eventually
+) -> None:
+    deny(two / "trees")
+    registry = watched(two)
+    publish_bundle(two, "flowers", seed=4)
+    eventually(lambda: registry.find("flowers").version == 3)
+
+
+def test_a_version_that_the_system_would_not_read_serves_as_soon_as_it_does(
+    second: Path, watched, deny, eventually
+) -> None:
+    """No file of it changes."""
+    denied = deny(second)
+    registry = watched(second.parents[1])
+    assert registry.find().version == 1
+    assert "unreadable (Permission denied)" in registry.refused["flowers/2"]
+    denied.clear()
+    eventually(lambda: registry.find().version == 2)
+    eventually(lambda: registry.refused == {})
+
+
+def test_another_look_is_due_where_the_system_failed_and_not_where_a_file_is_damaged(second: Path, load, deny) -> None:
+    denied = deny(second)
+    registry = load(second.parents[1])
+    assert registry.refresh()
+    assert registry.refresh()
+    denied.clear()
+    cut(second / "model.onnx")
+    assert registry.refresh()
+    assert not registry.refresh()
 
 
 def test_what_the_checks_showed_is_kept(models: Path, load) -> None:
