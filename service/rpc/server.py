@@ -32,6 +32,8 @@ OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferen
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
 _WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual photo in one go, which 64 KB would not be
 _QUIET_S, _LONGEST_REFUSAL_S = 0.5, 5.0  # without a call, connections may close; callers who never rest wait for none
+_SILENCE_S, _PATIENCE_S = 60.0, 20.0  # on a connection before it is pinged; until the ping must be answered
+_CALLERS_PINGS_S = 10.0  # more often makes gRPC close the connection
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 
 
@@ -51,6 +53,7 @@ class RpcServer:
                 ("grpc.so_reuseport", int(settings.workers > 1)),
                 ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
                 ("grpc.http2.bdp_probe", 0),  # with a window this large its pings find out nothing of use
+                *_keepalive(),
             ],
         )
         self._observed = Observed(self._server, metrics, classifier.registry)
@@ -107,6 +110,19 @@ class RpcServer:
         """
         while (now := time.monotonic()) < min(latest, self._observed.last_call + _QUIET_S):
             await asyncio.sleep(min(latest, self._observed.last_call + _QUIET_S) - now)
+
+
+def _keepalive() -> list[tuple[str, int]]:
+    """A caller whose machine lost its power or its network closes nothing: without pings its connection, its streams
+    and half of an upload would be kept for two hours, gRPC's default. Callers may ping, too.
+    """
+    return [
+        ("grpc.keepalive_time_ms", int(_SILENCE_S * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(_PATIENCE_S * 1000)),  # this ends the connection, not the next
+        ("grpc.keepalive_timeout_ms", int(_PATIENCE_S * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(_CALLERS_PINGS_S * 1000)),
+    ]
 
 
 def _places(settings: Settings, classifier: Classifier) -> int:

@@ -73,7 +73,7 @@ class RawClient:
         raise ConnectionError("the server closed the connection")
 
     def vanish(self) -> None:
-        """As a machine that lost its power: the connection is reset."""
+        """As a process that was killed with data on its way: the connection is reset."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._socket.close()
 

@@ -1,5 +1,7 @@
 """The gRPC port as clients meet it: a real server on a free port, a real channel."""
 
+import queue
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from bundle.manifest import Manifest
+from service.rpc import server as server_module
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from tests.faults.raw import RawClient
 
 SERVICE = "anther.v1.ImageClassifier"
 OPEN_INFERENCE = "inference.GRPCInferenceService"
@@ -270,3 +274,31 @@ def test_an_answer_counts_its_label_and_confidence(edge, red) -> None:
     assert edge.sample("anther_predictions_total", **WHERE, label="daisy") == 1
     assert edge.sample("anther_confidence_count", **WHERE) == 1
     assert edge.sample("anther_stage_duration_seconds_count", **WHERE, stage="inference") == 1
+
+
+# Callers who fall silent
+
+
+def test_a_stream_whose_caller_no_longer_answers_is_let_go(start_edge, monkeypatch, eventually) -> None:
+    """As where a machine lost its power: nothing is closed, nothing comes any more."""
+    monkeypatch.setattr(server_module, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(server_module, "_PATIENCE_S", 0.2)
+    edge = start_edge()
+    with RawClient(edge.port) as caller:
+        caller.open_call(f"/{SERVICE}/ClassifyStream")
+        eventually(lambda: len(edge.server._streams.open) == 1)
+        eventually(lambda: len(edge.server._streams.open) == 0)
+    assert edge.sample("anther_rejected_total", reason="CANCELLED") == 1
+
+
+def test_a_caller_may_be_silent_as_long_as_its_machine_answers(start_edge, monkeypatch, red) -> None:
+    monkeypatch.setattr(server_module, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(server_module, "_PATIENCE_S", 0.5)
+    edge = start_edge()
+    asked: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
+    answers = edge.stub.ClassifyStream(iter(asked.get, None), timeout=PATIENCE_S)
+    time.sleep(1.5)
+    asked.put(red)
+    assert next(answers).answer.predictions
+    asked.put(None)
+    assert list(answers) == []
