@@ -27,7 +27,8 @@ _RUNNERS = 2  # while one batch runs, the next is assembled and the results of t
 class Batcher:
     """`decoders` threads prepare work until `ready_rows` rows or more wait; batches wait `max_wait_s` for company.
 
-    At most `queue_limit` pieces of work of `queue_bytes` together wait to be prepared.
+    At most `queue_limit` pieces of work of `queue_bytes` together wait to be prepared; none is taken from them while
+    those between the queue and their answer hold as many bytes.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class Batcher:
         self.decoders = decoders
         self._backlog = Backlog(queue_limit, queue_bytes)
         self._ready = Ready(max_wait_s, run_s=0.002)
-        self._ready_rows = ready_rows
+        self._ready_rows, self._most_bytes = ready_rows, queue_bytes
         self._on_batch = on_batch
-        self._decoding = self._in_engine = self._running = 0
+        self._decoding = self._in_engine = self._running = self._bytes = 0
         self._decode_s, self._row_s = 0.01, 0.0001  # moving averages of a piece and of a row, for the retry hint
         self._closed = False
         self._lock = threading.Lock()
@@ -91,9 +92,9 @@ class Batcher:
     def _decode(self) -> None:
         while (item := self._next_item()) is not None:
             started = time.monotonic()
-            part = _prepared(item, started)
+            part, size = _prepared(item, started), item.size
             del item  # a decoder without work holds no picture
-            self._decoded(part, time.monotonic() - started)
+            self._decoded(part, size, time.monotonic() - started)
             del part
 
     def _next_item(self) -> Item | None:
@@ -102,6 +103,7 @@ class Batcher:
                 if self._has_room and (item := self._backlog.pop()) is not None:
                     self._decoding += 1
                     self._running += 1
+                    self._bytes += item.size
                     return item
                 if self._quiet:  # nothing comes from here any more: what waits for company goes without
                     self._to_run.notify()
@@ -110,12 +112,12 @@ class Batcher:
                     return None
                 self._to_decode.wait()
 
-    def _decoded(self, part: Part | None, spent: float) -> None:
+    def _decoded(self, part: Part | None, size: int, spent: float) -> None:
         with self._lock:
             self._decoding -= 1
             self._decode_s += 0.05 * (spent - self._decode_s)
             if part is None:
-                self._running -= 1
+                self._ended(1, size)
                 return
             due = self._ready.due()
             self._ready.put(part)
@@ -128,8 +130,9 @@ class Batcher:
         while (batch := self._next_batch()) is not None:
             self._settle(batch)
             with self._lock:
-                self._running -= len(batch.parts) + len(batch.dropped)
-            del batch  # a runner without work holds no picture
+                parts = [*batch.parts, *batch.dropped]
+                self._ended(len(parts), sum(part.item.size for part in parts))
+            del batch, parts  # a runner without work holds no picture
 
     def _next_batch(self) -> Batch | None:
         with self._lock:
@@ -179,9 +182,15 @@ class Batcher:
 
     # Both, under the lock
 
+    def _ended(self, count: int, size: int) -> None:
+        if self._bytes >= self._most_bytes:  # decoders may be waiting for these
+            self._to_decode.notify_all()
+        self._running -= count
+        self._bytes -= size
+
     @property
     def _has_room(self) -> bool:
-        return self._ready.rows + self._decoding < self._ready_rows
+        return self._ready.rows + self._decoding < self._ready_rows and self._bytes < self._most_bytes
 
     @property
     def _quiet(self) -> bool:

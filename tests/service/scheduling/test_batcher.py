@@ -267,6 +267,49 @@ def test_decoders_stop_when_enough_rows_wait_and_the_queue_fills(make, eventuall
     asyncio.run(scenario())
 
 
+def test_decoders_stop_when_the_pictures_in_work_hold_enough_bytes(make, eventually) -> None:
+    class Large(Picture):
+        size = 2**29  # two are all that the scheduler takes at once
+
+    async def scenario() -> None:
+        batcher, engine = make(decoders=3), Engine(largest=1)
+        engine.gate.clear()
+        pending = []
+        for number in range(2):
+            pending.append(batcher.submit(Large(engine, number)))
+            assert await asyncio.to_thread(engine.entered.acquire, timeout=PATIENCE_S)
+        pending.append(batcher.submit(Large(engine, 2)))
+        assert (batcher.running, batcher.waiting) == (2, 1)
+        engine.gate.set()
+        assert await asyncio.gather(*pending) == [0, 1, 2]
+        assert sorted(engine.batches) == [[0], [1], [2]]
+        await asyncio.to_thread(eventually, lambda: batcher._bytes == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_picture_that_cannot_be_decoded_makes_room_for_others(make) -> None:
+    class Broken(Picture):
+        size = 2**30
+
+        def prepare(self) -> Any:
+            super().prepare()
+            raise ValueError("no picture")
+
+    async def scenario() -> None:
+        batcher, engine = make(decoders=2), Engine()
+        broken = Broken(engine, 1, held=True)
+        pending = [batcher.submit(broken)]
+        assert await asyncio.to_thread(broken.prepared.wait, PATIENCE_S)
+        pending += [batcher.submit(Picture(engine, number)) for number in (2, 3)]
+        broken.release.set()
+        error, *others = await asyncio.gather(*pending, return_exceptions=True)
+        assert isinstance(error, ValueError)
+        assert others == [2, 3]
+
+    asyncio.run(scenario())
+
+
 def test_a_busy_model_does_not_starve_another(make, eventually) -> None:
     async def scenario() -> None:
         order: list[list[int]] = []
