@@ -69,6 +69,9 @@ def _kind(context: click.Context, parameter: click.Parameter, path: Path | None)
 def classify(context: click.Context, /, photos: tuple[Path, ...], **options: Any) -> None:
     """Classify photos, or all pictures below a folder, on a running server.
 
+    What is named is read whatever it is; in folders, pictures are known by the ends of their names (.jpg, .png …), and
+    pipes and devices are passed over.
+
     With --output, the same command goes on where an interrupted run stopped. CSV and Parquet have the columns photo,
     model, version, provider, confident, label, index and probability (of the most probable class), predictions,
     error_code, error_reason, error_message; Parquet also has path, the name byte for byte.
@@ -76,7 +79,7 @@ def classify(context: click.Context, /, photos: tuple[Path, ...], **options: Any
     Exit code 1 if any photo failed; all others are answered all the same.
     """
     asked = _Asked(**options)
-    if next(walk(photos), None) is None:
+    if next(walk(photos, in_order=False), None) is None:
         raise click.UsageError(f"no pictures ({', '.join(sorted(SUFFIXES))}) below {', '.join(map(str, photos))}")
 
     from service.client.client import Client
@@ -136,9 +139,12 @@ def _bar(screen: "Screen", photos: tuple[Path, ...]) -> Iterator[Advance]:
     with screen.progress() as bar:
         task = bar.add_task("classifying", total=None)
         if not bar.disable:
-            count = threading.Thread(target=lambda: bar.update(task, total=sum(1 for _ in walk(photos))), daemon=True)
-            count.start()
+            threading.Thread(target=lambda: bar.update(task, total=_count(photos)), daemon=True).start()
         yield lambda: bar.advance(task)
+
+
+def _count(photos: tuple[Path, ...]) -> int:
+    return sum(1 for _ in walk(photos, in_order=False))
 
 
 def _left(photos: tuple[Path, ...], journal: "Journal", advance: Advance) -> Iterator[Path]:

@@ -60,6 +60,13 @@ def test_a_folder_is_walked_for_its_pictures(classify, folder: Path) -> None:
     }
 
 
+def test_a_pipe_in_a_folder_holds_nothing_up(classify, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    result = classify(folder)
+    assert result.exit_code == 0
+    assert "3 of 3 answered" in result.stdout
+
+
 def test_the_table_is_in_the_order_of_the_names(classify, folder: Path) -> None:
     rows = classify(folder).stdout.splitlines()[1:4]
     assert [row.split()[1] for row in rows] == ["tulips", "daisy", "roses"]
@@ -317,7 +324,7 @@ def test_a_server_that_stops_answering_leaves_what_there_is(start_edge, folder: 
 
 @pytest.fixture
 def many(tmp_path: Path, pictures) -> Path:
-    """Two hundred pictures and, last, a pipe: reading it keeps the client until somebody writes."""
+    """Two hundred pictures and a pipe: naming it, last, keeps the client until somebody writes."""
     root = tmp_path / "many"
     for number in range(200):
         path = root / f"{number % 3}" / f"{number:03}.png"
@@ -332,7 +339,7 @@ def begun(start_edge, many: Path, output: Path, eventually):
     """A process that has written some of its answers, and the edge that it talks to."""
     edge = start_edge(lanes=2)
     written = output if output.suffix != ".parquet" else Path(f"{output}.partial.jsonl")
-    arguments = ["--target", f"127.0.0.1:{edge.port}", many, "--output", output]
+    arguments = ["--target", f"127.0.0.1:{edge.port}", many, many / "pipe.png", "--output", output]
     with subprocess.Popen(
         [sys.executable, "-m", "anther", "classify", *map(str, arguments)], stderr=subprocess.PIPE, text=True
     ) as process:

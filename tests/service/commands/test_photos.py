@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import socket
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.commands import photos
 from service.commands.photos import SUFFIXES, digest, walk
 
 
@@ -53,6 +56,17 @@ def test_links_to_pictures_are_taken_and_links_to_folders_are_not(tree, tmp_path
     (root / "circle.jpg").symlink_to(root / "circle.jpg")
     (root / "nowhere.jpg").symlink_to(root / "nothing")
     assert below(root) == ["circle.jpg", "link.jpg", "nowhere.jpg", "real/one.jpg"]
+
+
+def test_what_might_never_end_is_passed_over_in_folders_and_read_where_it_is_named(tree) -> None:
+    root = tree("real.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    (root / "to-pipe.jpg").symlink_to(root / "pipe.jpg")
+    (root / "to-device.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(root / "socket.jpg"))
+    assert below(root) == ["real.jpg"]
+    assert below(root, root, root / "pipe.jpg") == ["real.jpg", "pipe.jpg"]
 
 
 def test_a_named_file_is_taken_whatever_it_is(tree) -> None:
@@ -102,6 +116,46 @@ def test_folders_are_listed_when_their_turn_comes(tree) -> None:
     assert list(paths) == [root / "b/2.jpg", root / "b/late.jpg"]
 
 
+def test_more_names_than_are_sorted_at_once_come_in_order(tree, monkeypatch) -> None:
+    monkeypatch.setattr(photos, "_PIECE", 3)
+    names = [f"{number:02}.jpg" for number in range(20)]
+    root = tree(*reversed(names), "05/a.jpg", "x/b.jpg")
+    assert below(root) == [*names[:5], "05.jpg", "05/a.jpg", *names[6:], "x/b.jpg"]
+
+
+def test_without_an_order_the_same_is_found(tree) -> None:
+    root = tree("b/2.jpg", "b/1.png", "a/z/deep.tif", "c.webp", "notes.txt")
+    os.mkfifo(root / "pipe.jpg")
+    named = [root, root / "pipe.jpg", root / "b/1.png", root / "a"]
+    assert sorted(walk(named, in_order=False)) == sorted(walk(named))
+    assert len(list(walk(named, in_order=False))) == 5
+
+
+MANY = 50_000
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("many")
+    for number in range(MANY):
+        (root / f"IMG_{number:08}.jpg").touch()
+    return root
+
+
+@pytest.mark.parametrize(("in_order", "most"), [(True, 30), (False, 1)])
+def test_a_folder_of_many_photos_takes_few_bytes_a_name(many: Path, in_order: bool, most: int) -> None:
+    """Until the first of them is there; for these names of 16 letters a sorted list of strings takes 78."""
+    tracemalloc.start()
+    try:
+        paths = walk([many], in_order=in_order)
+        assert next(paths).suffix == ".jpg"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / MANY < most
+    assert sum(1 for _ in paths) == MANY - 1
+
+
 def test_any_depth_is_walked(tmp_path: Path) -> None:
     """Deeper than Python's own recursion would go."""
     top = tmp_path / "top"
@@ -140,6 +194,7 @@ def test_every_picture_of_any_tree_is_found_once(tmp_path: Path, names: list[str
     found = list(walk([root]))
     assert sorted(found) == sorted(path for path in root.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
     assert found == list(walk([root]))
+    assert sorted(walk([root], in_order=False)) == sorted(found)
 
 
 def test_a_photo_is_the_same_however_its_path_is_written(tree, monkeypatch) -> None:
