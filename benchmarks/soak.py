@@ -150,13 +150,10 @@ def verdict(
 
 
 def _calls(tally: Tally) -> dict[str, object]:
-    seconds = [value for values in tally.seconds.values() for value in values]
     return {
         "calls": {kind: dict(codes) for kind, codes in tally.counts.items()},
         "wrong": tally.wrong.total(),
         "unexpected": tally.unexpected.total(),
-        "p50_ms": round(quantile(seconds, 0.5) * 1000, 1),
-        "p99_ms": round(quantile(seconds, 0.99) * 1000, 1),
         "classify_p50_ms": round(quantile(tally.seconds["classify"], 0.5) * 1000, 1),
         "classify_p99_ms": round(quantile(tally.seconds["classify"], 0.99) * 1000, 1),
     }

@@ -146,6 +146,23 @@ def give_up_a_stream(caller: Caller) -> list[Outcome]:
     return [Outcome("OK", _right(caller, caller.material.photo)(first.answer))]
 
 
+def read_slowly(caller: Caller) -> list[Outcome]:
+    """More answers than the server holds for a caller; it must wait, and others must not."""
+
+    def requests() -> Iterator[pb.ClassifyRequest]:
+        for number in range(2 * _STREAMED):
+            yield pb.ClassifyRequest(image=caller.material.photo, id=str(number))
+
+    right, outcomes = _right(caller, caller.material.photo), []
+    try:
+        for answer in caller.stub.ClassifyStream(requests(), timeout=_PATIENCE_S):
+            outcomes.append(Outcome("OK", right(answer.answer)))
+            time.sleep(caller.chance.random() * _ABOUT_AN_ANSWER_S)
+    except grpc.RpcError as error:
+        return [Outcome(error.code().name)]
+    return outcomes if len(outcomes) == 2 * _STREAMED else [Outcome("OK", f"{len(outcomes)} answers")]
+
+
 def explain(caller: Caller) -> list[Outcome]:
     call = caller.stub.Explain.future(pb.ExplainRequest(image=caller.material.photo), timeout=_PATIENCE_S)
     return ended(call, lambda answer: _right(caller, caller.material.photo)(answer.answer))
@@ -163,14 +180,32 @@ def infer_pixels(caller: Caller) -> list[Outcome]:
     return _infer(caller, tensor, [pixels] * 2, pixels)
 
 
+def infer_stream(caller: Caller) -> list[Outcome]:
+    """Answers in the order of the requests; the bad one in the middle by a sentence."""
+    pixels, (_, *rest) = caller.material.pixels, caller.material.shape
+    tensor = oip.ModelInferRequest.InferInputTensor(name="pixels", datatype="UINT8", shape=[1, *rest])
+    requests = [_best(tensor, pixels), oip.ModelInferRequest(), _best(tensor, pixels)]
+    try:
+        found = list(caller.inference.ModelStreamInfer(iter(requests), timeout=_PATIENCE_S))
+    except grpc.RpcError as error:
+        return [Outcome(error.code().name)]
+    if [bool(item.error_message) for item in found] != [False, True, False]:
+        return [Outcome("OK", f"errors {[item.error_message for item in found]}")]
+    good = [item.infer_response.raw_output_contents[0] for item in found[::2]]
+    return [Outcome("OK", wrong_rows(caller, [pixels], raw)) for raw in good]
+
+
+def _best(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes) -> oip.ModelInferRequest:
+    """Asks for the best class of each row, as the classification extension names it."""
+    best = oip.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
+    best.parameters["classification"].int64_param = 1
+    return oip.ModelInferRequest(inputs=[tensor], outputs=[best], raw_input_contents=[raw])
+
+
 def _infer(
     caller: Caller, tensor: oip.ModelInferRequest.InferInputTensor, rows: list[bytes], raw: bytes
 ) -> list[Outcome]:
-    """The best class of each row, as the classification extension names it."""
-    best = oip.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
-    best.parameters["classification"].int64_param = 1
-    request = oip.ModelInferRequest(inputs=[tensor], outputs=[best], raw_input_contents=[raw * len(rows)])
-    call = caller.inference.ModelInfer.future(request, timeout=_PATIENCE_S)
+    call = caller.inference.ModelInfer.future(_best(tensor, raw * len(rows)), timeout=_PATIENCE_S)
     return ended(call, lambda answer: wrong_rows(caller, rows, answer.raw_output_contents[0]))
 
 
@@ -219,9 +254,11 @@ KINDS = (
     _kind("vanish", 2, vanish, "OK", "CANCELLED"),
     _kind("stream", 3, stream, "OK"),
     _kind("stream given up", 1, give_up_a_stream, "OK"),
+    _kind("slow reader", 1, read_slowly, "OK"),
     _kind("explain", 3, explain, "OK"),
     _kind("infer image", 4, infer_image, "OK"),
     _kind("infer pixels", 6, infer_pixels, "OK"),
+    _kind("infer stream", 3, infer_stream, "OK"),
     _kind("infer nonsense", 4, infer_nonsense, "INVALID_ARGUMENT"),
     _kind("look around", 2, look_around, "OK"),
 )

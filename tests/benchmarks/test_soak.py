@@ -43,7 +43,7 @@ def test_a_good_run_has_no_reasons_and_tells_what_was_measured(good) -> None:
     result, reasons = verdict(good, STEADY, [KIND], 3, reloads=True)
     assert reasons == []
     assert result["calls"] == {"classify": {"OK": 1}}
-    assert (result["wrong"], result["unexpected"], result["p99_ms"], result["cpu_s"]) == (0, 0, 10.0, 11.0)
+    assert (result["wrong"], result["unexpected"], result["classify_p99_ms"], result["cpu_s"]) == (0, 0, 10.0, 11.0)
     assert result["memory_mb"] == {"early": 300.0, "late": 300.0, "most": 300.0, "flat": True}
 
 
