@@ -171,8 +171,10 @@ def rollback(name: str, prove: bool, root: Path, as_json: bool, **engine: Any) -
 
     Versions that a server would refuse are passed over. Exit code 1 where none is left.
     """
+    from bundle.policy import read_policy
     from service.commands import catalogue
 
+    read_policy(root, name)  # where it is damaged, what was stable before is not known
     entry = catalogue.entry(_repository(root), name)
     refusal = _proven(root, name, Settings(**engine)) if prove else entry.damage
     versions = _to_return_to(entry, refusal)

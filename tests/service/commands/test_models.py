@@ -371,6 +371,13 @@ def test_a_damaged_policy_is_not_overwritten(call: Call, root: Path) -> None:
     assert (root / "flowers" / "serving.json").read_text() == "{"
 
 
+def test_from_a_damaged_policy_nothing_is_rolled_back(call: Call, root: Path) -> None:
+    """Also where the default policy would have nothing to go back to."""
+    refused(root, 1)
+    (root / "flowers" / "serving.json").write_text("{")
+    assert isinstance(error_of(call("rollback", "flowers")), PolicyInvalid)
+
+
 # promote, rollback
 
 
