@@ -19,11 +19,12 @@ from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
+from service.system import hangup
 from service.system.address import banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
 from service.versions.bystander import Bystander
-from service.versions.control import PolicyControl
+from service.versions.control import PolicyControl, nobody
 from service.versions.registry import Registry
 from service.versions.shadow import Shadow
 from service.versions.watcher import Watcher
@@ -35,10 +36,12 @@ class App:
     """One server. Start: operations port → models → gRPC. Stop: NOT_SERVING → refuse → drain → close.
 
     Where the settings say that there are several workers, it is one of them; their supervisor has the operations port.
+    `on_edit` is called when a client's command has edited a policy, which concerns the others.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_edit: Callable[[], None] = nobody) -> None:
         self._settings = settings
+        self._on_edit = on_edit
         self._metrics = Metrics(shared=settings.workers > 1)
         device = usable_device(settings.device)
         self._registry = Registry(Repository(settings.models), opener(settings, device), settings.default_model)
@@ -62,7 +65,7 @@ class App:
             )
         self._registry.on_change.append(self._metrics.changed)
         self._registry.load_all()
-        control = PolicyControl(self._registry, self._watcher) if self._settings.control else None
+        control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
         self._rpc = RpcServer(self._classifier, self._metrics, self._settings, control)
         await self._rpc.start()
         self._watcher.start()
@@ -83,6 +86,11 @@ class App:
         self._registry.close()
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
+
+    def look(self) -> None:
+        """At the folder of models, at once, on another thread; not while it drains: a new version would delay that."""
+        if self._state != "draining":
+            self._watcher.look()
 
     def banner(self) -> str:
         """Where it listens and what it serves, in one line."""
@@ -124,23 +132,32 @@ def run(settings: Settings) -> None:
     uvloop.run(serve(settings, announce, asyncio.Event()))  # a sixth less CPU for a call than asyncio's own loop
 
 
-async def serve(settings: Settings, announce: Callable[[App], None], stopped: asyncio.Event) -> None:
-    """Announce when ready; serve until `stopped` is set, which SIGTERM and SIGINT do; then drain."""
+async def serve(
+    settings: Settings,
+    announce: Callable[[App], None],
+    stopped: asyncio.Event,
+    on_edit: Callable[[], None] = nobody,
+) -> None:
+    """Announce when ready; serve until `stopped` is set, which SIGTERM and SIGINT do; then drain.
+
+    SIGHUP has it look at the folder of models. `on_edit` is as for `App`.
+    """
     check_runtime()
     keep_freed_memory()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    app = App(settings)
-    try:
-        await app.start()
-        # The modules and models live as long as the process; to look through them all for garbage stalls requests.
-        gc.collect()
-        gc.freeze()
-        give_back()  # what opening and proving the models took for a moment
-        announce(app)
-        await stopped.wait()
-        log.info("draining: accepted requests have %.0f s to finish", settings.grace_s)
-    finally:
-        await app.stop()
+    app = App(settings, on_edit)
+    with hangup.heeded(app.look):
+        try:
+            await app.start()
+            # The modules and models live as long as the process; to look through them all for garbage stalls requests.
+            gc.collect()
+            gc.freeze()
+            give_back()  # what opening and proving the models took for a moment
+            announce(app)
+            await stopped.wait()
+            log.info("draining: accepted requests have %.0f s to finish", settings.grace_s)
+        finally:
+            await app.stop()
     log.info("stopped")

@@ -14,7 +14,7 @@ class Settings:
     """Flags beat `ANTHER_*` environment variables, which beat these defaults."""
 
     models: Path = Path("models")  # the folder of models/<name>/<version>/
-    watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to the operator's commands
+    watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to SIGHUP and load calls
     default_model: str = ""  # answers requests that name none; needed only where several models serve
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
     # 'fp32' is the model as it was trained (fp16 where it was exported so); 'int8' is faster on a CPU and a little less

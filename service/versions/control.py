@@ -11,12 +11,20 @@ from service.versions.watcher import Watcher
 Transition = Callable[[ServingPolicy], ServingPolicy]
 
 
-class PolicyControl:
-    """Each call returns when the registry has followed. Other processes follow at their next look at the folder."""
+def nobody() -> None:
+    """A single server has no others to tell."""
 
-    def __init__(self, registry: Registry, watcher: Watcher) -> None:
+
+class PolicyControl:
+    """Each call returns when the registry has followed. `on_edit` is there to tell other processes that they are to.
+
+    It is called on the event loop, as soon as the policy is on the disk.
+    """
+
+    def __init__(self, registry: Registry, watcher: Watcher, on_edit: Callable[[], None] = nobody) -> None:
         self._registry = registry
         self._watcher = watcher
+        self._on_edit = on_edit
 
     async def load(self, name: str) -> None:
         """Bring the model into service, and look again for newer versions and at refused ones.
@@ -34,6 +42,7 @@ class PolicyControl:
 
     async def _follow(self, name: str, change: Transition) -> None:
         await asyncio.to_thread(edit_policy, self._registry.repository.root, name, change)
+        self._on_edit()
         await asyncio.wrap_future(self._watcher.reconcile())
 
     def _why_not(self, name: str) -> Exception:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from bundle.errors import AntherError
@@ -40,6 +41,7 @@ class Watcher:
         self._inbox: SimpleQueue[Future[None] | Engine | _Stop] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._asked: Future[None] | None = None  # the last by `look`
         self._seen: object = None
         self._failure = ""
         self._thread = threading.Thread(target=self._run, name="models")
@@ -65,6 +67,17 @@ class Watcher:
     def reconcile_now(self, timeout_s: float | None = None) -> None:
         """`reconcile`, and wait for it. Raises also `TimeoutError`; the work then goes on."""
         self.reconcile().result(timeout_s)
+
+    def look(self) -> None:
+        """`reconcile` for who waits for no answer: what fails is logged. Nothing after `close`.
+
+        For one thread. Calls that come while one has not begun are one with it, as it will see what they would.
+        """
+        if self._asked is not None and not (self._asked.running() or self._asked.done()):
+            return
+        with suppress(Draining):
+            self._asked = self.reconcile()
+            self._asked.add_done_callback(_log_failure)
 
     def close(self) -> None:
         """Does what was asked for, and waits for a version that is being loaded."""
@@ -128,6 +141,16 @@ class Watcher:
         self._wait_s = min(2 * self._wait_s, max(_LONGEST_WAIT_S, self._interval_s))
         reason = str(error)
         if reason != self._failure:
-            known = isinstance(error, OSError | AntherError)
-            log.error("the models cannot be looked at, so they stay as they are: %s", reason, exc_info=not known)
+            _log(error)
         self._failure = reason
+
+
+def _log_failure(done: "Future[None]") -> None:
+    error = done.exception()
+    if error is not None:
+        _log(error)
+
+
+def _log(error: BaseException) -> None:
+    known = isinstance(error, OSError | AntherError)
+    log.error("the models cannot be looked at, so they stay as they are: %s", error, exc_info=None if known else error)

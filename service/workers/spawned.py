@@ -1,8 +1,9 @@
 """A serving process as its supervisor has it: started afresh, given one order, heard until it ends.
 
-The order goes to the worker's standard input, which then stays open: when it ends, the supervisor is gone. On standard
-output the worker reports, one JSON object a line: what it serves, once; facts, when they change; why it cannot start;
-and else, regularly, that it is there.
+The order goes to the worker's standard input, which then stays open: another line means that it is to look at the
+folder of models at once, its end that the supervisor is gone. On standard output the worker reports, one JSON object a
+line: what it serves, once; facts, when they change; why it cannot start; that a client had it edit a policy; and else,
+regularly, that it is there.
 """
 
 import asyncio
@@ -14,20 +15,23 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from service.config import Settings
 from service.errors import WorkerFailed
+from service.system import hangup
 
 log = logging.getLogger(__name__)
 
-SERVING, FACTS, FAILED, BEAT = "serving", "facts", "failed", "beat"
+SERVING, FACTS, FAILED, EDITED, BEAT = "serving", "facts", "failed", "edited", "beat"
 """A report's one key."""
 
 _STARTING = {"live": {"ok": True, "state": "starting"}, "ready": {"ok": False, "state": "starting"}}
 _ENDED = {"live": {"ok": False, "state": "ended"}, "ready": {"ok": False, "state": "ended"}}
+_LOOK = b"look\n"
 _LONGEST_REPORT = 2**24  # bytes; it has a sentence for each refused version
 
 
@@ -61,14 +65,15 @@ async def start(order: Order) -> "Worker":
     command = [sys.executable, "-P", "-m", "service.workers.worker"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=PIPE,
-            stdout=PIPE,
-            limit=_LONGEST_REPORT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the supervisor alone; it lets the workers finish
-        )
+        with hangup.held_back():
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=_LONGEST_REPORT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the supervisor alone; it lets the workers finish
+            )
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise WorkerFailed(order.slot, f"the system gives no process for worker {order.slot} ({reason})") from exc
@@ -78,12 +83,16 @@ async def start(order: Order) -> "Worker":
 
 
 class Worker:
-    """`facts` are the last that it reported: 'live' and 'ready', as the operations port has them."""
+    """`facts` are the last that it reported: 'live' and 'ready', as the operations port has them.
+
+    `on_edit` is called when a client had it edit a policy.
+    """
 
     def __init__(self, slot: int, process: Process) -> None:
         self.slot = slot
         self.pid = process.pid
         self.facts: dict[str, dict[str, Any]] = _STARTING
+        self.on_edit: Callable[[], None] = _nobody
         self._process = process
         self._started = time.monotonic()
         self._serving: str | None = None
@@ -112,6 +121,12 @@ class Worker:
         self._silent_ticks = self._silent_ticks + 1 if counts else 0
         return self._silent_ticks
 
+    def look(self) -> None:
+        """Have it look at the folder of models at once; a signal would not wait until it can, where it still starts."""
+        assert self._process.stdin is not None
+        if self._process.returncode is None:
+            self._process.stdin.write(_LOOK)
+
     def drain(self) -> None:
         self._send(signal.SIGTERM)
 
@@ -139,6 +154,8 @@ class Worker:
         ((kind, what),) = report.items()
         if kind == FACTS:
             self._note(what)
+        elif kind == EDITED:
+            self.on_edit()
         elif kind in (SERVING, FAILED):
             self._serving, self._failure = report.get(SERVING), report.get(FAILED, "")
             self._reported.set()
@@ -148,6 +165,10 @@ class Worker:
         if not facts["live"]["ok"]:
             log.error("worker %d (process %d) cannot go on: %s", self.slot, self.pid, facts["live"])
             self.kill()
+
+
+def _nobody() -> None:
+    """Until somebody wants to know."""
 
 
 def ending(code: int) -> str:

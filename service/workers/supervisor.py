@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from service.errors import WorkerFailed
@@ -27,6 +28,7 @@ class Worker(Protocol):
     slot: int
     pid: int
     facts: dict[str, dict[str, Any]]
+    on_edit: Callable[[], None]
 
     async def serving(self) -> str: ...
 
@@ -35,6 +37,8 @@ class Worker(Protocol):
     def age_s(self) -> float: ...
 
     def tick(self) -> int: ...
+
+    def look(self) -> None: ...
 
     def drain(self) -> None: ...
 
@@ -75,6 +79,12 @@ class Supervisor:
         finally:
             await self._stop()
 
+    def look(self, asking: Worker | None = None) -> None:
+        """Have the workers look at the folder of models at once, all but the one that asks for it, if one does."""
+        for worker in self._workers.values():
+            if worker is not asking:
+                worker.look()
+
     def live(self) -> dict[str, Any]:
         """Fails while no worker is up, as when each next one dies at its start."""
         facts = [worker.facts["live"] for worker in list(self._workers.values())]
@@ -98,8 +108,12 @@ class Supervisor:
 
     async def _start(self) -> str:
         for slot in range(self._count):
-            self._workers[slot] = await self._spawn(slot)
+            self._take_on(await self._spawn(slot))
         return (await asyncio.gather(*(worker.serving() for worker in self._workers.values())))[0]
+
+    def _take_on(self, worker: Worker) -> None:
+        worker.on_edit = partial(self.look, worker)
+        self._workers[worker.slot] = worker
 
     async def _keep_all(self) -> None:
         await asyncio.gather(self._end_the_silent(), *(self._keep(slot) for slot in self._workers))
@@ -126,7 +140,7 @@ class Supervisor:
             wait_s = backoff.after(worker.age_s())
             log.error("worker %d (process %d) %s; replaced in %.1f s", slot, worker.pid, how, wait_s)
             await self._sleep(wait_s)
-            self._workers[slot] = await self._respawn(slot, backoff)
+            self._take_on(await self._respawn(slot, backoff))
 
     async def _respawn(self, slot: int, backoff: Backoff) -> Worker:
         while True:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from service.config import Settings
 from service.http.ops import OpsServer
+from service.system import hangup
 from service.system.address import banner, reserve
 from service.system.cores import usable_cores
 from service.workers import shared_metrics
@@ -72,7 +73,8 @@ async def _supervise(settings: Settings, port: int, folder: Path) -> None:
         print(banner(settings.host, port, ops.port, what), flush=True)  # noqa: T201 - how callers learn the ports
 
     try:
-        await supervisor.run(announce, stopped)
+        with hangup.heeded(supervisor.look):
+            await supervisor.run(announce, stopped)
     finally:
         await asyncio.to_thread(ops.close)
     log.info("stopped")

@@ -14,7 +14,7 @@ from service import logs
 from service.app import App, serve
 from service.config import Settings
 from service.workers import shared_metrics
-from service.workers.spawned import BEAT, FACTS, FAILED, SERVING, Order
+from service.workers.spawned import BEAT, EDITED, FACTS, FAILED, SERVING, Order
 
 _LOOK_S = 0.5  # how old the facts and the shared gauges may be; Prometheus asks every few seconds
 
@@ -27,6 +27,7 @@ class Wire:
         self._unsent = b""
         os.set_blocking(reports, False)
         self.lost = False
+        self.told_to_look = asyncio.Event()  # at the folder of models
         self.stopped = asyncio.Event()  # with the wire, and whenever the server is to stop
 
     def watch(self) -> None:
@@ -66,7 +67,9 @@ class Wire:
             return len(self._unsent)
 
     def _read(self) -> None:
-        if not os.read(self._orders, 4096):
+        if os.read(self._orders, 4096):
+            self.told_to_look.set()
+        else:
             asyncio.get_running_loop().remove_reader(self._orders)
             self.lost = True
             self.stopped.set()
@@ -93,23 +96,32 @@ def main() -> None:
 
 async def work(settings: Settings, wire: Wire) -> None:
     """Serve until a signal or the end of the supervisor, and report."""
-    looking: list[asyncio.Task[None]] = []
+    tasks: list[asyncio.Task[None]] = []
 
     def announce(app: App) -> None:
         facts = app.facts()
         wire.report(FACTS, facts)
         wire.report(SERVING, app.serving())
-        looking.append(asyncio.create_task(_look(app, wire, facts)))
+        tasks.append(asyncio.create_task(_tell(app, wire, facts)))
+        tasks.append(asyncio.create_task(_heed(app, wire)))
 
     wire.watch()
     try:
-        await serve(settings, announce, wire.stopped)
+        await serve(settings, announce, wire.stopped, lambda: wire.report(EDITED, True))
     finally:
-        for task in looking:
+        for task in tasks:
             task.cancel()
 
 
-async def _look(app: App, wire: Wire, told: dict[str, dict[str, Any]]) -> None:
+async def _heed(app: App, wire: Wire) -> None:
+    """Also what was said while the models were read for the first time."""
+    while True:
+        await wire.told_to_look.wait()
+        wire.told_to_look.clear()
+        app.look()
+
+
+async def _tell(app: App, wire: Wire, told: dict[str, dict[str, Any]]) -> None:
     """Tell news, or else that this process goes on; nothing while earlier reports wait for the supervisor."""
     while True:
         await asyncio.sleep(_LOOK_S)

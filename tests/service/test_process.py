@@ -6,14 +6,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bundle.policy import edit_policy
 from service.client.client import Client
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
@@ -32,6 +36,81 @@ def test_a_signal_under_load_ends_the_process_and_loses_no_answer(start_server, 
     assert ends["UNAVAILABLE"] == callers.COUNT
     assert "Traceback" not in server.errors.read_text()
     assert server.errors.read_text().endswith("service.app: stopped\n")
+
+
+# SIGHUP
+
+
+@pytest.fixture
+def deadly() -> Iterator[None]:
+    """For processes that are started now; a process that had it ignored would hand that on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_at_sighup_it_looks_at_the_folder(
+    deadly, start_server, tmp_path, publish_bundle, pictures, fetch, eventually
+) -> None:
+    """How `anther models` reaches a server that does not look by itself."""
+    root = tmp_path / "models"
+    publish_bundle(root)
+    publish_bundle(root)
+    server = start_server("--watch-s", "0", models=root)
+    edit_policy(root, "flowers", lambda policy: policy.pinned_to(1, current=2))
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: fetch(f"{server.operations}/readyz")[1]["models"] == {"flowers": 1})
+    root.rename(tmp_path / "gone")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "ERROR   service.versions.watcher: the models cannot be looked at" in server.errors.read_text())
+    with Client(server.target) as client:
+        assert client.classify(pictures["daisy"]).version == 1
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sighup_does_not_end_it_before_it_can_heed_it(deadly, models, workers: str) -> None:
+    code = (
+        "import os, signal, anther; from service import app; from service.workers import supervisor_app; "
+        "app.run = supervisor_app.run = lambda settings: os.kill(os.getpid(), signal.SIGHUP); anther.main()"
+    )
+    options = ["serve", "--models", str(models), "--workers", workers]
+    subprocess.run([sys.executable, "-c", code, *options], check=True, timeout=PATIENCE_S)
+
+
+def heeds_or_holds(pid: int) -> bool:
+    """Whether SIGHUP would not end that process, as the kernel has it."""
+    fields = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    return any(int(fields[name], 16) >> (signal.SIGHUP - 1) & 1 for name in ("SigBlk", "SigIgn", "SigCgt"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_ends_it_neither_at_its_start_nor_at_its_end(deadly, models, workers: int, eventually) -> None:
+    ports = ["--grpc-port", "0", "--ops-port", "0"]
+    command = [*SERVE, "--models", str(models), "--workers", str(workers), *ports]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: heeds_or_holds(process.pid))
+        flooding = threading.Thread(target=flood, args=(process,))
+        flooding.start()
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        flooding.join()
+    assert ready.startswith("Anther is ready")
+    assert (process.returncode, "replaced" in errors, "Traceback" in errors) == (0, False, False)
+
+
+def flood(process: "subprocess.Popen[str]") -> None:
+    """SIGHUP again and again to the process and to those that it starts, until it has ended."""
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:
+                each.send_signal(signal.SIGHUP)
+        time.sleep(0.001)
+
+
+# Its end
 
 
 def test_slow_clients_do_not_keep_the_process_from_ending(start_server, pictures) -> None:

@@ -54,11 +54,17 @@ def registry(root: Path, opener: Opener) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def command(registry: Registry) -> Iterator[Callable[[str, str], None]]:
+def told() -> list[bool]:
+    """For each time that others were to be told of an edit: whether the policy of 'flowers' said 'loaded' by then."""
+    return []
+
+
+@pytest.fixture
+def command(registry: Registry, root: Path, told: list[bool]) -> Iterator[Callable[[str, str], None]]:
     """`command("unload", "flowers")` returns when it is done. Nobody looks at the folder beside it."""
     watcher = Watcher(registry, 0)
     watcher.start()
-    control = PolicyControl(registry, watcher)
+    control = PolicyControl(registry, watcher, lambda: told.append(read_policy(root, "flowers").loaded))
     yield lambda what, name: asyncio.run(asyncio.wait_for(getattr(control, what)(name), PATIENCE_S))
     watcher.close()
 
@@ -95,11 +101,28 @@ def test_a_model_of_which_no_version_can_serve_is_told_with_every_reason(registr
         command("load", "flowers")
 
 
+def test_others_are_told_of_each_command_once_its_policy_is_on_the_disk(command, told) -> None:
+    """Also of one that changes none: to load means to look for newer versions."""
+    for what in ("unload", "load", "load"):
+        command(what, "flowers")
+    assert told == [False, True, True]
+
+
+def test_others_are_told_though_no_version_can_serve_here(opener, command, told) -> None:
+    """A worker alone may fail, and what is on the disk holds for all of them."""
+    command("unload", "flowers")
+    opener.broken = True
+    with pytest.raises(BundleRefused):
+        command("load", "flowers")
+    assert told == [False, True]
+
+
 @pytest.mark.parametrize("what", ["load", "unload"])
 @pytest.mark.parametrize("name", ["weeds", "..", ""])
-def test_an_unknown_model_is_not_found(command, what: str, name: str) -> None:
+def test_an_unknown_model_is_not_found(command, told, what: str, name: str) -> None:
     with pytest.raises(ModelNotFound):
         command(what, name)
+    assert told == []
 
 
 def test_a_model_that_is_deleted_meanwhile_is_not_found(registry, command, root, monkeypatch) -> None:

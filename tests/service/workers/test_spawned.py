@@ -1,6 +1,7 @@
 """What a supervisor makes of whatever a process does: with processes that are a few lines of Python."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Coroutine
@@ -133,6 +134,39 @@ def test_ticks_without_a_report_are_counted_while_it_serves() -> None:
         assert (worker.tick(), worker.tick()) == (0, 0), "nobody is to be killed"
 
     play(scenario())
+
+
+def test_it_can_be_told_to_look_and_tells_of_edits() -> None:
+    async def scenario() -> None:
+        worker = await Script.run("""print('{"edited": true}') if input() == "look" else None""")
+        edits: list[None] = []
+        worker.on_edit = lambda: edits.append(None)
+        worker.look()
+        assert await worker.ended() == "ended with exit code 0"
+        assert edits == [None]
+        for _ in range(10):
+            worker.look()
+
+    play(scenario())
+
+
+def test_an_early_hangup_is_kept_for_when_the_worker_can_heed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Service managers send it to all processes of a service, and one of them may just be starting."""
+    shell = tmp_path / "python"
+    shell.write_text('#!/bin/sh\nkill -HUP $$\nread order\necho \'{"serving": "flowers/1"}\'\n')
+    shell.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(shell))
+
+    async def scenario() -> None:
+        worker = await workers.start(Order(1, Settings(), Path()))
+        assert await worker.serving() == "flowers/1"
+        assert await worker.ended() == "ended with exit code 0"
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    play(scenario())
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_a_system_without_processes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

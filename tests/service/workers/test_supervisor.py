@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ class Fake:
     def __init__(self, slot: int, pid: int) -> None:
         self.slot, self.pid, self.age, self.facts = slot, pid, 3600.0, STARTING
         self.drains = True
+        self.on_edit: Callable[[], None] = lambda: None
         self.silent_ticks = 0
         self.silent = False
         self.asked: list[str] = []
@@ -58,6 +59,9 @@ class Fake:
     def tick(self) -> int:
         self.silent_ticks += self.silent
         return self.silent_ticks
+
+    def look(self) -> None:
+        self.asked.append("look")
 
     def drain(self) -> None:
         self.asked.append("drain")
@@ -269,6 +273,39 @@ def test_a_worker_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) 
 
     play(scenario())
     assert caplog.messages == ["killing the workers that did not end within 0 s"]
+
+
+def test_all_workers_are_told_to_look_also_those_that_start() -> None:
+    """They may have read the folder already."""
+
+    async def scenario() -> None:
+        house = House(instantly=False)
+        await house.until(2)
+        house.workers[0].serve()
+        house.supervisor.look()
+        house.workers[1].serve()
+        await house.until(2)
+        house.supervisor.look()
+        assert [worker.asked for worker in house.workers] == [["look", "look"], ["look", "look"]]
+        await house.stop()
+
+    play(scenario())
+
+
+def test_after_an_edit_all_others_are_told_to_look_replacements_too() -> None:
+    async def scenario() -> None:
+        house = House()
+        await house.until(2)
+        house.workers[0].on_edit()
+        assert [worker.asked for worker in house.workers] == [[], ["look"]]
+        house.workers[0].end()
+        await house.until(3)
+        house.workers[1].on_edit()
+        house.workers[2].on_edit()
+        assert [worker.asked for worker in house.workers] == [[], ["look", "look"], ["look"]]
+        await house.stop()
+
+    play(scenario())
 
 
 def test_a_worker_that_says_nothing_for_long_is_killed_and_replaced(

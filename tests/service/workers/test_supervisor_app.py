@@ -23,6 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.config import Settings
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+from service.rpc.pb.inference import open_inference_pb2 as oip
+from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.workers import supervisor_app
 
 PATIENCE_S = 60
@@ -153,6 +155,44 @@ def test_callers_that_retry_see_nothing_of_a_workers_death(pair, pictures, fetch
         thread.join(PATIENCE_S)
     assert set(errors) <= {"UNAVAILABLE"}
     assert len(errors) <= 2 * len(counts), "one that was in flight, and one before the channel stands again"
+
+
+# Following
+
+
+@pytest.fixture
+def apart(pair, tmp_path, publish_bundle) -> tuple[Any, Path]:
+    """A server of two workers that look at the folder only when they are told to, and the folder."""
+    root = tmp_path / "models"
+    publish_bundle(root)
+    return pair("--watch-s", "0", "--control", models=root), root
+
+
+def models_of_each(fetch, server: Any) -> list[dict[str, int]]:
+    return [worker["models"] for worker in fetch(f"{server.operations}/readyz")[1]["workers"].values()]
+
+
+def test_at_sighup_all_workers_look_at_the_folder(apart, publish_bundle, fetch, eventually) -> None:
+    server, root = apart
+    publish_bundle(root)
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: models_of_each(fetch, server) == [{"flowers": 2}, {"flowers": 2}])
+    publish_bundle(root)
+    os.kill(pids(fetch, server)[1], signal.SIGHUP)
+    eventually(lambda: models_of_each(fetch, server) == [{"flowers": 2}, {"flowers": 3}])
+    assert server.stop() == 0
+    assert "replaced" not in server.errors.read_text()
+
+
+def test_what_a_client_has_one_worker_load_all_workers_load(apart, publish_bundle, fetch, eventually) -> None:
+    server, root = apart
+    with grpc.insecure_channel(server.target) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="flowers"), timeout=PATIENCE_S)
+        eventually(lambda: models_of_each(fetch, server) == [{}, {}])
+        publish_bundle(root)
+        stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="flowers"), timeout=PATIENCE_S)
+        eventually(lambda: models_of_each(fetch, server) == [{"flowers": 2}, {"flowers": 2}])
 
 
 # Hanging

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import grpc
 import pytest
 from prometheus_client import values
 
 from service import logs
 from service.client.client import Client
 from service.config import Settings
+from service.rpc.pb.inference import open_inference_pb2 as oip
+from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.system.address import reserve
 from service.workers import shared_metrics, worker
 from service.workers.spawned import Order
@@ -115,9 +118,68 @@ def test_it_tells_news_or_else_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) 
             told.append((kind, what))
 
     with pytest.raises(RuntimeError, match="StopIteration"):
-        asyncio.run(worker._look(App(), Wire(), "serving"))  # type: ignore[arg-type]
+        asyncio.run(worker._tell(App(), Wire(), "serving"))  # type: ignore[arg-type]
     beat = ("beat", True)
     assert told == [beat, beat, beat, ("facts", "draining"), beat, ("facts", "serving")]
+
+
+def test_it_looks_at_the_folder_when_it_is_told_to(
+    supervisor: Supervisor, order: Order, tmp_path: Path, publish_bundle
+) -> None:
+    publish_bundle(tmp_path)
+
+    def act() -> dict[str, int]:
+        try:
+            supervisor.give(replace(order, settings=replace(order.settings, models=tmp_path, watch_s=0)))
+            supervisor.hear("serving")
+            publish_bundle(tmp_path)
+            supervisor.orders.write("look\n")
+            supervisor.orders.flush()
+            return supervisor.hear("facts")["ready"]["models"]
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert meanwhile(act, supervisor) == {"flowers": 2}
+
+
+def test_to_be_told_to_look_before_it_serves_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models are read before the port is open, and what comes in between must not be missed."""
+    reads, writes = os.pipe()
+    looked = asyncio.Event()
+
+    class App:
+        look = staticmethod(looked.set)
+
+    async def scenario() -> None:
+        wire = worker.Wire(reads, writes)
+        wire.watch()
+        os.write(writes, b"look\n")
+        await asyncio.sleep(0.05)
+        heeding = asyncio.create_task(worker._heed(App(), wire))  # type: ignore[arg-type]
+        await looked.wait()
+        heeding.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    os.close(reads)
+    os.close(writes)
+
+
+def test_it_tells_of_a_clients_edit(supervisor: Supervisor, order: Order, tmp_path: Path, publish_bundle) -> None:
+    publish_bundle(tmp_path)
+    settings = replace(order.settings, models=tmp_path, control=True)
+
+    def act() -> bool:
+        try:
+            supervisor.give(replace(order, settings=settings))
+            supervisor.hear("serving")
+            with grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+                request = oip.RepositoryModelUnloadRequest(model_name="flowers")
+                GRPCInferenceServiceStub(channel).RepositoryModelUnload(request, timeout=PATIENCE_S)
+            return supervisor.hear("edited")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert meanwhile(act, supervisor) is True
 
 
 def test_a_supervisor_that_reads_nothing_holds_up_nobody_and_misses_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +203,7 @@ def test_a_supervisor_that_reads_nothing_holds_up_nobody_and_misses_no_news(monk
         return lines
 
     async def scenario() -> None:
-        looking = asyncio.create_task(worker._look(App(), worker.Wire(reads, writes), {}))  # type: ignore[arg-type]
+        looking = asyncio.create_task(worker._tell(App(), worker.Wire(reads, writes), {}))  # type: ignore[arg-type]
         while looks < 1000:
             await asyncio.sleep(0)
         lines = await read_until(1000)
