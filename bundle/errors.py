@@ -20,6 +20,7 @@ AntherError
 └── PolicyNotWritable
 """
 
+import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,11 @@ class AntherError(Exception):
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
         self.facts = {name: str(value) for name, value in facts.items()}
+
+
+def reason_of(kind: type[AntherError]) -> str:
+    """`ImageTooManyBytes` becomes IMAGE_TOO_MANY_BYTES: stable, a label of metrics, and a legal ErrorInfo reason."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).upper()
 
 
 class ImageRefused(AntherError):

@@ -6,12 +6,11 @@ Labels come from loaded models alone; what a client sends never becomes a label.
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from prometheus_client import (
-    CollectorRegistry,
     Counter,
     Gauge,
     GCCollector,
@@ -21,8 +20,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.classifier import Answer
+from service.classifier import Answer, Timings
 from service.engines.engine import Engine
+from service.scheduling.scheduler import Spent
+from service.settled import Pending, SettledRegistry
 from service.statistics import Statistics
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel
@@ -56,6 +57,31 @@ class _Series:
     abstained: Counter
 
 
+class _Predicted(NamedTuple):
+    series: _Series
+    label: str
+    probability: float
+    confident: bool
+
+
+class _Ran(NamedTuple):
+    """No model: one that is retired must be freed, whatever still waits to be counted."""
+
+    where: tuple[str, str]
+    pictures: int
+    runs: Sequence[Spent]
+    timings: Timings
+    predicted: _Predicted | None
+
+
+class _Finished(NamedTuple):
+    model: str
+    version: str
+    method: str
+    code: str
+    seconds: float
+
+
 class Metrics:
     """One registry per server, so that two servers in one process do not share numbers.
 
@@ -65,8 +91,9 @@ class Metrics:
 
     def __init__(self, shared: bool = False) -> None:
         self._shared = shared
-        self.statistics = Statistics()
-        self.registry = CollectorRegistry()
+        self._statistics = Statistics()
+        self._pending = Pending(self._count)
+        self.registry = SettledRegistry(self._pending.settle)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._of_versions: list[Counter | Histogram] = []
@@ -85,6 +112,8 @@ class Metrics:
         self._info = self._gauge("model_info", "Always 1; the labels describe the model in service", info)
         ready = "1 where the version serves, 0 where it failed its checks"
         self._ready = self._gauge("model_ready", ready, _VERSION, "livemin")
+        refused = "Always 1; the reason is the kind of check that the version failed"
+        self._refused = self._gauge("model_refused", refused, [*_VERSION, "reason"])
         self._load = self._gauge("model_load_seconds", "Time to open, check and warm the version", _VERSION)
         self._golden = self._gauge(
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
@@ -99,6 +128,7 @@ class Metrics:
         )
         self._watched: tuple[tuple[Gauge, Callable[[], float]], ...] = ()
         self._described: dict[tuple[str, str], tuple[Gauge, ...]] = {}
+        self._refusals: dict[tuple[str, str], Gauge] = {}
         self._departed: deque[tuple[str, str]] = deque()
         self._series: dict[tuple[str, str], _Series] = {}
         self._ended: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
@@ -114,6 +144,7 @@ class Metrics:
                 gauge.set_function(read)
 
     def sample(self) -> None:
+        self._pending.settle()
         for gauge, read in self._watched:
             gauge.set(read())
 
@@ -124,8 +155,8 @@ class Metrics:
         for model in change.loaded:
             self.loaded(model)
             self._loads.labels(change.name, "loaded").inc()
-        for version in change.refused:
-            self.refused_version(change.name, str(version))
+        for version, refusal in change.refused.items():
+            self.refused_version(change.name, str(version), refusal.kind)
             self._loads.labels(change.name, "refused").inc()
         for version in change.cleared:
             self._cleared(change.name, str(version))
@@ -155,6 +186,7 @@ class Metrics:
 
     def retired(self, model: LiveModel) -> None:
         """A version left service: it is neither ready nor refused. What it answered stays counted for a while."""
+        self._pending.settle()
         gauges = self._described.pop(model.labels, ())
         if self._shared:
             for gauge in gauges:
@@ -166,9 +198,12 @@ class Metrics:
         if len(self._departed) > _KEPT:
             self._forget(self._departed.popleft())
 
-    def refused_version(self, model: str, version: str) -> None:
+    def refused_version(self, model: str, version: str, kind: str) -> None:
         """A version on disk failed its checks; an older one may serve in its place."""
         self._ready.labels(model, version).set(0)
+        self._no_longer_refused((model, version))
+        self._refusals[model, version] = self._refused.labels(model, version, kind)
+        self._refusals[model, version].set(1)
 
     def shadowed(self, model: LiveModel, outcome: str, difference: float | None) -> None:
         """A shadow got a copy of a request; `difference` where it computed it."""
@@ -178,6 +213,7 @@ class Metrics:
 
     def _cleared(self, model: str, version: str) -> None:
         """A refused version is gone, or its files are again those that serve."""
+        self._no_longer_refused((model, version))
         if (model, version) in self._described:
             self._ready.labels(model, version).set(1)
         elif self._shared:
@@ -185,35 +221,70 @@ class Metrics:
         else:
             _drop(self._ready, (model, version))
 
+    def _no_longer_refused(self, where: tuple[str, str]) -> None:
+        refusal = self._refusals.pop(where, None)
+        if refusal is not None and self._shared:
+            refusal.set(math.nan)
+        elif refusal is not None:
+            _drop(self._refused, where)
+
     def answered(self, answer: Answer) -> None:
         """One picture was classified."""
-        series = self._series_of(answer.model)
-        timings, top = answer.timings, answer.predictions[0]
-        spent = (timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess)
-        for stage, seconds in zip(series.stages, spent, strict=True):
-            stage.observe(seconds)
-        predicted = series.predictions.get(top.label)
-        if predicted is None:
-            predicted = series.predictions[top.label] = self._predictions.labels(*answer.model.labels, top.label)
-        predicted.inc()
-        series.confidence.observe(top.probability)
-        if not answer.confident:
-            series.abstained.inc()
-        self.statistics.ran(answer.model.labels, 1, (answer.spent,), timings)
+        top, model = answer.predictions[0], answer.model
+        predicted = _Predicted(self._series_of(model), top.label, top.probability, answer.confident)
+        self.ran(model, 1, (answer.spent,), answer.timings, predicted)
+
+    def ran(
+        self,
+        model: LiveModel,
+        pictures: int,
+        runs: Sequence[Spent],
+        timings: Timings,
+        predicted: _Predicted | None = None,
+    ) -> None:
+        """Pictures were answered by `runs` of the engine that together took `timings`."""
+        self._pending.put(_Ran(model.labels, pictures, runs, timings, predicted))
 
     def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
         """A request ended; `model` and `version` are empty where it named none that serves."""
-        ended = self._ended.get((model, version, method, code))
+        self._pending.put(_Finished(model, version, method, code, seconds))
+
+    @property
+    def statistics(self) -> Statistics:
+        self._pending.settle()
+        return self._statistics
+
+    def _count(self, event: _Ran | _Finished) -> None:
+        if isinstance(event, _Finished):
+            self._count_end(event)
+            return
+        self._statistics.ran(event.where, event.pictures, event.runs, event.timings)
+        if event.predicted is not None:
+            self._count_prediction(event.where, event.timings, event.predicted)
+
+    def _count_prediction(self, where: tuple[str, str], timings: Timings, found: _Predicted) -> None:
+        series = found.series
+        spent = (timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess)
+        for stage, seconds in zip(series.stages, spent, strict=True):
+            stage.observe(seconds)
+        predicted = series.predictions.get(found.label)
+        if predicted is None:
+            predicted = series.predictions[found.label] = self._predictions.labels(*where, found.label)
+        predicted.inc()
+        series.confidence.observe(found.probability)
+        if not found.confident:
+            series.abstained.inc()
+
+    def _count_end(self, end: _Finished) -> None:
+        where = end.model, end.version, end.method
+        ended = self._ended.get((*where, end.code))
         if ended is None:
-            ended = (
-                self._requests.labels(model, version, method, code),
-                self._seconds.labels(model, version, method),
-            )
-            self._ended[model, version, method, code] = ended
+            ended = self._requests.labels(*where, end.code), self._seconds.labels(*where)
+            self._ended[*where, end.code] = ended
         ended[0].inc()
-        ended[1].observe(seconds)
-        if model and method in _INFERENCES:
-            self.statistics.ended((model, version), code == "OK", seconds)
+        ended[1].observe(end.seconds)
+        if end.model and end.method in _INFERENCES:
+            self._statistics.ended((end.model, end.version), end.code == "OK", end.seconds)
 
     def refused(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
@@ -222,7 +293,7 @@ class Metrics:
         for family in [] if self._shared else self._of_versions:
             _drop(family, where)
         self._series.pop(where, None)
-        self.statistics.forget(where)
+        self._statistics.forget(where)
         for key in [key for key in list(self._ended) if key[:2] == where]:
             del self._ended[key]
 

@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from bundle.errors import AntherError
+from bundle.errors import AntherError, reason_of
 from service.classifier import answering
 from service.errors import DeadlineExpired, InvalidArgument
 from service.metrics import Metrics
-from service.rpc.status import Status, reason_of, status_of
+from service.rpc.status import Status, status_of
 from service.versions.registry import Registry
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """Domain errors to gRPC status codes: the one table, and the details that go with each."""
 
 import math
-import re
 from dataclasses import dataclass
 
 import grpc
@@ -9,7 +8,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from bundle import errors as bundle_errors
-from bundle.errors import AntherError
+from bundle.errors import AntherError, reason_of
 from service import errors
 
 DOMAIN = "anther"
@@ -64,11 +63,6 @@ def status_of(error: BaseException) -> Status:
     retry = error.retry_after_s if isinstance(error, errors.QueueFull) else None
     facts = {name: _clipped(value, _FACT_LENGTH) for name, value in error.facts.items()}
     return _status(code, reason_of(type(error)), _clipped(str(error), _MESSAGE_LENGTH), facts, retry)
-
-
-def reason_of(kind: type[AntherError]) -> str:
-    """`ImageTooManyBytes` becomes IMAGE_TOO_MANY_BYTES: stable, and a legal ErrorInfo reason."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).upper()
 
 
 def _status(

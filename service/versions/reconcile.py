@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound
+from bundle.errors import AntherError, BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound, reason_of
 from bundle.policy import ServingPolicy, Share, read_policy
 from bundle.repository import Repository
 from service.versions import fingerprint
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 Load = Callable[[str, int], LiveModel]
 
+UNREADABLE = "UNREADABLE"
+"""The kind of a refusal by the system."""
+
 FOLDER = 0
 """Stands among the refused versions for a model's folder that cannot be listed."""
 
@@ -30,7 +33,8 @@ _SEEN_IN_THE_FILES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno
 class Refusal:
     """Why a version does not serve, the files that it was found in, and whether these may be good all the same."""
 
-    reason: str
+    reason: str  # a sentence
+    kind: str  # a word, such as GOLDEN_MISMATCH, of which there are few
     files: Fingerprint
     may_pass: bool = False
 
@@ -43,7 +47,7 @@ class Change:
     serves: bool
     loaded: tuple[LiveModel, ...]  # came into service
     retired: tuple[LiveModel, ...]  # get no new requests; those in flight finish on them
-    refused: Mapping[int, str]  # failed their checks this time: version → why
+    refused: Mapping[int, Refusal]  # failed their checks this time
     cleared: tuple[int, ...]  # were refused earlier, and are good or gone now
 
     @property
@@ -159,7 +163,8 @@ class Keeper:
     def _refuse(self, version: int, error: Exception, files: Fingerprint) -> None:
         """Told once, however often the same is found."""
         reason = str(error)  # a log record that held the error would hold this look, and every model in it
-        refusal, told = Refusal(reason, files, _may_pass(error)), self._told.get(version)
+        kind = reason_of(type(error)) if isinstance(error, AntherError) else UNREADABLE
+        refusal, told = Refusal(reason, kind, files, _may_pass(error)), self._told.get(version)
         if refusal == told:
             refusal = told
         else:
@@ -203,6 +208,6 @@ def _change(
         after is not None,
         loaded=tuple(model for model in new if model not in old),
         retired=tuple(model for model in old if model not in new),
-        refused={number: found.reason for number, found in refused.items() if refused_before.get(number) is not found},
+        refused={number: found for number, found in refused.items() if refused_before.get(number) is not found},
         cleared=tuple(number for number in refused_before if number not in refused),
     )

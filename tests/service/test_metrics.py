@@ -1,6 +1,8 @@
 """The numbers that dashboards and alerts rely on: names, units, labels."""
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +16,7 @@ from service.classifier import Answer, Prediction, Timings
 from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
 from service.scheduling.scheduler import Spent
-from service.versions.reconcile import Change
+from service.versions.reconcile import Change, Refusal
 from service.versions.registry import LiveModel, Registry
 from service.workers import shared_metrics
 
@@ -31,6 +33,7 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
     "anther_batch_size": ("histogram", VERSION),
     "anther_model_info": ("gauge", {*VERSION, "sha256", "provider", "precision", "architecture"}),
     "anther_model_ready": ("gauge", VERSION),
+    "anther_model_refused": ("gauge", {*VERSION, "reason"}),
     "anther_model_load_seconds": ("gauge", VERSION),
     "anther_golden_max_abs_logit_difference": ("gauge", VERSION),
     "anther_model_loads_total": ("counter", {"model", "outcome"}),
@@ -80,10 +83,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def change(
     loaded: tuple[LiveModel, ...] = (),
     retired: tuple[LiveModel, ...] = (),
-    refused: Mapping[int, str] = MappingProxyType({}),
+    refused: Mapping[int, str] = MappingProxyType({}),  # by kind
     cleared: tuple[int, ...] = (),
 ) -> Change:
-    return Change("flowers", True, loaded, retired, refused, cleared)
+    refusals = {version: Refusal("a sentence", kind, ()) for version, kind in refused.items()}
+    return Change("flowers", True, loaded, retired, refusals, cleared)
 
 
 def versions(model: LiveModel, *numbers: int) -> list[LiveModel]:
@@ -99,7 +103,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.watch(lambda: 3, lambda: 4)
     batching = dataclasses.replace(answer.model, engine=BatchingEngine())
-    metrics.changed(change(loaded=(answer.model, batching)))
+    metrics.changed(change(loaded=(answer.model, batching), refused={3: "GOLDEN_MISMATCH"}))
     metrics.batch(batching.engine, 3)
     metrics.answered(answer)
     metrics.finished("flowers", "1", "Classify", "OK", 0.01)
@@ -283,6 +287,16 @@ def test_versions_that_left_long_ago_are_forgotten(metrics: Metrics, answer: Ans
     assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
 
 
+def test_what_waits_to_be_counted_holds_no_retired_model(metrics: Metrics, answer: Answer) -> None:
+    (model,) = versions(answer.model, 7)
+    held = weakref.ref(model)
+    metrics.answered(dataclasses.replace(answer, model=model))
+    del model
+    gc.collect()
+    assert held() is None
+    assert value(metrics, "anther_predictions_total", model="flowers", version="7", label="tulips") == 1
+
+
 def test_a_version_that_came_back_is_not_forgotten(metrics: Metrics, answer: Answer) -> None:
     first, *others = versions(answer.model, *range(1, 12))
     metrics.loaded(first)
@@ -303,16 +317,22 @@ def test_with_several_workers_what_was_forgotten_is_found_again_in_the_files(fol
         metrics.loaded(model)
         metrics.answered(dataclasses.replace(answer, model=model))
         metrics.retired(model)
+    metrics.sample()
     assert page.get_sample_value("anther_predictions_total", {**WHERE, "label": "tulips"}) == 2
 
 
 def check_that_a_refusal_is_cleared(metrics: Metrics, page: CollectorRegistry, model: LiveModel) -> None:
     where = {"model": "flowers", "version": "2"}
-    metrics.changed(change(loaded=(model,), refused={2: "torn"}))
+    metrics.changed(change(loaded=(model,), refused={2: "BUNDLE_CORRUPT"}))
     assert page.get_sample_value("anther_model_ready", where) == 0
-    assert page.get_sample_value("anther_model_loads_total", {"model": "flowers", "outcome": "refused"}) == 1
+    assert page.get_sample_value("anther_model_refused", {**where, "reason": "BUNDLE_CORRUPT"}) == 1
+    metrics.changed(change(refused={2: "GOLDEN_MISMATCH"}))  # its files were changed
+    assert page.get_sample_value("anther_model_refused", {**where, "reason": "BUNDLE_CORRUPT"}) is None
+    assert page.get_sample_value("anther_model_refused", {**where, "reason": "GOLDEN_MISMATCH"}) == 1
+    assert page.get_sample_value("anther_model_loads_total", {"model": "flowers", "outcome": "refused"}) == 2
     metrics.changed(change(cleared=(2,)))
     assert page.get_sample_value("anther_model_ready", where) is None
+    assert page.get_sample_value("anther_model_refused", {**where, "reason": "GOLDEN_MISMATCH"}) is None
     assert page.get_sample_value("anther_model_ready", WHERE) == 1
 
 
@@ -325,7 +345,7 @@ def test_with_several_workers_a_refused_version_is_0_until_it_is_gone(folder: Pa
 
 
 def test_a_serving_version_whose_copy_was_refused_is_ready_again(metrics: Metrics, model: LiveModel) -> None:
-    metrics.changed(change(loaded=(model,), refused={1: "torn"}))
+    metrics.changed(change(loaded=(model,), refused={1: "BUNDLE_CORRUPT"}))
     metrics.changed(change(cleared=(1,)))
     assert value(metrics, "anther_model_ready", **WHERE) == 1
 

@@ -85,6 +85,7 @@ def test_a_bad_new_version_keeps_the_old_one_and_says_why_everywhere(server: Run
     assert server.page()["ok"]
     assert server.metric("anther_model_ready", model="flowers", version="2") == 0
     assert server.metric("anther_model_ready", model="flowers", version="1") == 1
+    assert server.metric("anther_model_refused", model="flowers", version="2", reason="MANIFEST_INVALID") == 1
     assert server.metric("anther_model_loads_total", model="flowers", outcome="refused") == 1
     with Client(server.target) as client:
         assert client.classify(pictures["daisy"]).version == 1

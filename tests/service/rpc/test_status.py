@@ -8,10 +8,10 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from bundle import errors as bundle_errors
-from bundle.errors import AntherError, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound
+from bundle.errors import AntherError, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound, reason_of
 from service import errors
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
-from service.rpc.status import CODES, Status, reason_of, status_of
+from service.rpc.status import CODES, Status, status_of
 
 Code = grpc.StatusCode
 TREES = {bundle_errors.__name__, errors.__name__}

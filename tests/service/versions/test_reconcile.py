@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from bundle.policy import ServingPolicy, Share
 from bundle.repository import Bundle, Repository, open_bundle
 from service.errors import DeviceUnavailable
 from service.versions.loader import LiveModel
-from service.versions.reconcile import FOLDER, Change, Keeper, substitutes
+from service.versions.reconcile import FOLDER, UNREADABLE, Change, Keeper, Refusal, substitutes
 from service.versions.routes import Route
 
 
@@ -94,6 +94,10 @@ def numbers(models: tuple[LiveModel, ...]) -> list[int]:
 # The latest
 
 
+def why(refused: Mapping[int, Refusal]) -> dict[int, str]:
+    return {version: refusal.reason for version, refusal in refused.items()}
+
+
 def test_the_newest_good_version_serves(folder: Folder) -> None:
     folder.publish(1, 2, 10)
     folder.publish(11, content="broken")
@@ -101,7 +105,8 @@ def test_the_newest_good_version_serves(folder: Folder) -> None:
     assert folder.stable == 10
     assert folder.loads == [11, 10]
     assert (change.serves, numbers(change.loaded), change.retired) == (True, [10], ())
-    assert change.refused == {11: "broken"}
+    assert why(change.refused) == {11: "broken"}
+    assert change.refused[11].kind == "BUNDLE_REFUSED"
 
 
 def test_a_new_version_takes_over_and_the_old_one_is_retired(folder: Folder) -> None:
@@ -129,8 +134,8 @@ def test_a_bad_new_version_keeps_the_old_one_and_says_why_once(folder: Folder, c
     folder.publish(1)
     folder.look()
     folder.publish(2, content="broken")
-    assert folder.look().refused == {2: "broken"}
-    assert folder.look().refused == {}
+    assert why(folder.look().refused) == {2: "broken"}
+    assert why(folder.look().refused) == {}
     assert folder.stable == 1
     assert folder.keeper.refused[2].reason == "broken"
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
@@ -143,11 +148,11 @@ def test_a_refused_version_is_tried_again_when_its_files_have_changed(folder: Fo
     folder.publish(2, content="broken")
     folder.look()
     folder.publish(2, content="still broken")
-    assert folder.look().refused == {2: "still broken"}
+    assert why(folder.look().refused) == {2: "still broken"}
     folder.publish(2)
     change = folder.look()
     assert folder.stable == 2
-    assert (change.refused, change.cleared) == ({}, (2,))
+    assert (why(change.refused), change.cleared) == ({}, (2,))
     assert folder.keeper.refused == {}
 
 
@@ -157,7 +162,7 @@ def test_a_refused_version_is_tried_again_by_command(folder: Folder) -> None:
     folder.look()
     change = folder.look(again=True)
     assert folder.loads == [2]
-    assert (change.refused, change.cleared) == ({2: "broken"}, ())
+    assert (why(change.refused), change.cleared) == ({2: "broken"}, ())
 
 
 def test_a_refused_version_that_is_deleted_is_forgotten(folder: Folder) -> None:
@@ -175,7 +180,9 @@ def test_a_version_that_cannot_be_read_is_refused(folder: Folder, error: OSError
     folder.look()
     folder.publish(2)
     folder.error = error
-    assert folder.look().refused == {2: str(error)}
+    change = folder.look()
+    assert why(change.refused) == {2: str(error)}
+    assert change.refused[2].kind == UNREADABLE
     assert folder.stable == 1
 
 
@@ -197,7 +204,7 @@ def test_where_the_system_failed_the_version_is_tried_again_at_every_look_and_to
     folder.look()
     folder.publish(2)
     folder.error = error
-    assert folder.look().refused == {2: str(error)}
+    assert why(folder.look().refused) == {2: str(error)}
     assert folder.look() == Change("flowers", True, (), (), {}, ())
     assert (folder.loads, folder.stable, folder.keeper.unsettled) == ([2], 1, True)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
@@ -205,7 +212,7 @@ def test_where_the_system_failed_the_version_is_tried_again_at_every_look_and_to
     ]
     folder.error = None
     change = folder.look()
-    assert (folder.stable, change.refused, change.cleared) == (2, {}, (2,))
+    assert (folder.stable, why(change.refused), change.cleared) == (2, {}, (2,))
     assert not folder.keeper.unsettled
 
 
@@ -267,14 +274,14 @@ def test_a_folder_that_cannot_be_listed_is_refused_once_and_what_serves_goes_on(
     before = folder.route
     folder.publish(3)
     with unlisted():
-        assert folder.look().refused == {FOLDER: "unreadable (Permission denied)"}
+        assert why(folder.look().refused) == {FOLDER: "unreadable (Permission denied)"}
         assert folder.look() == Change("flowers", True, (), (), {}, ())
         assert folder.route is before
         assert list(folder.keeper.refused) == [2, FOLDER]
         assert folder.keeper.unsettled
     assert caplog.messages == ["refused flowers/2: broken", "refused flowers: unreadable (Permission denied)"]
     change = folder.look()
-    assert (folder.stable, change.refused, change.cleared) == (3, {}, (FOLDER,))
+    assert (folder.stable, why(change.refused), change.cleared) == (3, {}, (FOLDER,))
     assert list(folder.keeper.refused) == [2]
 
 
@@ -341,9 +348,9 @@ def test_a_version_that_is_damaged_on_the_disk_serves_on_from_memory(folder: Fol
     folder.look()
     folder.publish(2, content="damaged")
     change = folder.look()
-    assert (folder.stable, change.refused) == (2, {2: "damaged"})
+    assert (folder.stable, why(change.refused)) == (2, {2: "damaged"})
     assert (change.loaded, change.retired) == ((), ())
-    assert folder.look().refused == {}
+    assert why(folder.look().refused) == {}
 
 
 def test_a_kept_version_whose_files_have_changed_is_proven_anew(folder: Folder) -> None:
@@ -394,9 +401,9 @@ def test_a_pinned_version_that_fails_keeps_the_last_good_one(folder: Folder, con
     folder.policy(versions="pinned", stable=2)
     change = folder.look()
     assert folder.stable == 1
-    assert change.refused == {2: content or "no version 2"}
-    assert folder.keeper.refused[2].reason == change.refused[2]
-    assert folder.look().refused == {}, "it is told once"
+    assert why(change.refused) == {2: content or "no version 2"}
+    assert folder.keeper.refused[2].reason == why(change.refused)[2]
+    assert why(folder.look().refused) == {}, "it is told once"
     folder.publish(2, content="good")
     assert folder.look().cleared == (2,)
     assert folder.stable == 2
@@ -430,7 +437,7 @@ def test_all_good_versions_answer_by_number(folder: Folder) -> None:
     change = folder.look()
     assert folder.stable == 2
     assert list(folder.route.answering) == [1, 2, 4]
-    assert change.refused == {3: "broken"}
+    assert why(change.refused) == {3: "broken"}
     folder.delete(4)
     assert numbers(folder.look().retired) == [4]
 
@@ -477,7 +484,7 @@ def test_a_canary_that_fails_leaves_its_share_to_the_stable_version(folder: Fold
     folder.publish(2, content="broken")
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.1), shadow=Share(3, 0.1))
     change = folder.look()
-    assert change.refused == {2: "broken", 3: "no version 3"}
+    assert why(change.refused) == {2: "broken", 3: "no version 3"}
     assert folder.route.canary is folder.route.shadow is None
 
 
