@@ -80,6 +80,7 @@ class App:
         if self._rpc is not None:
             await self._rpc.announce_stop()
             await self._rpc.stop(max(0.0, deadline - time.monotonic()))
+        self._metrics.sample()  # the last answers' numbers, for who reads them elsewhere
         await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
