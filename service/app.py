@@ -85,6 +85,7 @@ class App:
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
         self._registry.close()
+        self._metrics.sample()  # the last answers count on a page that may outlive this process
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
 
