@@ -80,12 +80,10 @@ class App:
         if self._rpc is not None:
             await self._rpc.announce_stop()
             await self._rpc.stop(max(0.0, deadline - time.monotonic()))
-        self._metrics.sample()  # the last answers' numbers, for who reads them elsewhere
         await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
         self._registry.close()
-        self._metrics.sample()  # the last answers count on a page that may outlive this process
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
 

@@ -6,11 +6,12 @@ Labels come from loaded models alone; what a client sends never becomes a label.
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 from prometheus_client import (
+    CollectorRegistry,
     Counter,
     Gauge,
     GCCollector,
@@ -20,10 +21,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.classifier import Answer, Timings
+from service.classifier import Answer
 from service.engines.engine import Engine
-from service.scheduling.scheduler import Spent
-from service.settled import Pending, SettledRegistry
 from service.statistics import Statistics
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel
@@ -57,31 +56,6 @@ class _Series:
     abstained: Counter
 
 
-class _Predicted(NamedTuple):
-    series: _Series
-    label: str
-    probability: float
-    confident: bool
-
-
-class _Ran(NamedTuple):
-    """No model: one that is retired must be freed, whatever still waits to be counted."""
-
-    where: tuple[str, str]
-    pictures: int
-    runs: Sequence[Spent]
-    timings: Timings
-    predicted: _Predicted | None
-
-
-class _Finished(NamedTuple):
-    model: str
-    version: str
-    method: str
-    code: str
-    seconds: float
-
-
 class Metrics:
     """One registry per server, so that two servers in one process do not share numbers.
 
@@ -91,9 +65,8 @@ class Metrics:
 
     def __init__(self, shared: bool = False) -> None:
         self._shared = shared
-        self._statistics = Statistics()
-        self._pending = Pending(self._count)
-        self.registry = SettledRegistry(self._pending.settle)
+        self.statistics = Statistics()
+        self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._of_versions: list[Counter | Histogram] = []
@@ -144,7 +117,6 @@ class Metrics:
                 gauge.set_function(read)
 
     def sample(self) -> None:
-        self._pending.settle()
         for gauge, read in self._watched:
             gauge.set(read())
 
@@ -186,7 +158,6 @@ class Metrics:
 
     def retired(self, model: LiveModel) -> None:
         """A version left service: it is neither ready nor refused. What it answered stays counted for a while."""
-        self._pending.settle()
         gauges = self._described.pop(model.labels, ())
         if self._shared:
             for gauge in gauges:
@@ -230,61 +201,33 @@ class Metrics:
 
     def answered(self, answer: Answer) -> None:
         """One picture was classified."""
-        top, model = answer.predictions[0], answer.model
-        predicted = _Predicted(self._series_of(model), top.label, top.probability, answer.confident)
-        self.ran(model, 1, (answer.spent,), answer.timings, predicted)
-
-    def ran(
-        self,
-        model: LiveModel,
-        pictures: int,
-        runs: Sequence[Spent],
-        timings: Timings,
-        predicted: _Predicted | None = None,
-    ) -> None:
-        """Pictures were answered by `runs` of the engine that together took `timings`."""
-        self._pending.put(_Ran(model.labels, pictures, runs, timings, predicted))
-
-    def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
-        """A request ended; `model` and `version` are empty where it named none that serves."""
-        self._pending.put(_Finished(model, version, method, code, seconds))
-
-    @property
-    def statistics(self) -> Statistics:
-        self._pending.settle()
-        return self._statistics
-
-    def _count(self, event: _Ran | _Finished) -> None:
-        if isinstance(event, _Finished):
-            self._count_end(event)
-            return
-        self._statistics.ran(event.where, event.pictures, event.runs, event.timings)
-        if event.predicted is not None:
-            self._count_prediction(event.where, event.timings, event.predicted)
-
-    def _count_prediction(self, where: tuple[str, str], timings: Timings, found: _Predicted) -> None:
-        series = found.series
+        series = self._series_of(answer.model)
+        timings, top = answer.timings, answer.predictions[0]
         spent = (timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess)
         for stage, seconds in zip(series.stages, spent, strict=True):
             stage.observe(seconds)
-        predicted = series.predictions.get(found.label)
+        predicted = series.predictions.get(top.label)
         if predicted is None:
-            predicted = series.predictions[found.label] = self._predictions.labels(*where, found.label)
+            predicted = series.predictions[top.label] = self._predictions.labels(*answer.model.labels, top.label)
         predicted.inc()
-        series.confidence.observe(found.probability)
-        if not found.confident:
+        series.confidence.observe(top.probability)
+        if not answer.confident:
             series.abstained.inc()
+        self.statistics.ran(answer.model.labels, 1, (answer.spent,), timings)
 
-    def _count_end(self, end: _Finished) -> None:
-        where = end.model, end.version, end.method
-        ended = self._ended.get((*where, end.code))
+    def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
+        """A request ended; `model` and `version` are empty where it named none that serves."""
+        ended = self._ended.get((model, version, method, code))
         if ended is None:
-            ended = self._requests.labels(*where, end.code), self._seconds.labels(*where)
-            self._ended[*where, end.code] = ended
+            ended = (
+                self._requests.labels(model, version, method, code),
+                self._seconds.labels(model, version, method),
+            )
+            self._ended[model, version, method, code] = ended
         ended[0].inc()
-        ended[1].observe(end.seconds)
-        if end.model and end.method in _INFERENCES:
-            self._statistics.ended((end.model, end.version), end.code == "OK", end.seconds)
+        ended[1].observe(seconds)
+        if model and method in _INFERENCES:
+            self.statistics.ended((model, version), code == "OK", seconds)
 
     def refused(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
@@ -293,7 +236,7 @@ class Metrics:
         for family in [] if self._shared else self._of_versions:
             _drop(family, where)
         self._series.pop(where, None)
-        self._statistics.forget(where)
+        self.statistics.forget(where)
         for key in [key for key in list(self._ended) if key[:2] == where]:
             del self._ended[key]
 

@@ -60,7 +60,7 @@ class Counts:
 
 
 class Statistics:
-    """Filled by one thread at a time, so that adding needs no lock of its own."""
+    """Filled from the event loop's thread alone, so that adding needs no lock."""
 
     def __init__(self) -> None:
         self._counts: dict[Where, Counts] = {}

@@ -114,7 +114,7 @@ class Inference:
     async def _pixels(self, question: _Question, pixels: Pixels) -> tuple[LiveModel, Outputs]:
         request = PixelsRequest(pixels, question.target, question.deadline, question.evidence)
         answer = await self._classifier.infer(request)
-        self._metrics.ran(answer.model, len(pixels), answer.spent, answer.timings)
+        self._metrics.statistics.ran(answer.model.labels, len(pixels), answer.spent, answer.timings)
         return answer.model, answer.outputs
 
 

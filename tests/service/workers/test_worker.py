@@ -123,26 +123,6 @@ def test_it_tells_news_or_else_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) 
     assert told == [beat, beat, beat, ("facts", "draining"), beat, ("facts", "serving")]
 
 
-def test_its_last_answers_count(
-    supervisor: Supervisor, order: Order, pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its replacement counts on where it ended."""
-    monkeypatch.setattr(worker, "_LOOK_S", 3600)
-
-    def act() -> None:
-        try:
-            supervisor.give(order)
-            supervisor.hear("serving")
-            with Client(f"127.0.0.1:{order.settings.grpc_port}") as client:
-                client.classify(pictures["roses"])
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    meanwhile(act, supervisor)
-    labels = {"model": "flowers", "version": "1", "method": "Classify", "code": "OK"}
-    assert shared_metrics.page(order.metrics, dict).get_sample_value("anther_requests_total", labels) == 1
-
-
 def test_it_looks_at_the_folder_when_it_is_told_to(
     supervisor: Supervisor, order: Order, tmp_path: Path, publish_bundle
 ) -> None:
