@@ -26,7 +26,7 @@ demo: $(VENV)/.service
 
 test: $(VENV)/.dev lint
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --cov --cov-report=term -n 2 --dist loadfile  # a file is one process's: its tests share servers
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
