@@ -1,6 +1,7 @@
 """`anther models`: what is in the folder, whether it is sound, and who serves.
 
-Changes go into a model's serving.json; a running server takes them over at its next look at the folder.
+Changes go into a model's serving.json; a running server takes them over at its next look at the folder, or at once on
+SIGHUP.
 """
 
 import dataclasses

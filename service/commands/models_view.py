@@ -17,7 +17,7 @@ from service.commands.catalogue import Entry, Version, accuracy, facts, version_
 from service.versions.loader import LiveModel
 
 _FILE_WIDTH = 160
-_NEXT_LOOK = "A running server takes this over at its next look at the folder (serve --watch-s)."
+_NEXT_LOOK = "A running server takes this over at its next look at the folder (serve --watch-s), or at once on SIGHUP."
 
 
 def write_entries(entries: Sequence[Entry], root: Path, as_json: bool) -> None:

@@ -25,6 +25,7 @@ class PolicyControl:
         self._registry = registry
         self._watcher = watcher
         self._on_edit = on_edit
+        self._following: set[asyncio.Task[None]] = set()  # the loop itself would not keep them
 
     async def load(self, name: str) -> None:
         """Bring the model into service, and look again for newer versions and at refused ones.
@@ -41,6 +42,13 @@ class PolicyControl:
         await self._follow(name, ServingPolicy.unloaded)
 
     async def _follow(self, name: str, change: Transition) -> None:
+        """To its end, also where the caller leaves: what is on the disk by then must come into force."""
+        following = asyncio.create_task(self._edit_and_follow(name, change))
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+        await asyncio.shield(following)
+
+    async def _edit_and_follow(self, name: str, change: Transition) -> None:
         await asyncio.to_thread(edit_policy, self._registry.repository.root, name, change)
         self._on_edit()
         await asyncio.wrap_future(self._watcher.reconcile())

@@ -332,7 +332,7 @@ def test_pin_serves_exactly_that_version(call: Call, policy) -> None:
     assert policy() == ServingPolicy(versions="pinned", stable=1, previous=(2,))
     assert shown == (
         "flowers: version 1 is stable (pinned). A running server takes this over at its next look at the folder "
-        "(serve --watch-s).\n"
+        "(serve --watch-s), or at once on SIGHUP.\n"
     )
 
 

@@ -144,3 +144,23 @@ def test_a_damaged_policy_is_not_overwritten(registry, command, root) -> None:
     with pytest.raises(PolicyInvalid):
         command("unload", "flowers")
     assert registry.find("flowers").version == 1
+
+
+def test_a_command_is_followed_to_its_end_though_its_caller_leaves(registry: Registry, root: Path) -> None:
+    watcher, told = Watcher(registry, 0), asyncio.Event()
+    watcher.start()
+
+    async def scenario() -> None:
+        control = PolicyControl(registry, watcher, told.set)
+        caller = asyncio.create_task(control.unload("flowers"))
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        await asyncio.wait_for(asyncio.gather(*control._following), PATIENCE_S)
+
+    asyncio.run(scenario())
+    watcher.close()
+    assert told.is_set()
+    assert "flowers" not in registry.routes()
+    assert not read_policy(root, "flowers").loaded
