@@ -152,6 +152,11 @@ class Classifier:
                 futures.pop().cancel()
             raise
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work before the scheduler."""
+        return self._scheduler.waiting
+
     def hand_on(self, request: Request, answer: Answer) -> None:
         """Let a shadow have the answered request too."""
         if self._copy is not None:

@@ -47,8 +47,8 @@ class Inference:
     ) -> pb.ModelInferResponse:
         """Raises `InvalidArgument`, `ImageRefused` with the picture's index, and what `Classifier.infer` raises.
 
-        A `patient` caller does not meet `QueueFull`: the request is submitted again until there is room or its deadline
-        has passed.
+        A `patient` caller meets `QueueFull` only where the empty queue is too small for the request, which is submitted
+        again until there is room or its deadline has passed.
         """
         question = self._understood(request, remaining_s)
         inputs = await self._read(request, question.model)
@@ -77,9 +77,12 @@ class Inference:
     async def _in_time(self, question: _Question, inputs: list[bytes] | Pixels) -> tuple[LiveModel, Outputs]:
         began = time.monotonic()
         while True:
+            others = self._classifier.waiting
             try:
                 return await self._inferred(question, inputs)
             except QueueFull as full:
+                if others == 0:
+                    raise
                 retry_after_s = full.retry_after_s
             await asyncio.sleep(retry_after_s)
             if question.deadline is not None and time.monotonic() >= question.deadline:

@@ -306,6 +306,16 @@ def test_a_stream_with_more_pictures_than_the_queue_holds_waits_for_room(start_e
     assert [response.infer_response.id for response in responses] == [str(n) for n in range(12)]
 
 
+def test_a_stream_item_that_will_never_fit_is_told(start_edge, image_request, red) -> None:
+    edge = start_edge(queue_bytes=len(red.image))
+    with edge.held():
+        running = edge.occupied(lambda: edge.stub.Classify.future(red))
+        requests = iter([image_request(red.image, red.image)])
+        (response,) = GRPCInferenceServiceStub(edge.channel).ModelStreamInfer(requests, timeout=PATIENCE_S)
+    assert response.error_message.startswith("the queue is full")
+    assert running.result(PATIENCE_S).predictions
+
+
 def test_a_stream_item_that_finds_no_room_until_its_deadline_is_told(start_edge, image_request, red) -> None:
     edge = start_edge(queue_limit=1)
     late = image_request(red.image)
