@@ -233,10 +233,12 @@ def export(
     precision: Precision = "fp32",
     *,
     int8: bool = True,
+    tf32: float = 0.0,
 ) -> Path:
     """Write a verified bundle into `output`, by default the run's `bundle/`, and return its folder.
 
-    `int8` adds a second model to one of fp32.
+    `int8` adds a second model to one of fp32. With a `tf32` over 0, a GPU may compute fp32 products with mantissas of
+    10 bits, where that moves no golden logit by more.
 
     Raises `VerificationFailed`, `RunUnusable` or `LibraryMissing`.
     """
@@ -244,7 +246,7 @@ def export(
     with timed(seconds, "export"):
         material = material_of(started, Machine("cpu", machine.workers))
         folder = started.path / "bundle" if output is None else output
-        bundling.write(started, trained(started, material), material, folder, reporter, precision, int8=int8)
+        bundling.write(started, trained(started, material), material, folder, reporter, precision, int8=int8, tf32=tf32)
     started.write("seconds.json", seconds)
     return folder
 

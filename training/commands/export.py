@@ -16,16 +16,28 @@ if TYPE_CHECKING:
 @click.option("--output", type=FOLDER, help="Folder of the bundle; it must not exist.  [default: RUN/bundle]")
 @precision_option("--precision")
 @int8_option
+@click.option("--tf32", default=0.0, show_default=True, type=click.FloatRange(0),
+              help="Let a GPU multiply fp32 with mantissas of 10 bits, which is quicker, where that moves no golden "
+              "logit by more than this; 0 forbids it.")  # fmt: skip
 @machine_options
 @json_option
 def export(
-    run: Path, output: Path | None, export_precision: "Precision", int8: bool, as_json: bool, **options: Any
+    run: Path,
+    output: Path | None,
+    export_precision: "Precision",
+    int8: bool,
+    tf32: float,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Turn a finished run into a bundle, and prove that ONNX Runtime answers as torch does."""
+    if tf32 > 0 and export_precision != "fp32":
+        raise click.UsageError("--tf32 is a way to compute in fp32; leave it out, or --precision")
+
     from training import pipeline
     from training.commands import summary
     from training.progress import Terminal
     from training.run import Run
 
-    folder = pipeline.export(Run(run), output, machine(options), Terminal(), export_precision, int8=int8)
+    folder = pipeline.export(Run(run), output, machine(options), Terminal(), export_precision, int8=int8, tf32=tf32)
     summary.show_bundle(folder, as_json=as_json)

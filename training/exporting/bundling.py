@@ -10,7 +10,7 @@ import numpy as np
 
 from bundle import golden, manifest
 from bundle.golden import Golden
-from bundle.manifest import Manifest, Metrics, Model, Precision, Provenance
+from bundle.manifest import CUDA, TF32, Manifest, Metrics, Model, Precision, Provenance
 from bundle.repository import GOLDEN, MANIFEST, REPORT, Bundle
 from training import provenance
 from training.dataset.split import PARTS
@@ -41,11 +41,12 @@ def write(
     precision: Precision = "fp32",
     *,
     int8: bool = True,
+    tf32: float = 0.0,
 ) -> None:
     """Export, verify, measure and describe; `folder` appears complete or not at all.
 
     The manifest's metrics are those of the exported graph itself. With `int8` there is a second graph beside one of
-    fp32, unless it loses too much. Raises `VerificationFailed` or `OutputTaken`.
+    fp32, unless it loses too much. `tf32` as for `pipeline.export`. Raises `VerificationFailed` or `OutputTaken`.
     """
     own = run.path / "bundle"
     if folder.exists() and folder != own:
@@ -66,6 +67,8 @@ def write(
     lowered = lowering.to_int8(graph, pictures, probabilities, material, reporter, teach) if wanted else None
 
     record = describe(run, graph, metrics, verification, material)
+    if tf32 > 0:
+        record = _with_tf32(record, tf32)
     if lowered is not None:
         record = _with_variant(record, lowered)
         pictures = pictures.with_variant(lowered.variant.precision, lowered.logits)
@@ -143,6 +146,11 @@ def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verificatio
         reference=calibrated.reference,
         files=dict.fromkeys((MODEL, GOLDEN, REPORT), blank),
     )
+
+
+def _with_tf32(record: Manifest, tolerance: float) -> Manifest:
+    allowed = {**record.tolerances, CUDA: {**record.tolerances[CUDA], TF32: tolerance}}
+    return dataclasses.replace(record, tolerances=allowed)
 
 
 def _with_variant(record: Manifest, lowered: Lowered) -> Manifest:

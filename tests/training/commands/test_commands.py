@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from bundle.errors import AntherError
 from bundle.repository import Repository, open_bundle
+from service.engines.precision import primary_on
 from training.commands import summary
 from training.commands.evaluate import evaluate
 from training.commands.export import export
@@ -80,6 +81,19 @@ def test_train_prints_one_line_of_json_and_export_follows(photos, recipe, backbo
     exported = call(export, record["run"], "--output", out, "--precision", "fp16", "--device", "cpu", "--json")
     assert open_bundle(out).manifest.model.precision == "fp16"
     assert set(json.loads(exported.stdout)["files"]) == {"model.onnx", "golden.npz", "report.html"}
+    refused = call(export, record["run"], "--precision", "fp16", "--tf32", 0.05)
+    assert refused.exit_code == 2
+    assert "--tf32 is a way to compute in fp32" in refused.output
+
+
+def test_a_gpu_may_round_products_where_export_says_how_much(finished, tmp_path):
+    options = ("--output", tmp_path / "out", "--no-int8", "--tf32", 0.05, "--device", "cpu")
+    assert call(export, finished.run.path, *options).exit_code == 0
+    allowed = open_bundle(tmp_path / "out").manifest
+    assert allowed.tolerances["CUDAExecutionProvider"] == {"fp32": 0.01, "tf32": 0.05}
+    assert primary_on(allowed, "CUDAExecutionProvider") == "tf32"
+    assert primary_on(allowed, "CPUExecutionProvider") == "fp32"
+    assert primary_on(finished.bundle.manifest, "CUDAExecutionProvider") == "fp32"
 
 
 def test_a_bundle_is_shown_with_what_to_do_next(finished, capsys):
