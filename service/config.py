@@ -17,8 +17,8 @@ class Settings:
     watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to SIGHUP and load calls
     default_model: str = ""  # answers requests that name none; needed only where several models serve
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
-    # 'fp32' is the model as it was trained (fp16, or TF32 on a GPU, where it was exported so); 'int8' is faster on a CPU
-    # and a little less accurate, and refuses bundles without it; 'auto' takes the fastest whose loss the bundle allows.
+    # 'fp32' is the model as it was trained (fp16, or TF32 on a GPU, where it was exported so); 'int8' is faster on a
+    # CPU and a little less accurate, and refuses bundles without it; 'auto' takes the fastest whose loss is allowed.
     precision: Precision = "fp32"
     host: str = "127.0.0.1"  # the address to listen on; 0.0.0.0 opens the service to the network
     grpc_port: int = 8001  # 0 picks a free one
