@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda, p
 from service.engines.devices import opener, scheduler
 from service.engines.engine import Engine
 from service.engines.precision import primary_on
-from service.engines.runtime import CPU, CUDA, load_runtime, usable_device
+from service.engines.runtime import CPU, CUDA, load_runtime, nodes_by_provider, usable_device
 from service.errors import DeviceUnavailable
 from service.rpc.pb.inference import open_inference_pb2 as inference_pb
 from service.versions.registry import Registry
@@ -92,9 +91,7 @@ def _plain(bundle: Bundle, sizes: list[int], seconds: float) -> dict[str, Any]:
     tf32 = primary_on(bundle.manifest, CUDA) == TF32
     providers = [(CUDA, provider_options(CudaOptions(tf32=tf32))), CPU]
     session = onnxruntime.InferenceSession(bundle.read(bundle.manifest.model.file), options, providers=providers)
-    nodes = Counter[str]()
-    for part in session.get_provider_graph_assignment_info():
-        nodes[part.ep_name] += len(part.get_nodes())
+    nodes = nodes_by_provider(session)
     rates = {size: _plain_loop(session, _pixels(bundle, size), seconds) for size in sizes}
     return {"providers": session.get_providers(), "nodes": dict(nodes), "plain": rates}
 

@@ -17,7 +17,7 @@ from bundle.repository import Bundle
 from service.config import Precision
 from service.engines.engine import Outputs
 from service.engines.precision import choose
-from service.engines.runtime import CUDA, Usable, open_session
+from service.engines.runtime import CUDA, Usable, open_session, require_on_cuda
 from service.engines.slots import Slot
 
 _SLOTS = 2
@@ -71,6 +71,8 @@ class CudaEngine:
 
     def __init__(self, model: bytes, options: CudaOptions, device: Usable = "cuda", precision: str = "fp32") -> None:
         self._session: Any = open_session(model, provider_options(options) if device == "cuda" else None)
+        if device == "cuda":
+            require_on_cuda(self._session)
         self.provider: str = self._session.get_providers()[0]
         self.precision = precision
         self.batch_sizes = options.batch_sizes

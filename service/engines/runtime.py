@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
@@ -82,11 +83,32 @@ def open_session(model: bytes, cuda: Mapping[str, str] | None = None) -> Any:
     if CUDA not in onnxruntime.get_available_providers():
         raise DeviceUnavailable("cuda", CPU)
     _load_cuda_libraries()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `nodes_by_provider`
     providers = [(CUDA, dict(cuda)), CPU]
     session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     if session.get_providers()[0] != CUDA:
         raise DeviceUnavailable("cuda", session.get_providers()[0])
     return session
+
+
+def nodes_by_provider(session: Any) -> Counter[str]:
+    """How many nodes of the optimized graph run where, of a session that was opened for CUDA."""
+    found = Counter[str]()
+    for part in session.get_provider_graph_assignment_info():
+        found[part.ep_name] += len(part.get_nodes())
+    return found
+
+
+def require_on_cuda(session: Any) -> None:
+    """A provider may be there and compute nothing. Raises `DeviceUnavailable`; a few nodes elsewhere are only told."""
+    found = nodes_by_provider(session)
+    elsewhere = {name: count for name, count in found.items() if name != CUDA}
+    if elsewhere and not found[CUDA]:
+        raise DeviceUnavailable("cuda", ", ".join(elsewhere))
+    if elsewhere:
+        log.warning(
+            "%d of %d nodes of the model do not run on CUDA: %s", sum(elsewhere.values()), found.total(), elsewhere
+        )
 
 
 def load_runtime() -> Any:

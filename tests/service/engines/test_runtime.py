@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,15 @@ from onnx import TensorProto, helper
 
 from bundle.processor import multiplies_bytes
 from service.engines import runtime
-from service.engines.runtime import CPU, CUDA, check_runtime, open_session, usable_device
+from service.engines.runtime import (
+    CPU,
+    CUDA,
+    check_runtime,
+    nodes_by_provider,
+    open_session,
+    require_on_cuda,
+    usable_device,
+)
 from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
 
 HAS_CUDA = CUDA in onnxruntime.get_available_providers()
@@ -179,6 +188,7 @@ def test_a_session_on_cuda_gets_its_options(fake_runtime) -> None:
     open_session(b"", {"use_tf32": "0"})
     assert fake.asked == [(CUDA, {"use_tf32": "0"}), CPU]
     assert fake.more == {"enable_fallback": 0}
+    assert fake.options.entries["session.record_ep_graph_assignment_info"] == "1"
 
 
 def test_the_cuda_libraries_are_loaded_once_and_standard_output_stays_the_banners(fake_runtime, capfd) -> None:
@@ -189,3 +199,38 @@ def test_the_cuda_libraries_are_loaded_once_and_standard_output_stays_the_banner
     out, err = capfd.readouterr()
     assert out == ""
     assert "Failed to load libcublas" in err
+
+
+# Where the nodes are
+
+
+class Assigned:
+    """A session whose nodes are assigned to providers, in the runtime's words."""
+
+    def __init__(self, **nodes: int) -> None:
+        self._parts = [SimpleNamespace(ep_name=name, get_nodes=partial(list, range(n))) for name, n in nodes.items()]
+
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        return self._parts
+
+
+def test_the_installed_runtime_tells_where_its_nodes_are() -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(runtime._PROBE, options, providers=[CPU])
+    assert nodes_by_provider(session) == {CPU: 1}
+
+
+def test_a_model_that_is_all_on_cuda_is_no_news(caplog) -> None:
+    require_on_cuda(Assigned(**{CUDA: 50}))
+    assert caplog.text == ""
+
+
+def test_a_few_nodes_elsewhere_are_told(caplog) -> None:
+    require_on_cuda(Assigned(**{CUDA: 48, CPU: 2}))
+    assert f"2 of 50 nodes of the model do not run on CUDA: {{'{CPU}': 2}}" in caplog.text
+
+
+def test_a_model_of_which_nothing_is_on_cuda_is_refused() -> None:
+    with pytest.raises(DeviceUnavailable, match=f"the session runs on {CPU}"):
+        require_on_cuda(Assigned(**{CPU: 50}))
