@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 from service.errors import InvalidArgument
-from service.rpc.observed import fail, parsed
+from service.rpc.observed import fail, parsed, parsed_all
 from service.rpc.status import status_of
 
 
@@ -59,7 +59,7 @@ def _single(handler: Any, behave: Any) -> Any:
 
 def _stream(handler: Any) -> Any:
     async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-        requests = (parsed(handler.request_deserializer, data) async for data in messages)
+        requests = parsed_all(handler.request_deserializer, messages)
         try:
             async for response in handler.stream_stream(requests, context):
                 yield response

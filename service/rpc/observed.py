@@ -88,8 +88,7 @@ class Observed:
         async def observed(messages: AsyncIterator[bytes], context: Any) -> None:
             self._begin()
             try:
-                requests = (parsed(parse, data) async for data in messages)
-                async with contextlib.aclosing(behave(requests, context)) as responses:
+                async with contextlib.aclosing(behave(parsed_all(parse, messages), context)) as responses:
                     async for response in responses:
                         self.last_call = time.monotonic()
                         await context.write(response)
@@ -158,6 +157,14 @@ def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
         return parse(data)
     except DecodeError as exc:
         raise InvalidArgument("request", f"{len(data):,} bytes", "a serialized message of the method's type") from exc
+
+
+async def parsed_all(parse: Callable[[bytes], Any], messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    """Not a generator expression, which begins to iterate when it is made: of messages that nobody asks for in the end
+    gRPC says that they were never awaited.
+    """
+    async for data in messages:
+        yield parsed(parse, data)
 
 
 def fail(context: Any, status: Status) -> None:

@@ -305,3 +305,15 @@ def test_pictures_that_a_draining_server_still_reads_are_told_so(edge, talk, red
     talk.send(*named(red.image, "late"))
     item = next(talk.answers)
     assert (item.id, item.error.code, item.error.reason) == ("late", 14, "DRAINING")
+
+
+def test_a_stream_that_comes_after_the_end_is_refused_without_a_warning_of_the_interpreters(
+    run, edge, talk, red, failure_of, recwarn
+) -> None:
+    """Of messages that nobody reads gRPC would have it say that they were never awaited."""
+    edge.classifier.drain()
+    run(edge.server.announce_stop())
+    talk.send(red)
+    assert failure_of(lambda: next(talk.answers)).code == "UNAVAILABLE"
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn if issubclass(warning.category, RuntimeWarning)] == []
