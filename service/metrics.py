@@ -85,7 +85,7 @@ class Metrics:
         self._info = self._gauge("model_info", "Always 1; the labels describe the model in service", info)
         ready = "1 where the version serves, 0 where it failed its checks"
         self._ready = self._gauge("model_ready", ready, _VERSION, "livemin")
-        refused = "Always 1; the reason is the kind of check that the version failed"
+        refused = "Always 1; the reason is the kind of check that the version failed, version 0 the model's folder"
         self._refused = self._gauge("model_refused", refused, [*_VERSION, "reason"])
         self._load = self._gauge("model_load_seconds", "Time to open, check and warm the version", _VERSION)
         self._golden = self._gauge(

@@ -75,7 +75,7 @@ def test_sighup_does_not_end_it_before_it_can_heed_it(deadly, models, workers: s
         "app.run = supervisor_app.run = lambda settings: os.kill(os.getpid(), signal.SIGHUP); anther.main()"
     )
     options = ["serve", "--models", str(models), "--workers", workers]
-    subprocess.run([sys.executable, "-c", code, *options], check=True, timeout=PATIENCE_S)
+    assert subprocess.run([sys.executable, "-c", code, *options], check=False, timeout=PATIENCE_S).returncode == 0
 
 
 def heeds_or_holds(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bundle.policy import edit_policy
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 
 
@@ -13,3 +14,16 @@ def red(make_picture) -> pb.ClassifyRequest:
 @pytest.fixture
 def edge(start_edge):
     return start_edge()
+
+
+@pytest.fixture
+def start_canary(tmp_path, publish_bundle, start_edge):
+    """`start_canary(share)`: version 1 is stable; version 2 gets this share of the requests that ask for neither."""
+
+    def start(share: float):
+        publish_bundle(tmp_path)
+        publish_bundle(tmp_path, seed=1)
+        edit_policy(tmp_path, "flowers", lambda policy: policy.with_canary(2, share))
+        return start_edge(tmp_path)
+
+    return start

@@ -56,6 +56,7 @@ def test_each_one_is_heeded_on_the_loop_and_later_ones_are_ignored(loop) -> None
 def test_before_they_are_heeded_they_are_ignored() -> None:
     hangup.ignore()
     hang_up()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_what_a_process_kept_back_since_its_start_it_heeds_when_it_can() -> None:

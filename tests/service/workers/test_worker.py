@@ -162,6 +162,7 @@ def test_to_be_told_to_look_before_it_serves_is_not_forgotten(monkeypatch: pytes
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
     os.close(reads)
     os.close(writes)
+    assert looked.is_set()
 
 
 def test_it_tells_of_a_clients_edit(supervisor: Supervisor, order: Order, tmp_path: Path, publish_bundle) -> None:

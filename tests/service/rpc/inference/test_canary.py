@@ -2,7 +2,6 @@
 
 import pytest
 
-from bundle.policy import edit_policy
 from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.versions.routes import CANARY, falls_into
 
@@ -11,12 +10,8 @@ EXPECTED = [2 if falls_into(0.5, CANARY, each) else 1 for each in IDS]
 
 
 @pytest.fixture
-def edge(tmp_path, publish_bundle, start_edge):
-    """Version 1 is stable; version 2 gets half of the requests."""
-    publish_bundle(tmp_path)
-    publish_bundle(tmp_path, seed=1)
-    edit_policy(tmp_path, "flowers", lambda policy: policy.with_canary(2, 0.5))
-    return start_edge(tmp_path)
+def edge(start_canary):
+    return start_canary(0.5)
 
 
 def test_the_ids_here_fall_both_ways() -> None:
