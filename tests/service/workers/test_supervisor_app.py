@@ -1,6 +1,7 @@
 """Several processes on one port, as users start and stop them, and as they die."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -399,21 +400,18 @@ def test_a_folder_named_service_where_it_starts_is_none_of_its_business(tmp_path
 # The whole composition, in this process
 
 
-def test_it_serves_with_workers_until_a_signal(models, pictures, fetch, capfd, eventually) -> None:
+def test_it_serves_with_workers_until_a_signal(models, pictures, fetch, monkeypatch, eventually) -> None:
     settings = Settings(models=models, grpc_port=0, ops_port=0, workers=2, grace_s=PATIENCE_S)
-    out: list[str] = []
+    out = io.StringIO()  # pytest's own capture loses what is printed while another thread reads it
+    monkeypatch.setattr(sys, "stdout", out)
     told = re.compile(
         r"Anther is ready: gRPC (\S+), operations (http://\S+), flowers/1 on CPUExecutionProvider, 2 workers\n"
     )
 
-    def announced() -> re.Match[str] | None:
-        out.append(capfd.readouterr().out)
-        return told.fullmatch("".join(out))
-
     def visit() -> tuple[str, int]:
         try:
-            eventually(lambda: announced() is not None)
-            target, operations = told.fullmatch("".join(out)).groups()
+            eventually(lambda: told.fullmatch(out.getvalue()) is not None)
+            target, operations = told.fullmatch(out.getvalue()).groups()
             with connected(target, 1) as (stub,):
                 label = classify(stub, pictures["daisy"])
             status, ready = fetch(f"{operations}/readyz")
