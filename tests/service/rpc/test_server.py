@@ -291,7 +291,7 @@ def test_a_stream_whose_caller_no_longer_answers_is_let_go(start_edge, monkeypat
         caller.open_call(f"/{SERVICE}/ClassifyStream")
         eventually(lambda: len(edge.server._streams.open) == 1)
         eventually(lambda: len(edge.server._streams.open) == 0)
-        eventually(lambda: edge.server._observed.idle.is_set())
+        eventually(edge.server._observed.idle.is_set)
 
 
 def test_a_caller_may_be_silent_as_long_as_its_machine_answers(start_edge, monkeypatch, red) -> None:
