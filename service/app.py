@@ -19,7 +19,7 @@ from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
-from service.system import hangup
+from service.system import hangup, huge_pages
 from service.system.address import banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
@@ -43,7 +43,7 @@ class App:
         self._settings = settings
         self._on_edit = on_edit
         self._metrics = Metrics(shared=settings.workers > 1)
-        device = usable_device(settings.device)
+        self.device = device = usable_device(settings.device)
         self._registry = Registry(Repository(settings.models), opener(settings, device), settings.default_model)
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._cores = usable_cores()
@@ -148,6 +148,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     app = App(settings, on_edit)
+    tasks: list[asyncio.Task[None]] = []
     with hangup.heeded(app.look):
         try:
             await app.start()
@@ -156,8 +157,12 @@ async def serve(
             gc.freeze()
             give_back()  # what opening and proving the models took for a moment
             announce(app)
+            if settings.huge_pages and app.device == "cpu":
+                tasks.append(asyncio.create_task(huge_pages.keep_gathering()))
             await stopped.wait()
             log.info("draining: accepted requests have %.0f s to finish", settings.grace_s)
         finally:
+            for task in tasks:
+                task.cancel()
             await app.stop()
     log.info("stopped")

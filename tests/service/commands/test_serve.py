@@ -32,6 +32,7 @@ OTHER = {  # a value that is not the default → as text
     "stream_in_flight": (9, "9"),
     "max_image_bytes": (2000, "2000"),
     "max_image_pixels": (3000, "3000"),
+    "huge_pages": (False, "no"),
     "grace_s": (1.5, "1.5"),
     "control": (True, "true"),
     "log_format": ("json", "json"),
