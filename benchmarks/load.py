@@ -127,7 +127,8 @@ def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, lis
         log, ends = Path(folder) / "log", list[float]()
         before = _answered(server, call)
         timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={_WITHOUT_END_S}", call.url(server)]
-        process = subprocess.Popen([*h2load(call, Path(folder), log), *timing], stdout=subprocess.DEVNULL)
+        heeding = ["env", "--default-signal=INT"]  # by which it is ended, and which a shell's background job ignores
+        process = subprocess.Popen([*heeding, *h2load(call, Path(folder), log), *timing], stdout=subprocess.DEVNULL)
         try:
             yield process.pid, ends
         finally:

@@ -82,11 +82,21 @@ def _classify(models: Path, model: str, photo: Path, as_served: bool, counts: An
 @click.option("--callers", default="8,32", show_default=True, help="Closed-loop callers, one number at a time.")
 @click.option("--seconds", default=8.0, show_default=True, help="Of server and of ceiling, for each number of callers.")
 @click.option("--rounds", default=12, show_default=True, type=click.IntRange(2), help="Each with new processes.")
-def main(models: Path, model: str, photo: Path, expect: str | None, callers: str, seconds: float, rounds: int) -> None:
+@click.option("--option", "options", multiple=True, help="Passed on to `anther serve`: --option=--huge-pages=no.")
+def main(
+    models: Path,
+    model: str,
+    photo: Path,
+    expect: str | None,
+    callers: str,
+    seconds: float,
+    rounds: int,
+    options: tuple[str, ...],
+) -> None:
     """The server's throughput as a share of the ceiling's, turn by turn."""
     load.require_h2load()
     counts = [int(count) for count in callers.split(",")]
-    found = [_round(models, model, photo, expect, counts, seconds) for _ in range(rounds)]
+    found = [_round(models, model, photo, expect, counts, seconds, options) for _ in range(rounds)]
     shares = {
         name: {str(count): _mean([each[index][which] for each in found]) for index, count in enumerate(counts)}
         for which, name in enumerate(("of_ceiling", "of_ceiling_as_served"))
@@ -95,11 +105,17 @@ def main(models: Path, model: str, photo: Path, expect: str | None, callers: str
 
 
 def _round(
-    models: Path, model: str, photo: Path, expect: str | None, counts: list[int], seconds: float
+    models: Path,
+    model: str,
+    photo: Path,
+    expect: str | None,
+    counts: list[int],
+    seconds: float,
+    options: tuple[str, ...],
 ) -> list[list[float]]:
     """For each number of callers, the share of the plain ceiling and of the one as served."""
     with (
-        serving(models.resolve(), photo, _PORT) as server,
+        serving(models.resolve(), photo, _PORT, options) as server,
         _ceiling(models, model, photo, as_served=False) as plain,
         _ceiling(models, model, photo, as_served=True) as as_served,
     ):
