@@ -35,7 +35,7 @@ class Settings:
     max_image_bytes: int = 20 * 10**6  # larger files are refused unread
     max_image_pixels: int = 50 * 10**6  # larger pictures are refused undecoded; reading costs up to 21 bytes a pixel
     # Memory in use on pages of 2 MB, where Linux makes them (6.1 or newer) and models run on the CPU: a few MB more for
-    # some per cent more pictures a second.
+    # about one per cent more pictures a second.
     huge_pages: bool = True
     grace_s: float = 20.0  # how long accepted requests may take to finish after SIGTERM
     control: bool = False  # whether clients of the gRPC port may load and unload models
