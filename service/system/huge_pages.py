@@ -1,5 +1,5 @@
-"""Memory in use on pages of 2 MB instead of 4 KB: a processor keeps the places of some 2,000 pages, and the weights of a
-model alone lie on more of 4 KB.
+"""Memory in use on pages of 2 MB instead of 4 KB: a processor keeps the places of some 2,000 pages, and a model's
+weights alone lie on more of 4 KB.
 
 Linux does so by itself only for memory that somebody advised it of, and within minutes. Asked to, it does so at once
 (MADV_COLLAPSE, Linux 6.1).
