@@ -60,9 +60,10 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 def serve(**options: Any) -> None:
     """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C. At SIGHUP it looks at the folder at once."""
     from service import logs
-    from service.system import hangup
+    from service.system import hangup, poller
 
     hangup.ignore()
+    poller.choose()
     settings = Settings(**options)
     logs.configure(settings.log_format)
     if settings.workers == 1:
