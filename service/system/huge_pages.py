@@ -24,12 +24,18 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
 async def keep_gathering() -> None:
-    """`gather` at once and ever less often: memory becomes dense as it is used, and each new version brings its own."""
+    """`gather` at once and ever less often: memory becomes dense as it is used, and each new version brings its own.
+
+    Where it fails, the server goes on without.
+    """
     pause_s = _FIRST_PAUSE_S
-    while (count := await asyncio.to_thread(gather)) is not None:
-        log.debug("%d huge pages", count)
-        await asyncio.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    try:
+        while (count := await asyncio.to_thread(gather)) is not None:
+            log.debug("%d huge pages", count)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    except Exception:
+        log.exception("memory is no longer moved to huge pages")
 
 
 def gather() -> int | None:

@@ -1,6 +1,9 @@
 """The command `serve`: what its options mean, and how it fails."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -71,6 +74,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`serve(*args, env=)` gives click's result and the settings that a server would start with."""
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRPC_EXPERIMENTS", "set, so that what the command sets is taken back")
+    monkeypatch.delenv("GRPC_EXPERIMENTS")
     seen: list[Settings] = []
     formats: list[str] = []
     monkeypatch.setattr(app, "run", lambda settings: seen.append(settings) if settings.workers == 1 else None)
@@ -89,6 +94,15 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_without_options_the_defaults_hold(serve) -> None:
     result, settings = serve()
     assert (result.exit_code, settings) == (0, Settings())
+
+
+def test_the_poller_is_chosen_before_grpc_is_imported(serve) -> None:
+    serve()
+    assert "event_engine" in os.environ["GRPC_EXPERIMENTS"]
+    code = "import sys, service.commands.serve; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "click" in loaded
+    assert "grpc" not in loaded
 
 
 def test_every_setting_has_an_option() -> None:

@@ -129,3 +129,13 @@ def test_it_gathers_ever_less_often(monkeypatch, found, expected) -> None:
     monkeypatch.setattr(huge_pages, "asyncio", SimpleNamespace(to_thread=asyncio.to_thread, sleep=pause))
     asyncio.run(huge_pages.keep_gathering())
     assert paused == expected
+
+
+def test_where_it_fails_it_says_so_and_ends(monkeypatch, caplog) -> None:
+    def gather() -> int:
+        raise PermissionError("/proc/self/maps")
+
+    monkeypatch.setattr(huge_pages, "gather", gather)
+    asyncio.run(asyncio.wait_for(huge_pages.keep_gathering(), 5))
+    assert "no longer moved" in caplog.text
+    assert "/proc/self/maps" in caplog.text
