@@ -107,6 +107,9 @@ class BatchAnswer:
     spent: tuple[Spent, ...]
 
 
+Copy = Callable[[Request | PixelsRequest, Answer | BatchAnswer], None]
+
+
 class Classifier:
     """Finds the model, queues the work, and refuses everything once it is draining."""
 
@@ -115,7 +118,7 @@ class Classifier:
         registry: Registry,
         scheduler: Scheduler,
         limits: Limits,
-        copy: Callable[[Request, Answer], None] | None = None,  # is called with each answered request
+        copy: Copy | None = None,  # is called with each answered request
     ) -> None:
         self.registry = registry
         self.limits = limits
@@ -139,7 +142,9 @@ class Classifier:
         largest = model.engine.batch_sizes[-1]
         parts = [request.pixels[start : start + largest] for start in range(0, len(request.pixels), largest)]
         works = [_PixelsWork(model.engine, part, request.deadline, request.evidence) for part in parts]
-        return _joined(model, await self.run_all(works))
+        answer = _joined(model, await self.run_all(works))
+        self.hand_on(request, answer)
+        return answer
 
     async def run_all(self, works: Sequence[Work[T]]) -> list[T]:
         """The results in order. The first failure cancels the rest: half an answer is none."""
@@ -157,7 +162,7 @@ class Classifier:
         """Pieces of work before the scheduler."""
         return self._scheduler.waiting
 
-    def hand_on(self, request: Request, answer: Answer) -> None:
+    def hand_on(self, request: Request | PixelsRequest, answer: Answer | BatchAnswer) -> None:
         """Let a shadow have the answered request too."""
         if self._copy is not None:
             self._copy(request, answer)

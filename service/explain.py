@@ -41,6 +41,7 @@ async def explain(classifier: Classifier, request: Request, wanted: int | str | 
     index = None if wanted is None else _index(model.bundle.manifest.labels, wanted)
     work = _ExplainWork(model, dataclasses.replace(request, evidence=True), classifier.limits, index)
     (explanation,) = await classifier.run_all([work])
+    classifier.hand_on(request, explanation)
     return explanation
 
 

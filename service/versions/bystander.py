@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import numpy.typing as npt
 
-from bundle.preprocessing import Limits
+from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle
 from service.config import Precision
 from service.system import priority
@@ -36,9 +36,13 @@ class BystanderFailed(Exception):
     """No answer; a sentence says why."""
 
 
-def question(bundle: Bundle) -> dict[str, object]:
-    """Which model is to compute. A number may have been published anew: then folder and number are not enough."""
-    return {"folder": str(bundle.path), "version": bundle.version, "identity": identity(bundle)}
+def question(bundle: Bundle, picture: bytes | Pixels) -> dict[str, object]:
+    """Which model is to compute, and the shape of what follows, None where it is encoded.
+
+    A number may have been published anew: then folder and number are not enough.
+    """
+    shape = None if isinstance(picture, bytes) else picture.shape
+    return {"folder": str(bundle.path), "version": bundle.version, "identity": identity(bundle), "shape": shape}
 
 
 def identity(bundle: Bundle) -> str:
@@ -61,14 +65,15 @@ class Bystander:
         self._backoff = Backoff()
         self._not_before = 0.0
 
-    def compute(self, bundle: Bundle, image: bytes) -> npt.NDArray[np.float32]:
-        """The probabilities [C] that a version on the disk gives an encoded picture; however long it takes.
+    def compute(self, bundle: Bundle, picture: bytes | Pixels) -> npt.NDArray[np.float32]:
+        """The probabilities [C] that a version on the disk gives an encoded picture, or pixels uint8 [H, W, 3]; however
+        long it takes.
 
         Raises `BystanderFailed`.
         """
         running = self._running or self._start()
         try:
-            answer = running.ask(question(bundle), image)
+            answer = running.ask(question(bundle, picture), picture)
         except (EOFError, OSError) as exc:
             self.rest()
             self._not_before = time.monotonic() + self._backoff.after(running.age_s())
@@ -131,10 +136,10 @@ class _Running:
             )
         return cls(process, connection)
 
-    def ask(self, model: dict[str, object], image: bytes) -> bytes:
+    def ask(self, model: dict[str, object], picture: bytes | Pixels) -> bytes:
         """Raises `EOFError` or `OSError` where the process is gone."""
         self.connection.send_bytes(json.dumps(model).encode())
-        self.connection.send_bytes(image)
+        self.connection.send_bytes(picture if isinstance(picture, bytes) else picture.tobytes())
         return self.connection.recv_bytes()
 
     def age_s(self) -> float:

@@ -28,17 +28,22 @@ def serve(connection: Connection, limits: Limits, precision: Precision = "fp32")
     """Until the other side is gone."""
     while True:
         try:
-            model, image = json.loads(connection.recv_bytes()), connection.recv_bytes()
+            model, picture = json.loads(connection.recv_bytes()), connection.recv_bytes()
             opened = partial(_opened, model["folder"], model["version"], model["identity"], precision)
-            connection.send_bytes(_answer(opened, image, limits))
+            connection.send_bytes(_answer(opened, picture, model["shape"], limits))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
 
-def _answer(opened: Callable[[], tuple[Bundle, OnnxEngine]], image: bytes, limits: Limits) -> bytes:
+def _answer(
+    opened: Callable[[], tuple[Bundle, OnnxEngine]], picture: bytes, shape: list[int] | None, limits: Limits
+) -> bytes:
     try:
         bundle, engine = opened()
-        pixels = bundle.manifest.preprocessing(image, limits)
+        if shape is None:
+            pixels = bundle.manifest.preprocessing(picture, limits)
+        else:
+            pixels = np.frombuffer(picture, np.uint8).reshape(shape)
         return COMPUTED + bytes(engine.run((pixels[np.newaxis],)).probabilities[0].tobytes())
     except Exception as exc:
         return FAILED + f"{type(exc).__name__}: {exc}".encode()

@@ -4,6 +4,7 @@ It delays nobody: it computes in a process of its own, one picture at a time and
 that finds the queue full is dropped and counted.
 """
 
+import dataclasses
 import logging
 import threading
 import time
@@ -15,8 +16,9 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
-from service.classifier import Answer, Request
+from service.classifier import Answer, BatchAnswer, PixelsRequest, Request
 from service.versions.bystander import BystanderFailed
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
@@ -35,7 +37,7 @@ _LOOK_S = 0.005  # between looks for a core to spare
 class Computer(Protocol):
     """`service.versions.bystander.Bystander`."""
 
-    def compute(self, bundle: Bundle, image: bytes) -> npt.NDArray[np.float32]: ...
+    def compute(self, bundle: Bundle, picture: bytes | Pixels) -> npt.NDArray[np.float32]: ...
 
     def rest(self) -> None: ...
 
@@ -45,9 +47,14 @@ class Computer(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Copy:
     shadow: LiveModel
-    image: bytes
+    picture: bytes | Pixels  # encoded, or uint8 [H, W, 3]
     labels: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]  # [C], the live answer's
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.picture) if isinstance(self.picture, bytes) else self.picture.nbytes
 
 
 class Shadow:
@@ -70,21 +77,34 @@ class Shadow:
     def start(self) -> None:
         self._thread.start()
 
-    def copy(self, request: Request, answer: Answer) -> None:
-        """Have the shadow of the model that answered, if it has one, compute the same picture some time."""
+    def copy(self, request: Request | PixelsRequest, answer: Answer | BatchAnswer) -> None:
+        """Have the shadow of the model that answered, if it has one, compute the same pictures some time.
+
+        Pixels of another size than the shadow takes can tell nothing of it.
+        """
         route = self._registry.route(answer.model.name)
         if route is None or route.shadow is None:
             return
         shadow = route.shadowing(request.target.id)
         if shadow is None or shadow is answer.model:
             return
-        waiting = self._bytes_in - self._bytes_out
-        if self._copies.qsize() >= _MOST_COPIES or waiting + len(request.image) > _MOST_BYTES:
-            self._tell(shadow, "dropped", None)
+        side = shadow.bundle.manifest.preprocessing.crop
+        if isinstance(request, PixelsRequest) and request.pixels.shape[1:3] != (side, side):
             return
-        self._bytes_in += len(request.image)
+        pictures = [request.image] if isinstance(request, Request) else request.pixels
         labels = answer.model.bundle.manifest.labels
-        self._copies.put(_Copy(shadow, request.image, labels, answer.outputs.probabilities[0]))
+        for picture, probabilities in zip(pictures, answer.outputs.probabilities, strict=True):
+            self._offer(_Copy(shadow, picture, labels, probabilities))
+
+    def _offer(self, copy: _Copy) -> None:
+        waiting = self._bytes_in - self._bytes_out
+        if self._copies.qsize() >= _MOST_COPIES or waiting + copy.size > _MOST_BYTES:
+            self._tell(copy.shadow, "dropped", None)
+            return
+        self._bytes_in += copy.size
+        if not isinstance(copy.picture, bytes):  # a row must not keep its whole request in memory
+            copy = dataclasses.replace(copy, picture=copy.picture.copy())
+        self._copies.put(copy)
 
     def close(self) -> None:
         """What waits is let go."""
@@ -102,7 +122,7 @@ class Shadow:
                 self._computer.rest()
                 continue
             if copy is not None:
-                self._bytes_out += len(copy.image)
+                self._bytes_out += copy.size
                 self._await_spare_core()
                 self._tried(copy)
             del copy  # a shadow that waits holds no model
@@ -119,7 +139,7 @@ class Shadow:
             self._note_failure(copy.shadow, exc)
 
     def _compare(self, copy: _Copy) -> None:
-        found = self._computer.compute(copy.shadow.bundle, copy.image)
+        found = self._computer.compute(copy.shadow.bundle, copy.picture)
         labels = copy.shadow.bundle.manifest.labels
         agree = labels[int(found.argmax())] == copy.labels[int(copy.probabilities.argmax())]
         difference = _largest_difference(dict(zip(labels, found.tolist(), strict=True)), copy)

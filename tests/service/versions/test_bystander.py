@@ -62,6 +62,16 @@ def test_it_computes_what_the_engine_here_computes(bystander, bundle, pictures, 
     assert running(bystander) != os.getpid()
 
 
+def test_pixels_are_computed_as_they_are(bystander, bundle, pictures, expected) -> None:
+    pixels = bundle.manifest.preprocessing(pictures["daisy"])
+    np.testing.assert_array_equal(bystander.compute(bundle, pixels), expected("daisy"))
+    np.testing.assert_array_equal(
+        bystander.compute(bundle, pixels[:, ::-1]), bystander.compute(bundle, pixels[:, ::-1].copy())
+    )
+    with pytest.raises(BystanderFailed, match="dimension"):
+        bystander.compute(bundle, pixels[:8])
+
+
 def test_a_refused_picture_ends_nothing(bystander, bundle, pictures, expected) -> None:
     with pytest.raises(BystanderFailed, match="ImageFormatRefused: the data is "):
         bystander.compute(bundle, b"junk")
@@ -182,7 +192,7 @@ def connection() -> Iterator:
 
 def test_the_other_side_answers_until_this_one_is_gone(connection, bundle, pictures, expected) -> None:
     for label in ("daisy", "roses"):
-        connection.send_bytes(json.dumps(question(bundle)).encode())
+        connection.send_bytes(json.dumps(question(bundle, b"")).encode())
         connection.send_bytes(pictures[label])
         answer = connection.recv_bytes()
         assert answer[:1] == b"+"
@@ -190,7 +200,7 @@ def test_the_other_side_answers_until_this_one_is_gone(connection, bundle, pictu
 
 
 def test_the_other_side_says_what_failed(connection) -> None:
-    connection.send_bytes(b'{"folder": "/nothing/here", "version": 1, "identity": ""}')
+    connection.send_bytes(b'{"folder": "/nothing/here", "version": 1, "identity": "", "shape": null}')
     connection.send_bytes(b"")
     answer = connection.recv_bytes()
     assert answer.startswith(b"-BundleCorrupt: /nothing/here/manifest.json: unreadable")

@@ -15,8 +15,9 @@ import pytest
 from bundle.policy import ServingPolicy, edit_policy
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
-from service.classifier import Answer, Classifier, Request, Target
+from service.classifier import Answer, BatchAnswer, Classifier, PixelsRequest, Request, Target
 from service.engines.engine import open_on_cpu
+from service.explain import explain
 from service.scheduling.lanes import Lanes
 from service.versions import shadow as shadow_module
 from service.versions.bystander import BystanderFailed
@@ -38,12 +39,12 @@ class FakeComputer:
         self.rests = 0
         self.closed = False
 
-    def compute(self, bundle: Bundle, image: bytes) -> np.ndarray:
+    def compute(self, bundle: Bundle, picture: bytes | np.ndarray) -> np.ndarray:
         self.entered.release()
         assert self.gate.wait(PATIENCE_S)
         if self.closed:
             raise BystanderFailed("its process ended")
-        pixels = bundle.manifest.preprocessing(image)
+        pixels = bundle.manifest.preprocessing(picture) if isinstance(picture, bytes) else picture
         return self.change(open_on_cpu(bundle).run((pixels[np.newaxis],)).probabilities[0])
 
     def rest(self) -> None:
@@ -79,13 +80,16 @@ class Trial:
         self.core_to_spare = True
         self.shadow = Shadow(self.registry, self.computer, self.told, lambda: self.core_to_spare)
         self.lanes = Lanes(1, 100, 2**30)
-        self._classifier = Classifier(self.registry, self.lanes, Limits(), self.shadow.copy)
+        self.classifier = Classifier(self.registry, self.lanes, Limits(), self.shadow.copy)
 
     def ask(self, *pictures: bytes, target: Target | None = None) -> list[Answer]:
         async def ask() -> list[Answer]:
-            return [await self._classifier.classify(Request(picture, target or Target())) for picture in pictures]
+            return [await self.classifier.classify(Request(picture, target or Target())) for picture in pictures]
 
         return asyncio.run(asyncio.wait_for(ask(), PATIENCE_S))
+
+    def infer(self, pixels: np.ndarray) -> BatchAnswer:
+        return asyncio.run(asyncio.wait_for(self.classifier.infer(PixelsRequest(pixels)), PATIENCE_S))
 
     def close(self) -> None:
         self.lanes.close()
@@ -198,6 +202,46 @@ def test_the_shadow_gets_exactly_its_share_of_the_ids(root: Path, try_out, pictu
     eventually(lambda: trial.told.outcomes["agree"] == expected)
     assert 0 < expected < 40
     assert trial.told.outcomes.total() == expected
+
+
+def test_each_row_of_pixels_is_compared(try_out, eventually) -> None:
+    trial = try_out()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    answer = trial.infer(pixels)
+    assert len(answer.outputs.probabilities) == 3
+    eventually(lambda: trial.told.outcomes["agree"] == 3)
+    assert trial.told.differences == [0.0, 0.0, 0.0]
+
+
+def test_a_row_that_waits_does_not_hold_the_others(try_out, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = 32 * 32 * 3
+    monkeypatch.setattr(shadow_module, "_MOST_BYTES", 2 * row)
+    trial = try_out(started=False)
+    trial.infer(np.zeros((5, 32, 32, 3), np.uint8))
+    assert trial.told.outcomes == {"dropped": 3}
+    waiting = [trial.shadow._copies.get_nowait() for _ in range(2)]
+    assert [copy.size for copy in waiting] == [row, row]
+    assert all(copy.picture.base is None for copy in waiting)
+
+
+def test_pixels_of_another_size_tell_nothing_of_the_shadow(tmp_path: Path, publish_bundle) -> None:
+    publish_bundle(tmp_path)
+    publish_bundle(tmp_path, crop=16, resize=20)
+    edit_policy(tmp_path, "flowers", lambda policy: policy.pinned_to(1, 2).with_shadow(2, 1.0))
+    trial = Trial(tmp_path)
+    try:
+        trial.infer(np.zeros((1, 32, 32, 3), np.uint8))
+        assert trial.shadow._copies.empty()
+        assert trial.told.outcomes == {}
+    finally:
+        trial.close()
+
+
+def test_what_is_explained_is_compared_too(try_out, pictures, eventually) -> None:
+    trial = try_out()
+    asyncio.run(asyncio.wait_for(explain(trial.classifier, Request(pictures["daisy"])), PATIENCE_S))
+    eventually(lambda: trial.told.outcomes["agree"] == 1)
+    assert trial.told.differences == [0.0]
 
 
 def test_without_a_shadow_nothing_is_copied(root: Path, try_out, pictures) -> None:
