@@ -92,7 +92,7 @@ class Metrics:
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
         )
         self._loads = self._counter("model_loads", "Attempts to load a version", ["model", "outcome"])
-        self._shadowed = self._counter("shadow", "Requests that a shadow got a copy of", [*_VERSION, "outcome"])
+        self._shadowed = self._counter("shadow", "Pictures that a shadow got a copy of", [*_VERSION, "outcome"])
         self._shadow_difference = self._histogram(
             "shadow_probability_difference",
             "Largest difference of a probability from the live answer",
