@@ -15,7 +15,7 @@ import click
 from benchmarks import load
 from benchmarks.ceiling import measure
 from benchmarks.load import Load
-from benchmarks.subject import expect_option, photo_option, serving
+from benchmarks.subject import expect_option, options_option, photo_option, serving
 from service.system.cores import usable_cores
 
 _PORT = 18001
@@ -49,7 +49,7 @@ class Round:
 @click.option("--callers", default="1,8,32", show_default=True, help="Closed-loop callers, one at a time.")
 @click.option("--seconds", default=5, show_default=True, help="Length of each measurement.")
 @click.option("--rounds", default=3, show_default=True, help="Ceiling and server in turn; medians are printed.")
-@click.option("--option", "options", multiple=True, help="Passed on to `anther serve`, such as --option=--lanes=3.")
+@options_option
 def main(
     models: Path,
     model: str,

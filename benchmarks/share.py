@@ -23,7 +23,7 @@ import click
 
 from benchmarks import load
 from benchmarks.ceiling import warm_classifier
-from benchmarks.subject import Server, expect_option, photo_option, serving
+from benchmarks.subject import Server, expect_option, options_option, photo_option, serving
 from service.system.cores import usable_cores
 
 _PORT = 18002
@@ -82,7 +82,7 @@ def _classify(models: Path, model: str, photo: Path, as_served: bool, counts: An
 @click.option("--callers", default="8,32", show_default=True, help="Closed-loop callers, one number at a time.")
 @click.option("--seconds", default=8.0, show_default=True, help="Of server and of ceiling, for each number of callers.")
 @click.option("--rounds", default=12, show_default=True, type=click.IntRange(2), help="Each with new processes.")
-@click.option("--option", "options", multiple=True, help="Passed on to `anther serve`: --option=--huge-pages=no.")
+@options_option
 def main(
     models: Path,
     model: str,

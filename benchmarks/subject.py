@@ -24,6 +24,9 @@ photo_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 expect_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--expect", default=None, help="Label that the picture must get; by default the file's name."
 )
+options_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--option", "options", multiple=True, help="Passed on to `anther serve`, such as --option=--lanes=3."
+)
 
 
 @dataclass
