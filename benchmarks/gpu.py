@@ -18,6 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
+from anther.open_inference import open_inference_pb2 as inference_pb
 from benchmarks import load
 from benchmarks.subject import photo_option, serving
 from bundle.manifest import TF32
@@ -31,7 +32,6 @@ from service.engines.engine import Engine
 from service.engines.precision import primary_on
 from service.engines.runtime import CPU, CUDA, load_runtime, nodes_by_provider, usable_device
 from service.errors import DeviceUnavailable
-from service.rpc.pb.inference import open_inference_pb2 as inference_pb
 from service.versions.registry import Registry
 
 _PORT = 18007

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from anther.v1 import classifier_pb2 as pb
 from benchmarks.subject import Server
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.system.cores import usable_cores
 
 _WITHOUT_END_S = 24 * 60 * 60

@@ -8,9 +8,9 @@ import grpc
 import numpy as np
 from PIL import Image
 
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from bundle.manifest import Manifest
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
 _CLOSE = 1e-3  # probabilities of the same picture may differ by this much between batches
 _LARGE = (4000, 3000)  # a camera's picture, in pixels

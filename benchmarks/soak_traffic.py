@@ -11,12 +11,12 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from anther.open_inference import open_inference_pb2 as oip
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from benchmarks.soak_material import Material, connected, differs, top
 from benchmarks.tally import Outcome
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.rpc.pb.inference import open_inference_pb2 as oip
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 _PATIENCE_S = 60.0  # an honest caller's; whoever waits longer has met a hang
 _ABOUT_AN_ANSWER_S = 0.2  # how long it takes among the others

@@ -20,23 +20,11 @@ AntherError
 └── PolicyNotWritable
 """
 
-import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-
-class AntherError(Exception):
-    """Root of every error that Anther raises on purpose."""
-
-    def __init__(self, message: str, **facts: object) -> None:
-        super().__init__(message)
-        self.facts = {name: str(value) for name, value in facts.items()}
-
-
-def reason_of(kind: type[AntherError]) -> str:
-    """`ImageTooManyBytes` becomes IMAGE_TOO_MANY_BYTES: stable, a label of metrics, and a legal ErrorInfo reason."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).upper()
+from anther.errors import AntherError
 
 
 class ImageRefused(AntherError):

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from bundle.errors import AntherError, BundleCorrupt, GoldenMismatch
+from anther.errors import AntherError
+from bundle.errors import BundleCorrupt, GoldenMismatch
 from bundle.preprocessing import Preprocessing
 from bundle.repository import GOLDEN, Bundle
 from bundle.variant import LowPrecision

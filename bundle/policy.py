@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bundle import files, schema
+from anther import files
+from bundle import schema
 from bundle.errors import (
     ManifestInvalid,
     ModelNotFound,

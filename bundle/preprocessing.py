@@ -14,13 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from bundle import parts, resample, rgb, tiff
-from bundle.errors import (
-    ImageFormatRefused,
-    ImageModeRefused,
-    ImageTooManyBytes,
-    ImageTooManyPixels,
-    ImageUndecodable,
-)
+from bundle.errors import ImageFormatRefused, ImageModeRefused, ImageTooManyBytes, ImageTooManyPixels, ImageUndecodable
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from anther.files import flush_folder, read_regular, turn
 from bundle import onnx_file
 from bundle.errors import (
     BundleCorrupt,
@@ -21,7 +22,6 @@ from bundle.errors import (
     NotPublished,
     VersionNotFound,
 )
-from bundle.files import flush_folder, read_regular, turn
 from bundle.manifest import Manifest, valid_name
 
 MANIFEST, GOLDEN, REPORT = "manifest.json", "golden.npz", "report.html"

@@ -14,7 +14,10 @@ FROM ${BASE} AS requirements
 ARG EXTRA=cpu
 COPY pyproject.toml /
 RUN python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-    print('\n'.join(project['dependencies'] + project['optional-dependencies']['${EXTRA}']))" > /requirements.txt
+    extras = project['optional-dependencies']; \
+    flat = lambda names: [each for name in names for each in \
+        (flat(extras[name[7:-1]]) if name.startswith('anther[') else [name])]; \
+    print('\n'.join(flat(project['dependencies'] + extras['${EXTRA}'])))" > /requirements.txt
 
 # pip lives in an environment of its own, and stays behind.
 FROM ${BASE} AS installer
@@ -27,7 +30,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 
 FROM installer AS package
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE anther.py ./
+COPY pyproject.toml README.md LICENSE ./
+COPY anther anther
 COPY bundle bundle
 COPY service service
 COPY training training

@@ -1,27 +1,41 @@
 """Generate the committed Python code from the .proto files: `python proto/generate.py [FOLDER]`.
 
-protoc writes absolute imports (`from anther.v1 import …`), which would meet `anther.py`; they are made to name the
-package that the code really lives in. And it registers every message in one pool for the whole process, where the
+The code lives in the package `anther`: `anther.v1` as protoc has it, and the Open Inference Protocol, protoc's
+`inference`, as `anther.open_inference`. protoc registers every message in one pool for the whole process, where the
 standard protocol's names are taken as soon as another library brings its own copy, such as Triton's client; that
 protocol's messages get a pool of their own.
 """
 
 import re
 import sys
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from grpc_tools import protoc
 
 SOURCES = Path(__file__).parent
-DEFAULT_FOLDER = SOURCES.parent / "service" / "rpc" / "pb"
-_PACKAGES = "anther|inference"
+PACKAGES = {"anther/v1": "v1", "inference": "open_inference"}
+"""Folder of protoc's → folder below the package `anther`."""
+
+DEFAULT_FOLDER = SOURCES.parent / "anther"
 _OTHERS_REGISTER_TOO = "inference"
 _SHARED_POOL, _OWN_POOL = "_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"
 
 
 def generate(folder: Path) -> list[Path]:
     """Write messages, stubs and type information below `folder`; returns the files written, sorted."""
+    with tempfile.TemporaryDirectory() as temporary:
+        _run_protoc(Path(temporary))
+        written = [
+            _place(path, source, folder / target)
+            for source, target in PACKAGES.items()
+            for path in sorted((Path(temporary) / source).glob("*_pb2*.py*"))
+        ]
+    return sorted(written)
+
+
+def _run_protoc(folder: Path) -> None:
     protos = sorted(SOURCES.rglob("*.proto"))
     arguments = [
         "protoc",
@@ -34,18 +48,16 @@ def generate(folder: Path) -> list[Path]:
     ]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed; its messages stand above")
-    written = sorted(path for path in folder.rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"})
-    for path in written:
-        path.write_text(_placed(path.read_text(), path.relative_to(folder).parts[0]))
-        for parent in path.relative_to(folder).parents:
-            (folder / parent / "__init__.py").touch()
-    return written
 
 
-def _placed(text: str, package: str) -> str:
-    """Generated code as it must read where it lives."""
-    text = re.sub(rf"^from ({_PACKAGES})\b", r"from service.rpc.pb.\1", text, flags=re.MULTILINE)
-    return text.replace(_SHARED_POOL, _OWN_POOL) if package == _OTHERS_REGISTER_TOO else text
+def _place(path: Path, source: str, folder: Path) -> Path:
+    """Write generated code as it must read where it lives."""
+    text = re.sub(r"^from inference\b", "from anther.open_inference", path.read_text(), flags=re.MULTILINE)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "__init__.py").touch()
+    target = folder / path.name
+    target.write_text(text.replace(_SHARED_POOL, _OWN_POOL) if source == _OTHERS_REGISTER_TOO else text)
+    return target
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ AntherError
     └── WorkerFailed          one of several serving processes did not start
 """
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 
 
 class ServiceError(AntherError):

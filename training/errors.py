@@ -37,7 +37,7 @@ AntherError
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 
 
 class TrainingError(AntherError):

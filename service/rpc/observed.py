@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from bundle.errors import AntherError, reason_of
+from anther.errors import AntherError, reason_of
 from service.classifier import answering
 from service.errors import DeadlineExpired, InvalidArgument
 from service.metrics import Metrics

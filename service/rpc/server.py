@@ -8,6 +8,10 @@ import time
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from anther.open_inference import open_inference_pb2
+from anther.open_inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from anther.v1 import classifier_pb2
+from anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
 from service.classifier import Classifier
 from service.config import Settings
 from service.metrics import Metrics
@@ -17,10 +21,6 @@ from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
 from service.rpc.observed import Observed
-from service.rpc.pb.anther.v1 import classifier_pb2
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
-from service.rpc.pb.inference import open_inference_pb2
-from service.rpc.pb.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from service.rpc.servicer import Servicer
 from service.rpc.stream import Streams
 from service.system.address import refuse_unusable, shown

@@ -7,8 +7,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from anther.errors import AntherError, reason_of
 from bundle import errors as bundle_errors
-from bundle.errors import AntherError, reason_of
 from service import errors
 
 DOMAIN = "anther"

@@ -122,8 +122,7 @@ class _Running:
     def start(cls, limits: Limits, precision: Precision) -> "_Running":
         """Raises `OSError`."""
         connection, end = Pipe()
-        # As `workers.spawned.start`: this process's search path, and nothing from the folder that it happens to be in.
-        command = [sys.executable, "-P", "-m", "service.versions.bystander_process"]
+        command = [sys.executable, "-P", "-m", "anther.program", "service.versions.bystander_process"]
         arguments = [end.fileno(), limits.max_bytes, limits.max_pixels, precision]
         with end:
             process = subprocess.Popen(  # noqa: S603 - a module of ours

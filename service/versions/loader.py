@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from anther.errors import AntherError
 from bundle import golden
-from bundle.errors import AntherError, BundleRefused, GoldenMismatch
+from bundle.errors import BundleRefused, GoldenMismatch
 from bundle.golden import Golden
 from bundle.manifest import Metrics
 from bundle.repository import Bundle, Repository

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bundle.errors import AntherError, BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound, reason_of
+from anther.errors import AntherError, reason_of
+from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound
 from bundle.policy import ServingPolicy, Share, read_policy
 from bundle.repository import Repository
 from service.versions import fingerprint

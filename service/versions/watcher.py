@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 from service.engines.engine import Engine
 from service.errors import Draining
 from service.system import memory

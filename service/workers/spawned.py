@@ -61,8 +61,7 @@ async def start(order: Order) -> "Worker":
 
     Raises `WorkerFailed` where the system gives none.
     """
-    # -P: the folder that a user starts the server in may hold a 'service' of the user's own.
-    command = [sys.executable, "-P", "-m", "service.workers.worker"]
+    command = [sys.executable, "-P", "-m", "anther.program", "service.workers.worker"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     try:
         with hangup.held_back():

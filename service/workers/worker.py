@@ -1,4 +1,4 @@
-"""One of several serving processes: `python -m service.workers.worker`, its supervisor at both ends. See `spawned`."""
+"""One of several serving processes, started as `python -m anther.program service.workers.worker`. See `spawned`."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 from service import logs
 from service.app import App, serve
 from service.config import Settings

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from anther.errors import AntherError
 from bundle import errors
-from bundle.errors import AntherError
 
 EXAMPLES: list[tuple[AntherError, str]] = [
     (

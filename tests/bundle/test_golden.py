@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anther.errors import AntherError
 from bundle import golden
-from bundle.errors import AntherError, BundleCorrupt, GoldenMismatch
+from bundle.errors import BundleCorrupt, GoldenMismatch
 from bundle.golden import Golden
 from bundle.manifest import Manifest
 from bundle.preprocessing import Preprocessing

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import files
+from anther import files
 from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, PolicyNotWritable, VersionNotFound
 from bundle.policy import POLICY, ServingPolicy, Share, edit_policy, read_policy
 
@@ -256,7 +256,7 @@ def test_an_editor_waits_for_a_publisher(root: Path) -> None:
 EDIT = """
 import os, signal, sys
 from pathlib import Path
-from bundle import files
+from anther import files
 from bundle.policy import edit_policy
 
 def die(descriptor):

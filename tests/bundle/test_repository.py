@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from anther.errors import AntherError
 from bundle.errors import (
-    AntherError,
     BundleCorrupt,
     BundleRefused,
     ExternalDataRefused,

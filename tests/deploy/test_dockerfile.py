@@ -52,7 +52,9 @@ def test_the_requirements_are_those_of_the_extra(stages, root, tmp_path, extra):
     subprocess.run(["sh", "-c", command], env={"EXTRA": extra}, check=True)
     found = (tmp_path / "requirements.txt").read_text().splitlines()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    assert found == project["dependencies"] + project["optional-dependencies"][extra]
+    extras = project["optional-dependencies"]
+    assert extras[extra][0] == "anther[server]"
+    assert found == [*project["dependencies"], *extras["bundle"], *extras["server"][1:], *extras[extra][1:]]
     assert not any(requirement.startswith("torch") for requirement in found)
 
 
@@ -63,7 +65,7 @@ def test_the_context_holds_what_is_copied_and_nothing_else(stages, root):
     assert "*" in lines
     assert {line[1:] for line in lines if line.startswith("!")} == copied
     assert all((root / source).exists() for source in copied)
-    assert {"anther.py", "bundle", "service", "training"} <= copied
+    assert {"anther", "bundle", "service", "training"} <= copied
 
 
 def test_it_runs_as_a_numbered_user_without_rights(image):

@@ -21,8 +21,8 @@ import grpc
 import pytest
 import yaml
 
+from anther.client.client import CallFailed, Client
 from bundle.repository import Repository
-from service.client.client import CallFailed, Client
 from service.metrics import Metrics
 
 needs_prometheus = pytest.mark.skipif(
@@ -141,7 +141,7 @@ def _ask(server: Server, pictures: list[bytes]) -> None:
 @contextmanager
 def _serving(root: Path, models: Path, folder: Path) -> Iterator[Server]:
     """`anther serve` as its own process, on free ports."""
-    command = [sys.executable, str(root / "anther.py"), "serve", "--models", str(models), "--device", "cpu"]
+    command = [sys.executable, "-m", "anther", "serve", "--models", str(models), "--device", "cpu"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANTHER_")}
     with (
         (folder / "serve.log").open("w") as log,

@@ -16,8 +16,7 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="torch is not installed; it comes with anther[training]")
 
-import anther
-from anther import CallFailed, Client
+from anther import CallFailed, Client, cli
 
 COLOURS = {"daisy": (230, 230, 230), "roses": (200, 30, 60), "sunflowers": (230, 180, 30)}
 PHOTOS = 40  # of each class: about twelve in the test split
@@ -52,7 +51,7 @@ def retrain(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         command = ["anther", "retrain", "--data", "photos", "--name", "flowers", *TINY, *options]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as ended:
-            anther.main()
+            cli.main()
         return ended.value.code or 0
 
     return run

@@ -15,9 +15,9 @@ import grpc
 import psutil
 import pytest
 
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.classifier import PictureWork, Request
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.scheduling.backlog import Item
 
 CALLERS, SECONDS = 8, 5.0

@@ -8,7 +8,7 @@ import sys
 import grpc
 import pytest
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from anther.v1 import classifier_pb2 as pb
 from tests.faults.raw import RawClient, framed
 from tests.faults.victim import Victim
 

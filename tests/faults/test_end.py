@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
-from service.client.client import CallFailed, Client
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+from anther.client.client import CallFailed, Client
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from tests.faults.victim import PATIENCE_S
 
 CONNECTIONS, PIPELINED = 6, 8

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from anther.v1 import classifier_pb2 as pb
 from tests.faults.garbage import damaged, methods_of, requests_of
 from tests.faults.raw import RawClient, framed
 from tests.faults.victim import CLASSIFY, PATIENCE_S, Victim

@@ -3,8 +3,8 @@
 import grpc
 import pytest
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from tests.faults.bombs import AT_THE_LIMIT, CLAIMS, EXPANDING, LIMIT, TOO_MUCH_WORK, chunk, many_tags, red_png
 from tests.faults.victim import PATIENCE_S, Victim
 

@@ -7,10 +7,10 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as anther
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.rpc.pb.inference import open_inference_pb2 as oip
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.open_inference import open_inference_pb2 as oip
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2 as anther
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from tests.faults.victim import PATIENCE_S
 
 OK = "OK"

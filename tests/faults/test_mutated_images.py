@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from tests.faults.mutations import mutated
 from tests.faults.victim import PATIENCE_S, Victim
 

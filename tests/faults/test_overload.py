@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from service.client.client import CallFailed, Client
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from anther.client.client import CallFailed, Client
+from anther.v1 import classifier_pb2 as pb
 from tests.faults.victim import PATIENCE_S
 
 QUEUE = 4

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from benchmarks.vitals import Vitals, read_vitals
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
 PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine
 CLASSIFY = "/anther.v1.ImageClassifier/Classify"

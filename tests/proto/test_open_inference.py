@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from service.rpc.pb.inference import open_inference_pb2 as pb
+from anther.open_inference import open_inference_pb2 as pb
 
 OUR_OWN = {"inference.ModelStatistics.reason"}
 THEIRS = {
@@ -115,7 +115,7 @@ def test_our_messages_live_in_a_pool_of_their_own() -> None:
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_both_can_be_imported_in_either_order_and_read_each_other(ours_first: bool) -> None:
     imports = [
-        "from service.rpc.pb.inference import open_inference_pb2 as ours",
+        "from anther.open_inference import open_inference_pb2 as ours",
         "from tritonclient.grpc import service_pb2 as theirs",
     ]
     lines = imports if ours_first else imports[::-1]

@@ -21,14 +21,14 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.classifier import Classifier
 from service.config import Settings
 from service.engines.engine import open_on_cpu
 from service.metrics import Metrics
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.rpc.server import RpcServer
 from service.scheduling.lanes import Lanes
 from service.versions.registry import Registry

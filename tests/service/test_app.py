@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from anther.client.client import Client
 from bundle.repository import Bundle, Repository
 from service import app
 from service.app import App
-from service.client.client import Client
 from service.config import Settings
 from service.errors import NoModelReady, PortUnavailable
 from service.versions.registry import Change

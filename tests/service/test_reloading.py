@@ -10,9 +10,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from anther.client.client import Client
 from bundle.policy import ServingPolicy, edit_policy
 from service.app import App
-from service.client.client import Client
 from service.config import Settings
 from service.versions.routes import falls_into
 

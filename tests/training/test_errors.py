@@ -1,6 +1,6 @@
 import inspect
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 from training import errors
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 from training import pipeline, run
 from training.comparison.records import Candidate, Result, Row
 from training.config import Machine, Recipe, toml

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from bundle.files import turn
+from anther.files import turn
 from bundle.preprocessing import ALLOWED_FORMATS, decode
 from bundle.repository import sha256_of
 from training import provenance

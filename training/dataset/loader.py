@@ -111,7 +111,7 @@ def loader(views: Views, order: Order, workers: int, device: torch.device) -> Da
 def _processes() -> multiprocessing.context.ForkServerContext:
     """A trainer with threads must not be forked; a small server that already imported torch can be."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["anther.program", __name__])  # in this order: the first makes the second ours
     return context
 
 

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 from training.config import Machine, Recipe
 from training.pipeline import Request
 from training.progress import Terminal

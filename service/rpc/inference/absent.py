@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from service.errors import NotOffered
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
 _MEMORY = ("shared memory", "send tensors in the message, as raw_input_contents where speed matters")
 _TRACING = ("trace settings", "stage times are in its metrics and in ModelStatistics")

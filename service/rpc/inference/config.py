@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anther.open_inference import open_inference_pb2 as pb
 from bundle.manifest import CUDA
 from bundle.preprocessing import Limits
 from service.rpc.inference.metadata import PLATFORM, Tensor, inputs_of, outputs_of
 from service.rpc.inference.outputs import FP32
 from service.rpc.inference.tensors import BYTES, PIXELS, UINT8
-from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.versions.registry import LiveModel
 
 _DATA_TYPES = {BYTES: pb.TYPE_STRING, UINT8: pb.TYPE_UINT8, FP32: pb.TYPE_FP32}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anther.open_inference import open_inference_pb2 as pb
 from bundle.errors import ImageRefused
 from bundle.preprocessing import Limits, Pixels
 from service.classifier import Answer, Classifier, PictureWork, PixelsRequest, Request, Target
@@ -16,7 +17,6 @@ from service.metrics import Metrics
 from service.rpc.inference.outputs import EVIDENCE, Wanted, put, wanted_of
 from service.rpc.inference.parameters import options_of, version_of
 from service.rpc.inference.tensors import read, takes_long
-from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.versions.registry import LiveModel
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+from anther.open_inference import open_inference_pb2 as pb
 from service.rpc.inference.outputs import EVIDENCE, FP32, names_of
 from service.rpc.inference.tensors import BYTES, IMAGE, PIXELS, UINT8
-from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.versions.registry import LiveModel
 
 PLATFORM = "onnxruntime_onnx"  # Triton's name for an ONNX model in ONNX Runtime

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from anther.open_inference import open_inference_pb2 as pb
 from service.engines.engine import Outputs
 from service.errors import InvalidArgument
 from service.rpc.inference.parameters import count_of, refuse_shared_memory
 from service.rpc.inference.tensors import BYTES, join
-from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.versions.registry import LiveModel
 
 PROBABILITIES, LOGITS, EVIDENCE = "probabilities", "logits", "evidence"

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from anther.open_inference import open_inference_pb2 as pb
 from service.errors import InvalidArgument
-from service.rpc.pb.inference import open_inference_pb2 as pb
 
 Parameters = Mapping[str, pb.InferParameter]
 Value = bool | int | float | str | None

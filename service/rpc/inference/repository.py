@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
+from anther.open_inference import open_inference_pb2 as pb
 from service.errors import ControlDisabled, InvalidArgument
 from service.rpc.inference.versions import Known, known_versions
-from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.versions.registry import Registry
 
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
+from anther.open_inference import open_inference_pb2 as pb
 from service.classifier import Classifier, Target, answering
 from service.errors import Draining
 from service.metrics import Metrics
@@ -24,7 +25,6 @@ from service.rpc.inference.statistics import model_statistics
 from service.rpc.inference.stream import OrderedStreams
 from service.rpc.inference.versions import serving
 from service.rpc.observed import departure, noted
-from service.rpc.pb.inference import open_inference_pb2 as pb
 from service.versions.registry import LiveModel
 from service.versions.routes import STABLE
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from anther.open_inference import open_inference_pb2 as pb
 from bundle.preprocessing import Pixels
 from service.errors import InvalidArgument
 from service.rpc.inference.parameters import refuse_shared_memory
-from service.rpc.pb.inference import open_inference_pb2 as pb
 
 IMAGE, PIXELS = "image", "pixels"
 BYTES, UINT8 = "BYTES", "UINT8"

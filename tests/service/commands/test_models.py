@@ -12,14 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-import anther
-from bundle.errors import (
-    AntherError,
-    BundleRefused,
-    ModelNotFound,
-    PolicyInvalid,
-    VersionNotFound,
-)
+from anther import cli
+from anther.errors import AntherError
+from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound
 from bundle.golden import Golden
 from bundle.manifest import Manifest
 from bundle.policy import ServingPolicy, Share, read_policy
@@ -46,7 +41,7 @@ def call(root: Path) -> Call:
     """`call("list", "--json")` runs the command on the folder."""
 
     def run(command: str, *arguments: str) -> Result:
-        return CliRunner().invoke(anther.cli, ["models", command, "--models", str(root), *arguments])
+        return CliRunner().invoke(cli.cli, ["models", command, "--models", str(root), *arguments])
 
     return run
 
@@ -69,7 +64,7 @@ def policy(root: Path) -> Callable[[], ServingPolicy]:
 
 
 def error_of(result: Result) -> AntherError:
-    """What `anther.main` makes one line and exit code 1 of."""
+    """What `cli.main` makes one line and exit code 1 of."""
     assert isinstance(result.exception, AntherError), result.output
     assert result.stdout == ""
     return result.exception
@@ -314,9 +309,9 @@ def test_rollback_passes_over_versions_without_int8_on_behalf_of_a_server_of_int
 
 def test_the_precision_comes_from_the_environment_as_a_servers_does(root: Path) -> None:
     command = ["models", "verify", "flowers", "--models", str(root)]
-    result = CliRunner(env={"ANTHER_PRECISION": "int8"}).invoke(anther.cli, command)
+    result = CliRunner(env={"ANTHER_PRECISION": "int8"}).invoke(cli.cli, command)
     assert "it holds no int8 model" in str(error_of(result))
-    assert CliRunner(env={"ANTHER_PRECISION": "int8"}).invoke(anther.cli, [*command, "--precision", "fp32"]).stdout
+    assert CliRunner(env={"ANTHER_PRECISION": "int8"}).invoke(cli.cli, [*command, "--precision", "fp32"]).stdout
 
 
 def test_what_is_not_there_cannot_be_verified(call: Call) -> None:
@@ -539,18 +534,18 @@ def test_wrong_usage_is_exit_code_2(call: Call, arguments: list[str], expected: 
 
 
 def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
-    result = CliRunner().invoke(anther.cli, ["models", "list", "--models", str(tmp_path / "nothing")])
+    result = CliRunner().invoke(cli.cli, ["models", "list", "--models", str(tmp_path / "nothing")])
     assert result.exit_code == 2
     assert "does not exist" in result.stderr
 
 
 def test_the_folder_comes_from_the_environment_too(root: Path) -> None:
-    result = CliRunner().invoke(anther.cli, ["models", "list", "--json"], env={"ANTHER_MODELS": str(root)})
+    result = CliRunner().invoke(cli.cli, ["models", "list", "--json"], env={"ANTHER_MODELS": str(root)})
     assert [entry["model"] for entry in json.loads(result.stdout)] == ["flowers", "trees"]
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "pin", "promote", "rollback", "unload", "load"])
 def test_every_command_explains_itself(command: str) -> None:
-    result = CliRunner().invoke(anther.cli, ["models", command, "--help"])
+    result = CliRunner().invoke(cli.cli, ["models", command, "--help"])
     assert result.exit_code == 0
     assert "--json" in result.stdout

@@ -2,8 +2,8 @@
 
 import pytest
 
+from anther.v1 import classifier_pb2 as pb
 from bundle.policy import edit_policy
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 
 
 @pytest.fixture(scope="session")

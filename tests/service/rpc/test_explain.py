@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from anther.v1 import classifier_pb2 as pb
 
 WHERE = {"model": "flowers", "version": "1"}
 

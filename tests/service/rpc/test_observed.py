@@ -3,9 +3,9 @@
 import grpc
 import pytest
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.inference import open_inference_pb2 as inference
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.open_inference import open_inference_pb2 as inference
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2 as pb
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from tritonclient.grpc import service_pb2
 
-from service.rpc.pb.inference import open_inference_pb2
+from anther.open_inference import open_inference_pb2
 from service.rpc.reflected import copied
 
 SERVICE = "inference.GRPCInferenceService"

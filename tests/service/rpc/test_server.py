@@ -10,9 +10,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from anther.v1 import classifier_pb2 as pb
 from bundle.manifest import Manifest
 from service.rpc import server as server_module
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from tests.faults.raw import RawClient
 
 SERVICE = "anther.v1.ImageClassifier"

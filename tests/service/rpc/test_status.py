@@ -7,8 +7,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from anther.errors import AntherError, reason_of
 from bundle import errors as bundle_errors
-from bundle.errors import AntherError, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound, reason_of
+from bundle.errors import ImageTooManyBytes, ImageTooManyPixels, ModelNotFound
 from service import errors
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
 from service.rpc.status import CODES, Status, status_of

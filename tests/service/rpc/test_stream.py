@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anther.v1 import classifier_pb2 as pb
 from bundle.errors import ImageFormatRefused
 from service.classifier import Answer, Prediction, Request, Timings, answering
 from service.engines.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
 from service.rpc.stream import Stream, Streams
 from service.scheduling.scheduler import Spent
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundle.errors import AntherError, BundleRefused, GoldenMismatch
+from anther.errors import AntherError
+from bundle.errors import BundleRefused, GoldenMismatch
 from bundle.repository import Bundle, Repository
 from service.engines.engine import Outputs, open_on_cpu
 from service.versions import loader

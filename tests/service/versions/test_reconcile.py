@@ -239,7 +239,7 @@ def test_a_policy_that_the_system_would_not_read_is_tried_again(folder: Folder, 
         raise OSError(24, "Too many open files", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("bundle.files.read_regular", refuse)
+        patch.setattr("anther.files.read_regular", refuse)
         folder.look()
     assert (folder.stable, folder.keeper.unsettled) == (2, True)
     folder.look()

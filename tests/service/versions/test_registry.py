@@ -16,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from anther.open_inference.open_inference_pb2 import RepositoryIndexRequest
 from bundle import repository as repository_module
 from bundle.errors import ModelNotFound, VersionNotFound
 from bundle.golden import Golden
@@ -25,7 +26,6 @@ from bundle.repository import Bundle, Repository
 from service.engines.engine import Engine, OnnxEngine, OpenEngine, open_on_cpu
 from service.errors import CanaryNotFound, DeviceUnavailable, InvalidArgument, NoModelReady
 from service.rpc.inference.repository import index
-from service.rpc.pb.inference.open_inference_pb2 import RepositoryIndexRequest
 from service.versions.registry import Change, Registry
 from service.versions.watcher import Watcher
 

@@ -22,11 +22,11 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from anther.open_inference import open_inference_pb2 as oip
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2 as pb
+from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.config import Settings
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
-from service.rpc.pb.anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.rpc.pb.inference import open_inference_pb2 as oip
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.workers import supervisor_app
 
 PATIENCE_S = 60
@@ -201,8 +201,8 @@ def test_what_a_client_has_one_worker_load_all_workers_load(apart, publish_bundl
 
 
 IMPATIENT = (
-    "import anther; from service.workers import supervisor; "
-    "supervisor._TICK_S, supervisor._SILENT_TICKS = 0.25, 16; anther.main()"
+    "from anther import cli; from service.workers import supervisor; "
+    "supervisor._TICK_S, supervisor._SILENT_TICKS = 0.25, 16; cli.main()"
 )
 SILENT_S = 4
 
@@ -384,10 +384,10 @@ def test_the_operations_port_is_refused_when_taken(models) -> None:
 
 
 def test_a_folder_named_service_where_it_starts_is_none_of_its_business(tmp_path) -> None:
-    """The console script looks for no modules in the current folder, and its workers must not either."""
+    """Neither the command nor its workers look for our modules in the current folder."""
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "__init__.py").write_text("raise SystemExit('the wrong one')")
-    script = "import sys; sys.path.remove(''); import anther; anther.main()"
+    script = "from anther.cli import main; main()"
     options = ["--workers", "2", "--models", str(tmp_path), "--grpc-port", "0", "--ops-port", "0"]
     done = subprocess.run(
         [sys.executable, "-c", script, "serve", *options],

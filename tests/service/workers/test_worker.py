@@ -15,11 +15,11 @@ import grpc
 import pytest
 from prometheus_client import values
 
+from anther.client.client import Client
+from anther.open_inference import open_inference_pb2 as oip
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service import logs
-from service.client.client import Client
 from service.config import Settings
-from service.rpc.pb.inference import open_inference_pb2 as oip
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.system.address import reserve
 from service.workers import shared_metrics, worker
 from service.workers.spawned import Order

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bundle.errors import AntherError
+from anther.errors import AntherError
 from bundle.repository import Repository, open_bundle
 from service.engines.precision import primary_on
 from training.commands import summary

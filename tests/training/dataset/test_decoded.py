@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bundle.files import turn
+from anther.files import turn
 from bundle.preprocessing import decode
 from training.config import Recipe
 from training.dataset import data, decoded

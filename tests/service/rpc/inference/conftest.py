@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 import tritonclient.grpc as triton
 
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2
 from bundle.preprocessing import DEFAULT_LIMITS, decode
-from service.rpc.pb.anther.v1 import classifier_pb2
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 COLOURS = {(255, 0, 0): "PNG", (0, 255, 0): "JPEG", (0, 0, 255): "WEBP", (250, 30, 30): "BMP", (10, 10, 10): "TIFF"}
 

@@ -6,7 +6,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.utils import InferenceServerException
 
-from service.rpc.pb.inference import open_inference_pb2 as pb
+from anther.open_inference import open_inference_pb2 as pb
 
 SERVICE = "inference.GRPCInferenceService"
 PATIENCE_S = 60

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.rpc.pb.anther.v1 import classifier_pb2 as pb
+from anther.v1 import classifier_pb2 as pb
 from service.versions.routes import CANARY, falls_into
 
 IDS = [f"request {number}" for number in range(40)]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from service.rpc.pb.anther.v1 import classifier_pb2
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2
 
 WHERE = {"model": "flowers", "version": "1"}
 PRIMARY = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from bundle.preprocessing import Limits
 from service.rpc.inference.config import Bounds, model_config
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 NUMPY = {"BYTES": np.object_, "UINT8": np.uint8, "FP32": np.float32}
 

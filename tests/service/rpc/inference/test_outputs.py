@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.utils import InferenceServerException
 
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.engines.engine import Outputs
 from service.errors import InvalidArgument
 from service.rpc.inference.outputs import Wanted, highest, put
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 LABELS = ("daisy", "tulips", "roses")
 

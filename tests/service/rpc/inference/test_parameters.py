@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anther.open_inference import open_inference_pb2 as pb
 from service.errors import InvalidArgument
 from service.rpc.inference.parameters import Options, options_of, version_of
-from service.rpc.pb.inference import open_inference_pb2 as pb
 
 P = pb.InferParameter
 

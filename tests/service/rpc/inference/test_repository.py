@@ -4,9 +4,9 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from bundle.errors import BundleRefused, ModelNotFound
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 
 class RecordingControl:

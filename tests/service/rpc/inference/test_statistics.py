@@ -5,9 +5,9 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from service.rpc.pb.anther.v1 import classifier_pb2
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from anther.v1 import classifier_pb2
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 

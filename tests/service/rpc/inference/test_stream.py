@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from anther.open_inference import open_inference_pb2 as pb
+from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.errors import Draining
 from service.rpc.inference.stream import OrderedStreams
-from service.rpc.pb.inference import open_inference_pb2 as pb
-from service.rpc.pb.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 WHERE = {"model": "flowers", "version": "1"}
 PATIENCE_S = 60

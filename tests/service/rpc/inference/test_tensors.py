@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anther.open_inference import open_inference_pb2 as pb
 from service.errors import InvalidArgument
 from service.rpc.inference.tensors import join, read, split, takes_long
-from service.rpc.pb.inference import open_inference_pb2 as pb
 
 SIDE, MOST = 2, 4
 ONE = SIDE * SIDE * 3  # bytes of a picture's pixels

@@ -1,0 +1,55 @@
+"""What a client is told of a call, or of a picture in a stream, that failed; however the server put it."""
+
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from anther.errors import AntherError
+from anther.v1 import classifier_pb2 as pb
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class CallFailed(AntherError):
+    """The server refused or could not be reached: `code` is gRPC's name, `reason` the server's stable one."""
+
+    def __init__(self, code: str, reason: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, code=code, reason=reason)
+        self.code, self.reason, self.message, self.retry_after_s = code, reason, message, retry_after_s
+
+    @property
+    def passing(self) -> bool:
+        """It was no fault of the picture's: asked again later, the same server or another may answer."""
+        return self.code == "UNAVAILABLE" or (self.code == "RESOURCE_EXHAUSTED" and self.retry_after_s is not None)
+
+
+def from_rpc(error: Any, target: str) -> CallFailed:
+    """From the `grpc.RpcError` of a call to `target`."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    if details is None:  # refused by gRPC itself, before our code
+        message = error.details() or ""
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            message = f"no server answers at {target} ({message}); start one with `anther serve`"
+        return CallFailed(error.code().name, error.code().name, message)
+    return _from_details(error.code().name, status_pb2.Status.FromString(details))
+
+
+def from_item(error: pb.ItemError) -> CallFailed:
+    retry_after_s = error.retry_after if error.HasField("retry_after") else None
+    return CallFailed(_CODES.get(error.code, "UNKNOWN"), error.reason, error.message, retry_after_s)
+
+
+def unreadable(error: OSError) -> CallFailed:
+    """A picture that could not be sent."""
+    return CallFailed("INVALID_ARGUMENT", "FILE_UNREADABLE", f"cannot read the file: {error}")
+
+
+def _from_details(code: str, status: status_pb2.Status) -> CallFailed:
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    retry_after_s = None
+    for detail in status.details:
+        if detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+        detail.Unpack(info)
+    return CallFailed(code, info.reason, status.message, retry_after_s)

@@ -1,0 +1,109 @@
+"""Files read without following anything, and replaced whole or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anther import files
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_regular_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert files.read_regular(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(ValueError, match="5 bytes, more than the 4 that are read"):
+        files.read_regular(tmp_path / "file", 4)
+
+
+def test_a_huge_file_is_refused_by_its_size_alone(tmp_path: Path) -> None:
+    """A terabyte without a block on disk: reading any of it would show."""
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="1,099,511,627,776 bytes, more than"):
+        files.read_regular(tmp_path / "file", 2**31)
+
+
+def test_a_second_name_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """As after `cp -al`, in deduplicated backups, package caches and image layers."""
+    (tmp_path / "file").write_bytes(b"12345")
+    os.link(tmp_path / "file", tmp_path / "other")
+    assert files.read_regular(tmp_path / "other", 5) == b"12345"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "device"])
+def test_anything_else_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "link":
+        (tmp_path / "file").write_bytes(b"12345")
+        path.symlink_to("file")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/zero")
+    with pytest.raises(ValueError, match="no regular file"):
+        files.read_regular(path, 2**20)
+
+
+class Swapped(type(Path())):  # type: ignore[misc]  # the class of this platform's paths
+    """A path that another process replaces right after it was looked at."""
+
+    def lstat(self) -> os.stat_result:
+        return Path(__file__).lstat()
+
+
+def test_what_takes_the_files_place_in_the_last_moment_is_refused_too(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="no regular file"):
+        files.read_regular(Swapped(tmp_path / "pipe"), 2**20)
+    (tmp_path / "link").symlink_to(__file__)
+    with pytest.raises(OSError, match="symbolic link"):
+        files.read_regular(Swapped(tmp_path / "link"), 2**20)
+
+
+def test_a_file_is_replaced_with_nothing_left_beside_it(tmp_path: Path) -> None:
+    for data in (b"first", b"second"):
+        files.replace(tmp_path / "file", data)
+        assert (tmp_path / "file").read_bytes() == data
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"precious")
+    (tmp_path / "file").symlink_to("target")
+    files.replace(tmp_path / "file", b"new")
+    assert (tmp_path / "target").read_bytes() == b"precious"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_what_cannot_be_replaced_stays_with_nothing_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "content").write_bytes(b"precious")
+    with pytest.raises(IsADirectoryError):
+        files.replace(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from anther import files
+
+with files.turn(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_turn_of_a_killed_process_is_given_back(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
+        assert holder.stdout.readline() == "held\n"
+        holder.kill()
+        with files.turn(tmp_path):
+            assert holder.wait(timeout=60) != 0
