@@ -17,7 +17,7 @@ _LARGE = (4000, 3000)  # a camera's picture, in pixels
 
 
 @dataclass(frozen=True)
-class Material:
+class RunContext:
     """What is sent, and for every picture its label and that label's probability, as the server said at the start."""
 
     photo: bytes
@@ -33,7 +33,7 @@ def connected(target: str) -> grpc.Channel:
     return grpc.insecure_channel(target, options=options)
 
 
-def gather(target: str, photo: bytes) -> Material:
+def gather(target: str, photo: bytes) -> RunContext:
     """Makes the pictures and asks the server for the answers that all later ones must equal."""
     with connected(target) as channel:
         stub = ImageClassifierStub(channel)
@@ -43,7 +43,7 @@ def gather(target: str, photo: bytes) -> Material:
         answers = {data: top(stub.Classify(pb.ClassifyRequest(image=data))) for data in (photo, large)}
     answers[pixels.tobytes()] = answers[photo]
     bad = (b"", b"<html>", photo[: len(photo) // 2], photo[:30] + bytes(2000), bytes(10**6), _bomb())
-    return Material(photo, large, pixels.tobytes(), pixels.shape, bad, answers)
+    return RunContext(photo, large, pixels.tobytes(), pixels.shape, bad, answers)
 
 
 def _enlarged(photo: bytes) -> bytes:

@@ -15,7 +15,7 @@ from anther.open_inference import open_inference_pb2 as oip
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from benchmarks.soak_material import Material, connected, differs, top
+from benchmarks.soak_material import RunContext, connected, differs, top
 from benchmarks.tally import Outcome
 
 _PATIENCE_S = 60.0  # an honest caller's; whoever waits longer has met a hang
@@ -30,7 +30,7 @@ class Caller:
 
     target: str
     metrics_url: str
-    material: Material
+    material: RunContext
     chance: random.Random
     channel: grpc.Channel = field(init=False)
 

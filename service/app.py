@@ -12,8 +12,10 @@ import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.classifier import Classifier
 from service.config import Settings
+from service.core.classifier import Classifier
+from service.core.shadow import Shadow
+from service.core.shadow_worker import ShadowWorker
 from service.engines.devices import opener, scheduler
 from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
@@ -23,10 +25,8 @@ from service.system import hangup, huge_pages
 from service.system.address import banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
-from service.versions.bystander import Bystander
 from service.versions.control import PolicyControl, nobody
 from service.versions.registry import Registry
-from service.versions.shadow import Shadow
 from service.versions.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class App:
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._cores = usable_cores()
         self._scheduler = scheduler(settings, device, self._metrics.batch)
-        bystander = Bystander(limits, precision=settings.precision if device == "cpu" else "fp32")
-        self._shadow = Shadow(self._registry, bystander, self._metrics.shadowed, self._core_to_spare)
+        shadow_worker = ShadowWorker(limits, precision=settings.precision if device == "cpu" else "fp32")
+        self._shadow = Shadow(self._registry, shadow_worker, self._metrics.shadowed, self._core_to_spare)
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
         self._watcher = Watcher(self._registry, settings.watch_s)
         self._state = "starting"

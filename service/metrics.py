@@ -21,9 +21,9 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.classifier import Answer
+from service.core.classifier import Answer
+from service.core.statistics import Statistics
 from service.engines.engine import Engine
-from service.statistics import Statistics
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel
 

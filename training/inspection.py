@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.preprocessing import Preprocessing
-from training import lanes, pipeline
+from training import batch_inference, pipeline
 from training.config import Backbone, Machine, Recipe
 from training.dataset import data, split
 from training.dataset.listing import root_of
@@ -70,7 +70,7 @@ def _of_run(started: Run, machine: Machine) -> Suspected:
         photos=[data.Photo(photo.path, photo.label, photo.digest) for photo in placed.photos],
         parts=[photo.part for photo in placed.photos],
         preprocessing=_preprocessing(started.recipe()),
-        lanes=lanes.lanes_for(machine, device.choose(machine)),
+        lanes=batch_inference.lanes_for(machine, device.choose(machine)),
         cache=pipeline.feature_cache(started),
     )
 
@@ -88,7 +88,7 @@ def _of_data(source: Path, looking: Looking, machine: Machine, reporter: Reporte
         photos=photos,
         parts=[split.place(photo.digest, looking.split_seed) for photo in photos],
         preprocessing=_preprocessing(Recipe()),
-        lanes=lanes.lanes_for(machine, device.choose(machine)),
+        lanes=batch_inference.lanes_for(machine, device.choose(machine)),
         cache=looking.runs / ".cache" / "features",
     )
 

@@ -28,7 +28,7 @@ import torch
 from bundle.manifest import Precision
 from bundle.preprocessing import Preprocessing
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle
-from training import lanes, run
+from training import batch_inference, run
 from training.config import Machine, Recipe
 from training.dataset import data, split
 from training.dataset.listing import root_of
@@ -40,11 +40,11 @@ from training.evaluation.evaluate import Evaluation
 from training.exporting import bundling
 from training.files import write_json_lines
 from training.learning import device
-from training.material import Material
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.progress import Reporter, timed
 from training.run import Calibrated, Run
+from training.run_context import RunContext
 from training.transfer import choosing, stage
 from training.transfer.chosen import CHOSEN
 
@@ -107,7 +107,7 @@ def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
     return started
 
 
-def fit(started: Run, machine: Machine, reporter: Reporter) -> Material:
+def fit(started: Run, machine: Machine, reporter: Reporter) -> RunContext:
     """Do what is missing up to the trained model, without a look at the test split. Raises what `resume` raises."""
     prepare(started, reporter)
     material = material_of(started, machine)
@@ -150,32 +150,32 @@ def feature_cache(started: Run) -> Path:
     return started.path.parent.parent / ".cache" / "features"
 
 
-def calibrate_photos(started: Run, material: Material, reporter: Reporter) -> None:
+def calibrate_photos(started: Run, material: RunContext, reporter: Reporter) -> None:
     """Temperature and threshold from the validation split. Raises `RunUnusable`."""
     started.write("calibration.json", calibrate_run(trained(started, material), material, reporter))
 
 
-def evaluate_photos(started: Run, material: Material, reporter: Reporter) -> None:
+def evaluate_photos(started: Run, material: RunContext, reporter: Reporter) -> None:
     """Measure the calibrated model on the test split. Raises `RunUnusable`."""
     calibration = started.calibrated().calibration
     found = evaluate.of_test(started.path, trained(started, material), calibration, material, reporter)
     started.write("evaluation.json", found.record())
 
 
-def material_of(started: Run, machine: Machine) -> Material:
+def material_of(started: Run, machine: Machine) -> RunContext:
     """Split, preprocessing and device of a run."""
     recipe = started.recipe()
     chosen = device.choose(machine)
-    return Material(
+    return RunContext(
         root=root_of(Path(started.source().data)),
         split=started.split(),
         preprocessing=Preprocessing(resize=recipe.resize, crop=recipe.crop),
         device=chosen,
-        lanes=lanes.lanes_for(machine, chosen),
+        lanes=batch_inference.lanes_for(machine, chosen),
     )
 
 
-def trained(started: Run, material: Material) -> Classifier:
+def trained(started: Run, material: RunContext) -> Classifier:
     """The run's finished model, in eval mode on the material's device. Raises `RunUnusable`."""
     model = weights.empty(started.recipe(), len(material.split.labels))
     try:
@@ -185,7 +185,7 @@ def trained(started: Run, material: Material) -> Classifier:
     return model.to(material.device).eval()
 
 
-def calibrate_run(model: Classifier, material: Material, reporter: Reporter) -> Calibrated:
+def calibrate_run(model: Classifier, material: RunContext, reporter: Reporter) -> Calibrated:
     """Temperature, threshold and reference statistics from the validation split."""
     answers = material.logits(model, "val", reporter)
     found = calibrate(answers.outputs, material.targets("val").numpy())
@@ -203,7 +203,7 @@ def evaluate_any(
     if (of / MANIFEST).exists():
         if folder is None:
             raise NothingToEvaluate(of, "is a bundle and has no photos of its own", "give a folder with --data")
-        chosen = lanes.lanes_for(Machine("cpu", machine.workers), torch.device("cpu"))
+        chosen = batch_inference.lanes_for(Machine("cpu", machine.workers), torch.device("cpu"))
         return evaluate.of_bundle(open_bundle(of), folder, chosen, reporter, corrupted=corrupted)
     if not (of / run.RECIPE).exists():
         raise NothingToEvaluate(of, "is neither a bundle nor a run", "give models/NAME/VERSION or runs/NAME/TIME")

@@ -1,8 +1,8 @@
 """The records of the core as messages of `anther.v1`, and back."""
 
 from anther.v1 import classifier_pb2 as pb
-from service.classifier import Answer, Prediction, Request, Target
-from service.explain import Explanation
+from service.core.classifier import Answer, Prediction, Request, Target
+from service.core.explain import Explanation
 from service.rpc.status import Status
 from service.versions.loader import LiveModel
 

@@ -7,10 +7,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from service.rpc.borrowed import Borrowed
+from service.rpc.guarded import GuardedHandlers
 
 
-def enable(server: Borrowed, services: Sequence[str], files: Iterable[FileDescriptor]) -> None:
+def enable(server: GuardedHandlers, services: Sequence[str], files: Iterable[FileDescriptor]) -> None:
     """Let clients ask for these services, for health and for reflection itself; `files` define the first of them."""
     names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     pool = copied((*files, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR))

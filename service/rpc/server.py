@@ -12,15 +12,15 @@ from anther.open_inference import open_inference_pb2
 from anther.open_inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from anther.v1 import classifier_pb2
 from anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
-from service.classifier import Classifier
 from service.config import Settings
+from service.core.classifier import Classifier
 from service.metrics import Metrics
 from service.rpc import reflected
-from service.rpc.borrowed import Borrowed, Health
+from service.rpc.guarded import GuardedHandlers, Health
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
-from service.rpc.observed import Observed
+from service.rpc.instrumented import InstrumentedHandlers
 from service.rpc.servicer import Servicer
 from service.rpc.stream import Streams
 from service.system.address import refuse_unusable, shown
@@ -56,7 +56,7 @@ class RpcServer:
                 *_keepalive(),
             ],
         )
-        self._observed = Observed(self._server, metrics, classifier.registry)
+        self._observed = InstrumentedHandlers(self._server, metrics, classifier.registry)
         places = _places(settings, classifier)
         self._streams = Streams(classifier, metrics, places)
         add_ImageClassifierServicer_to_server(Servicer(classifier, metrics, self._streams), self._observed)
@@ -65,7 +65,7 @@ class RpcServer:
         allowed = control if settings.control else None
         self._inference = InferenceServicer(classifier, metrics, bounds, places, allowed)
         add_GRPCInferenceServiceServicer_to_server(self._inference, self._observed)
-        borrowed = Borrowed(self._server)
+        borrowed = GuardedHandlers(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, borrowed)
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
         reflected.enable(borrowed, (SERVICE, OPEN_INFERENCE), files)

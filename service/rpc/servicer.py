@@ -8,8 +8,8 @@ import grpc
 
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierServicer
-from service.classifier import Classifier, Target
-from service.explain import explain
+from service.core.classifier import Classifier, Target
+from service.core.explain import explain
 from service.metrics import Metrics
 from service.rpc.messages import description, explanation, request_of, response
 from service.rpc.stream import Stream, Streams

@@ -11,11 +11,11 @@ from contextvars import copy_context
 from functools import partial
 
 from anther.v1 import classifier_pb2 as pb
-from service.classifier import Answer, Classifier, answering
+from service.core.classifier import Answer, Classifier, answering
 from service.errors import Draining, QueueFull
 from service.metrics import Metrics
+from service.rpc.instrumented import SAME_MOMENT_S, noted
 from service.rpc.messages import item_error, request_of, response
-from service.rpc.observed import SAME_MOMENT_S, noted
 
 _METHOD = "ClassifyStream"
 

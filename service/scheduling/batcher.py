@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from service.engines.engine import Engine, Outputs
 from service.errors import Draining
-from service.scheduling.backlog import Backlog, Item
+from service.scheduling.bounded_queue import BoundedQueue, Item
 from service.scheduling.ready import Batch, Part, Ready
-from service.scheduling.scheduler import Spent, Work
+from service.scheduling.scheduler import RunTiming, Work
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Batcher:
         on_batch: OnBatch | None = None,
     ) -> None:
         self.decoders = decoders
-        self._backlog = Backlog(queue_limit, queue_bytes)
+        self._queue = BoundedQueue(queue_limit, queue_bytes)
         self._ready = Ready(max_wait_s, run_s=0.002)
         self._ready_rows, self._most_bytes = ready_rows, queue_bytes
         self._on_batch = on_batch
@@ -57,7 +57,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        return len(self._backlog)
+        return len(self._queue)
 
     @property
     def running(self) -> int:
@@ -74,7 +74,7 @@ class Batcher:
         with self._lock:
             if self._closed:
                 raise Draining
-            self._backlog.put(item, max(self._decode_s / self.decoders, self._row_s))
+            self._queue.put(item, max(self._decode_s / self.decoders, self._row_s))
             self._to_decode.notify()
         return future
 
@@ -100,14 +100,14 @@ class Batcher:
     def _next_item(self) -> Item | None:
         with self._lock:
             while True:
-                if self._has_room and (item := self._backlog.pop()) is not None:
+                if self._has_room and (item := self._queue.pop()) is not None:
                     self._decoding += 1
                     self._running += 1
                     self._bytes += item.size
                     return item
                 if self._quiet:  # nothing comes from here any more: what waits for company goes without
                     self._to_run.notify()
-                if self._closed and not len(self._backlog):
+                if self._closed and not len(self._queue):
                     self._to_run.notify_all()
                     return None
                 self._to_decode.wait()
@@ -195,7 +195,7 @@ class Batcher:
     @property
     def _quiet(self) -> bool:
         """The device has nothing to do, and nothing is on its way from the decoders."""
-        coming = self._decoding > 0 or (self._has_room and len(self._backlog) > 0)
+        coming = self._decoding > 0 or (self._has_room and len(self._queue) > 0)
         return self._in_engine == 0 and not coming
 
 
@@ -218,12 +218,12 @@ def _hand_out(parts: list[Part], outputs: Outputs, started: float, inference: fl
     row, rows = 0, len(outputs.probabilities)
     for part in parts:
         end = row + len(part.pixels)
-        spent = Spent(part.waited + started - part.since, inference, rows, first=row == 0)
+        spent = RunTiming(part.waited + started - part.since, inference, rows, first=row == 0)
         _finish(part.item, _rows(outputs, row, end), spent)
         row = end
 
 
-def _finish(item: Item, outputs: Outputs, spent: Spent) -> None:
+def _finish(item: Item, outputs: Outputs, spent: RunTiming) -> None:
     try:
         return item.succeed(item.work.finish(outputs, spent))
     except BaseException as exc:

@@ -9,8 +9,8 @@ import time
 from typing import TypeVar
 
 from service.errors import Draining
-from service.scheduling.backlog import Backlog, Item
-from service.scheduling.scheduler import Spent, Work
+from service.scheduling.bounded_queue import BoundedQueue, Item
+from service.scheduling.scheduler import RunTiming, Work
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Lanes:
 
     def __init__(self, count: int, queue_limit: int, queue_bytes: int) -> None:
         self.count = count
-        self._backlog = Backlog(queue_limit, queue_bytes)
+        self._queue = BoundedQueue(queue_limit, queue_bytes)
         self._running = 0
         self._mean_s = 0.01  # moving average of a piece's running time, for the retry hint
         self._closed = False
@@ -42,7 +42,7 @@ class Lanes:
 
     @property
     def waiting(self) -> int:
-        return len(self._backlog)
+        return len(self._queue)
 
     @property
     def running(self) -> int:
@@ -60,7 +60,7 @@ class Lanes:
             if self._closed:
                 raise Draining
             if not self._idle:
-                self._backlog.put(item, self._mean_s / self.count)
+                self._queue.put(item, self._mean_s / self.count)
                 return future
             lane = self._idle.pop()  # the last to become idle: its core's caches are the warmest
             self._running += 1
@@ -89,7 +89,7 @@ class Lanes:
 
     def _next(self, lane: _Lane) -> Item | None:
         with self._lock:
-            if (item := self._backlog.pop()) is not None:
+            if (item := self._queue.pop()) is not None:
                 self._running += 1
                 return item
             if self._closed:
@@ -110,7 +110,7 @@ def _execute(item: Item, now: float) -> None:
         if item.left or item.expired(started):  # while it was decoded
             return item.expire(started)
         outputs = work.engine.run((pixels,), work.evidence)
-        spent = Spent(now - item.enqueued, time.monotonic() - started, len(pixels))
+        spent = RunTiming(now - item.enqueued, time.monotonic() - started, len(pixels))
         return item.succeed(work.finish(outputs, spent))
     except BaseException as exc:  # whatever it was, the caller gets it and the lane lives on
         return item.fail(exc)

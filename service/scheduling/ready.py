@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bundle.preprocessing import Pixels
 from service.engines.engine import Engine
-from service.scheduling.backlog import Item
+from service.scheduling.bounded_queue import Item
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class RunTiming:
     """Seconds that the scheduler saw pass: waiting for a thread and for company, and in the engine.
 
     `rows` went through the engine together, this piece's and its company's. One piece of a run is `first`: who counts
@@ -53,7 +53,7 @@ class Work(Protocol[T_co]):
         """uint8 [n, H, W, 3], on a thread of the scheduler's."""
         ...
 
-    def finish(self, outputs: Outputs, spent: Spent) -> T_co:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> T_co:
         """The caller's answer from the n rows that `prepare` gave, on a thread of the scheduler's."""
         ...
 

@@ -56,7 +56,7 @@ class Change:
         return bool(self.loaded or self.retired or self.refused or self.cleared)
 
 
-class Keeper:
+class Reconciler:
     """Keeps one model in service."""
 
     def __init__(self, name: str, repository: Repository, load: Load) -> None:

@@ -17,7 +17,7 @@ from service.engines.engine import Engine, OpenEngine
 from service.errors import InvalidArgument, NoModelReady
 from service.versions import loader
 from service.versions.loader import LiveModel
-from service.versions.reconcile import Change, Keeper
+from service.versions.reconcile import Change, Reconciler
 from service.versions.routes import Route
 
 __all__ = ["Change", "LiveModel", "OpenEngine", "Registry"]
@@ -49,7 +49,7 @@ class Registry:
     refused: dict[str, str] = field(default_factory=dict)  # 'name/version' → why it does not serve; 0: its folder
     policy_errors: dict[str, str] = field(default_factory=dict)  # name → why its policy could not be read
     _routes: dict[str, Route] = field(default_factory=dict)  # replaced, never changed
-    _keepers: dict[str, Keeper] = field(default_factory=dict)
+    _reconcilers: dict[str, Reconciler] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def load_all(self) -> None:
@@ -58,7 +58,7 @@ class Registry:
         Also `ModelNotFound` for an unknown default.
         """
         self.refresh()
-        unloaded = [name for name, keeper in self._keepers.items() if not keeper.policy.loaded]
+        unloaded = [name for name, reconciler in self._reconcilers.items() if not reconciler.policy.loaded]
         if not self._routes and not unloaded:
             raise self._nothing_ready()
         if self.default and self.default not in (*self._routes, *unloaded):
@@ -72,9 +72,9 @@ class Registry:
         what is no fault of a bundle, such as an unreadable folder of models; what serves then goes on to serve.
         """
         with self._turn:
-            if self._keepers:
+            if self._reconcilers:
                 self.repository.root.stat()  # a share that is not mounted must not take every model away
-            names = sorted({*self.repository.models(), *self.repository.unreadable(), *self._keepers})
+            names = sorted({*self.repository.models(), *self.repository.unreadable(), *self._reconcilers})
             due = [name for name in names if self._look(name, again)]
             return bool(due)
 
@@ -115,22 +115,22 @@ class Registry:
                 model.engine.close()
 
     def _look(self, name: str, again: bool) -> bool:
-        keeper = self._keepers.get(name)
-        if keeper is None:
+        reconciler = self._reconcilers.get(name)
+        if reconciler is None:
             load = partial(loader.load, self.repository, self.open_engine, pause=self._pause)
-            keeper = self._keepers[name] = Keeper(name, self.repository, load)
-        asked = (keeper.policy, keeper.policy_error)
-        change = keeper.look(again)
-        self._switch(name, keeper.route)
-        if keeper.route is None and keeper.gone:
-            del self._keepers[name]
+            reconciler = self._reconcilers[name] = Reconciler(name, self.repository, load)
+        asked = (reconciler.policy, reconciler.policy_error)
+        change = reconciler.look(again)
+        self._switch(name, reconciler.route)
+        if reconciler.route is None and reconciler.gone:
+            del self._reconcilers[name]
         self._note_refusals()
         for model in change.retired:
             log.info("%s/%d serves no more; requests in flight finish on it", model.name, model.version)
             weakref.finalize(model, self.dispose, model.engine).atexit = False
         for tell in self.on_change:
             tell(change)
-        return change.happened or keeper.unsettled or asked != (keeper.policy, keeper.policy_error)
+        return change.happened or reconciler.unsettled or asked != (reconciler.policy, reconciler.policy_error)
 
     def _pause(self) -> None:
         self.pause()
@@ -144,13 +144,15 @@ class Registry:
         log.info("serving %s: %s", name, "nothing" if route is None else route)
 
     def _note_refusals(self) -> None:
-        keepers = dict(sorted(self._keepers.items()))
+        reconcilers = dict(sorted(self._reconcilers.items()))
         self.refused = {
             f"{name}/{version}": refusal.reason
-            for name, keeper in keepers.items()
-            for version, refusal in sorted(keeper.refused.items(), reverse=True)
+            for name, reconciler in reconcilers.items()
+            for version, refusal in sorted(reconciler.refused.items(), reverse=True)
         }
-        self.policy_errors = {name: keeper.policy_error for name, keeper in keepers.items() if keeper.policy_error}
+        self.policy_errors = {
+            name: reconciler.policy_error for name, reconciler in reconcilers.items() if reconciler.policy_error
+        }
 
     def _not_found(self, name: str) -> Exception:
         serving = sorted(self._routes)

@@ -18,8 +18,8 @@ from service.engines.engine import Engine
 from service.errors import Draining
 from service.system import memory
 from service.versions import fingerprint
-from service.versions.pace import Pace
 from service.versions.registry import Registry
+from service.versions.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Watcher:
 
     def start(self) -> None:
         """What changed since the registry was loaded is taken over at the first look."""
-        self._registry.dispose, self._registry.pause = self._inbox.put, Pace(_REST)
+        self._registry.dispose, self._registry.pause = self._inbox.put, Throttle(_REST)
         self._thread.start()
 
     def reconcile(self) -> "Future[None]":

@@ -17,8 +17,8 @@ import pytest
 
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.classifier import PictureWork, Request
-from service.scheduling.backlog import Item
+from service.core.classifier import PictureWork, Request
+from service.scheduling.bounded_queue import Item
 
 CALLERS, SECONDS = 8, 5.0
 STREAMED = 30  # pictures of a stream

@@ -25,8 +25,8 @@ from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
-from service.classifier import Classifier
 from service.config import Settings
+from service.core.classifier import Classifier
 from service.engines.engine import open_on_cpu
 from service.metrics import Metrics
 from service.rpc.server import RpcServer

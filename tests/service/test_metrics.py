@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest, values
 
 from bundle.repository import Repository
-from service.classifier import Answer, Prediction, Timings
+from service.core.classifier import Answer, Prediction, Timings
 from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
-from service.scheduling.scheduler import Spent
+from service.scheduling.scheduler import RunTiming
 from service.versions.reconcile import Change, Refusal
 from service.versions.registry import LiveModel, Registry
 from service.workers import shared_metrics
@@ -64,7 +64,7 @@ def metrics() -> Metrics:
 def answer(model: LiveModel) -> Answer:
     predictions = (Prediction("tulips", 1, 0.75), Prediction("daisy", 0, 0.25))
     row = np.zeros((1, 3), np.float32)
-    return Answer(model, predictions, True, Timings(0.5, 0.25, 0.125, 2.0, 1.0), Outputs(row, row), Spent(0.5, 2.0))
+    return Answer(model, predictions, True, Timings(0.5, 0.25, 0.125, 2.0, 1.0), Outputs(row, row), RunTiming(0.5, 2.0))
 
 
 @pytest.fixture

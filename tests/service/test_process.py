@@ -90,8 +90,9 @@ def test_at_sighup_it_looks_at_the_folder(
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sighup_does_not_end_it_before_it_can_heed_it(deadly, models, workers: str) -> None:
     code = (
-        "import os, signal, anther; from service import app; from service.workers import supervisor_app; "
-        "app.run = supervisor_app.run = lambda settings: os.kill(os.getpid(), signal.SIGHUP); anther.main()"
+        "import os, signal; from anther import cli; from service import app; "
+        "from service.workers import supervisor_app; "
+        "app.run = supervisor_app.run = lambda settings: os.kill(os.getpid(), signal.SIGHUP); cli.main()"
     )
     options = ["serve", "--models", str(models), "--workers", workers]
     assert subprocess.run([sys.executable, "-c", code, *options], check=False, timeout=PATIENCE_S).returncode == 0

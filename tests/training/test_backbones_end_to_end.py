@@ -9,9 +9,9 @@ import pytest
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.classifier import Classifier, Request
+from service.core.classifier import Classifier, Request
+from service.core.explain import Explanation, explain
 from service.engines.engine import open_on_cpu
-from service.explain import Explanation, explain
 from service.scheduling.lanes import Lanes
 from service.versions.registry import Registry
 from tests.training import published

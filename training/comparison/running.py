@@ -16,9 +16,9 @@ from training.errors import NothingCompared
 from training.evaluation.intervals import wilson
 from training.exporting import export
 from training.learning import device, distributed, loop
-from training.material import Material
 from training.progress import Reporter, Silent
 from training.run import Run
+from training.run_context import RunContext
 from training.transfer import frozen
 
 _PLAN, _RESULT = "plan.json", "result.json"
@@ -95,7 +95,7 @@ def _result(started: Run, machine: Machine, reporter: Reporter) -> Result:
     return found
 
 
-def _measured(trained: Run, material: Material, reporter: Reporter) -> Result:
+def _measured(trained: Run, material: RunContext, reporter: Reporter) -> Result:
     model, recipe = pipeline.trained(trained, material), trained.recipe()
     answers, targets = material.logits(model, "val", reporter).outputs, material.targets("val").numpy()
     right, n = int((answers.argmax(1) == targets).sum()), len(targets)

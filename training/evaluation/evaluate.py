@@ -9,17 +9,17 @@ from typing import Any
 from bundle import schema
 from bundle.manifest import Calibration, Metrics
 from bundle.repository import Bundle
+from training.batch_inference import Lanes, torch_infer
 from training.dataset.data import Photo, Scan, Undecodable, scan
 from training.errors import UnknownLabels
 from training.evaluation.calibrate import softmax
 from training.evaluation.metrics import measure
 from training.evaluation.robustness import Exam, UnderCorruption, under_corruptions
 from training.exporting import onnx_runtime
-from training.lanes import Lanes, torch_infer
-from training.material import Material
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
 from training.progress import Reporter
+from training.run_context import RunContext
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def of_run(
     model: Classifier,
     calibration: Calibration,
     data: Path,
-    material: Material,
+    material: RunContext,
     reporter: Reporter,
     *,
     corrupted: bool = False,
@@ -80,7 +80,7 @@ def of_run(
 
 
 def of_test(
-    of: Path, model: Classifier, calibration: Calibration, material: Material, reporter: Reporter
+    of: Path, model: Classifier, calibration: Calibration, material: RunContext, reporter: Reporter
 ) -> Evaluation:
     """The run's own test split, which nothing before this has looked at."""
     logits = material.logits(model, "test", reporter).outputs
@@ -89,7 +89,7 @@ def of_test(
     return Evaluation(str(of), "test split", material.split.labels, metrics, (), 0)
 
 
-def with_corruptions(found: Evaluation, model: Classifier, material: Material, reporter: Reporter) -> Evaluation:
+def with_corruptions(found: Evaluation, model: Classifier, material: RunContext, reporter: Reporter) -> Evaluation:
     """The run's evaluation on its test split, and beside it the same photos made worse."""
     exam = _exam(model, 1.0, material.root, material.photos("test"), material)
     return dataclasses.replace(found, corruptions=under_corruptions(exam, found.metrics.top1, reporter))
@@ -104,7 +104,7 @@ def labelled(data: Path, labels: tuple[str, ...], reporter: Reporter) -> Scan:
     return scanned
 
 
-def _exam(model: Classifier, temperature: float, root: Path, photos: Sequence[Photo], material: Material) -> Exam:
+def _exam(model: Classifier, temperature: float, root: Path, photos: Sequence[Photo], material: RunContext) -> Exam:
     frozen = folded(model)
     infer = torch_infer(lambda pictures: (frozen(pictures) / temperature).softmax(1), frozen)
     return Exam(root, photos, material.split.labels, material.preprocessing, infer, material.lanes)

@@ -12,11 +12,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from bundle.manifest import Manifest, Metrics
+from training.batch_inference import Floats
 from training.dataset.data import read_photo
 from training.evaluation import charts
-from training.lanes import Floats
-from training.material import Material
 from training.run import Run
+from training.run_context import RunContext
 
 _MOST_MISTAKES = 48
 _THUMBNAIL = 160  # pixels
@@ -59,7 +59,7 @@ def render(page: dict[str, Any], mistakes: Sequence[Mistake] = ()) -> str:
     return environment.get_template("report.html").render(**page, mistakes=mistakes)
 
 
-def mistakes(probabilities: Floats, material: Material) -> list[Mistake]:
+def mistakes(probabilities: Floats, material: RunContext) -> list[Mistake]:
     """Wrong answers on the test split with small pictures, at most 48."""
     photos, targets = material.photos("test"), material.targets("test").numpy()
     answered, confidence = probabilities.argmax(1), probabilities.max(1)

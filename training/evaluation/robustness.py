@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from bundle.preprocessing import Preprocessing
+from training.batch_inference import Floats, Infer, Lanes, Prepare, answer_all
 from training.dataset.data import Photo
 from training.evaluation.corruptions import CORRUPTIONS, Corrupted
 from training.evaluation.intervals import wilson
 from training.evaluation.metrics import Ints
-from training.lanes import Floats, Infer, Lanes, Prepare, answer_all
 from training.progress import Reporter
 
 

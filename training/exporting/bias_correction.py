@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from training.batch_inference import Pixels
 from training.exporting import onnx_runtime
-from training.lanes import Pixels
 
 Floats = npt.NDArray[np.float32]
 

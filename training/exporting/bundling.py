@@ -13,20 +13,20 @@ from bundle.golden import Golden
 from bundle.manifest import CUDA, TF32, Manifest, Metrics, Model, Precision, Provenance
 from bundle.repository import GOLDEN, MANIFEST, REPORT, Bundle
 from training import provenance
+from training.batch_inference import Floats, answer_all, torch_infer
 from training.dataset.split import PARTS
 from training.errors import OutputTaken
 from training.evaluation import report
 from training.evaluation.metrics import measure
-from training.exporting import export, lowering, onnx_runtime, rounding, verify
+from training.exporting import export, onnx_runtime, quantization_aware_training, quantized_variant, verify
 from training.exporting.export import Graph
-from training.exporting.lowering import Lowered
+from training.exporting.quantized_variant import Lowered
 from training.exporting.verify import Verification
 from training.files import write_atomic
-from training.lanes import Floats, answer_all, torch_infer
-from training.material import Material
 from training.networks.backbones import Classifier
 from training.progress import Reporter
 from training.run import Run
+from training.run_context import RunContext
 
 MODEL = "model.onnx"
 _CPU = "CPUExecutionProvider"
@@ -35,7 +35,7 @@ _CPU = "CPUExecutionProvider"
 def write(
     run: Run,
     model: Classifier,
-    material: Material,
+    material: RunContext,
     folder: Path,
     reporter: Reporter,
     precision: Precision = "fp32",
@@ -61,10 +61,10 @@ def write(
     wanted = int8 and precision == "fp32"
 
     def teach() -> Graph:
-        taught = rounding.taught(model, material, run.recipe(), reporter)
+        taught = quantization_aware_training.taught(model, material, run.recipe(), reporter)
         return export.to_onnx(taught, calibration.temperature, material.preprocessing.crop)
 
-    lowered = lowering.to_int8(graph, pictures, probabilities, material, reporter, teach) if wanted else None
+    lowered = quantized_variant.to_int8(graph, pictures, probabilities, material, reporter, teach) if wanted else None
 
     record = describe(run, graph, metrics, verification, material)
     if tf32 > 0:
@@ -83,7 +83,7 @@ def write(
 
 
 def prove(
-    graph: Graph, model: Classifier, pictures: Golden, material: Material, reporter: Reporter
+    graph: Graph, model: Classifier, pictures: Golden, material: RunContext, reporter: Reporter
 ) -> tuple[Verification, Floats]:
     """Compare torch with ONNX Runtime; returns what was found and the graph's test probabilities [N, C].
 
@@ -109,7 +109,7 @@ def prove(
     return Verification(len(pictures.names), len(photos), golden_difference, difference), probabilities
 
 
-def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verification, material: Material) -> Manifest:
+def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verification, material: RunContext) -> Manifest:
     """The manifest but for the digests of the other files."""
     recipe, source, calibrated = run.recipe(), run.source(), run.calibrated()
     blank = hashlib.sha256(b"").hexdigest()

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bundle.processor import EXACT_INT8, multiplies_bytes
+from training.batch_inference import Floats, Infer, Pixels
 from training.errors import LibraryMissing
-from training.lanes import Floats, Infer, Pixels
 
 
 def infer(model: bytes, *outputs: str) -> Infer:

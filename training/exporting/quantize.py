@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from training.batch_inference import Pixels
 from training.errors import QuantizationFailed
 from training.exporting import bias_correction, onnx_runtime, stem
-from training.lanes import Pixels
 
 _OPERATIONS = (
     "Conv", "Gemm", "MatMul", "Clip", "Relu", "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle.manifest import Precision
+from training.batch_inference import Floats
 from training.errors import VerificationFailed
-from training.lanes import Floats
 
 LARGEST_DIFFERENCE: dict[Precision, float] = {  # of a logit, between torch in float32 and ONNX Runtime on one CPU
     "fp32": 1e-3,  # about 1e-5 is usual

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from training.batch_inference import Lanes
 from training.errors import ProcessesUnusable
-from training.lanes import Lanes
 from training.learning import torchrun
 from training.learning.torchrun import Place
 

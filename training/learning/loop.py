@@ -25,11 +25,11 @@ from training.learning.accumulation import Groups
 from training.learning.distributed import ALONE, World
 from training.learning.history import Epoch, State, write_curves
 from training.learning.objective import Objective
-from training.material import Material
 from training.networks import norms
 from training.networks.backbones import Classifier
 from training.networks.ema import Ema
 from training.progress import Reporter, Silent
+from training.run_context import RunContext
 
 __all__ = ["MET_BY_ALL", "Epoch", "finetune", "follow", "validate", "write_curves"]
 
@@ -40,7 +40,7 @@ MET_BY_ALL = (TrainingDiverged, RecipeInvalid)
 def finetune(
     model: Classifier,
     start: Epoch,
-    material: Material,
+    material: RunContext,
     recipe: Recipe,
     machine: Machine,
     folder: Path,
@@ -122,7 +122,7 @@ def follow(world: World) -> None:
             finetune(model, start, material, recipe, machine, folder, Silent(), pretrained=pretrained)
 
 
-def validate(model: Classifier, material: Material, reporter: Reporter, world: World = ALONE) -> tuple[float, float]:
+def validate(model: Classifier, material: RunContext, reporter: Reporter, world: World = ALONE) -> tuple[float, float]:
     """Cross-entropy in nats and share of right answers on the validation split, each photo answered by one process."""
     photos = material.photos("val")
     logits = torch.zeros(0, model.head.out_features)
@@ -136,7 +136,7 @@ def validate(model: Classifier, material: Material, reporter: Reporter, world: W
 
 def _with_rate(
     model: Classifier,
-    material: Material,
+    material: RunContext,
     recipe: Recipe,
     machine: Machine,
     folder: Path,
@@ -167,7 +167,7 @@ def _end_epoch(
     ema: Ema,
     schedule: LRScheduler,
     steps: int,
-    material: Material,
+    material: RunContext,
     folder: Path,
     reporter: Reporter,
     world: World,

@@ -25,10 +25,10 @@ from training.errors import RunUnusable, TrainingDiverged
 from training.files import write_json
 from training.learning import device, optim
 from training.learning.objective import Objective
-from training.material import Material
 from training.networks import norms
 from training.networks.backbones import Classifier
 from training.progress import Reporter
+from training.run_context import RunContext
 
 RECORD = "lr.json"
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
@@ -50,7 +50,7 @@ class Sweep:
 
 def measured(
     model: Classifier,
-    material: Material,
+    material: RunContext,
     recipe: Recipe,
     machine: Machine,
     folder: Path,
@@ -72,7 +72,7 @@ def measured(
 
 
 def find(
-    model: Classifier, material: Material, recipe: Recipe, machine: Machine, reporter: Reporter, *, frozen: bool
+    model: Classifier, material: RunContext, recipe: Recipe, machine: Machine, reporter: Reporter, *, frozen: bool
 ) -> Sweep:
     """Train a copy of `model` at rates that rise exponentially from 1e-6 to 10 or until its loss explodes."""
     still, trial = copy.deepcopy(model), copy.deepcopy(model)
@@ -126,7 +126,7 @@ def suggestion(rates: Sequence[float], gains: Sequence[float]) -> float:
     return float(f"{rates[most] / 10:.3g}")
 
 
-def _batches(material: Material, recipe: Recipe, machine: Machine) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(material: RunContext, recipe: Recipe, machine: Machine) -> Iterator[tuple[Tensor, Tensor]]:
     """The training's first batches, of as many epochs as it takes."""
     photos = material.photos("train")
     targets = material.split.targets(photos)

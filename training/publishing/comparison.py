@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from bundle.repository import Bundle
 from bundle.verdict import Side
+from training.batch_inference import Infer, Lanes, answer_all
 from training.dataset.data import Photo, read_photo
 from training.evaluation.metrics import calibration_error, negative_log_likelihood
 from training.exporting import onnx_runtime
-from training.lanes import Infer, Lanes, answer_all
 from training.progress import Reporter
 from training.publishing import speed
 

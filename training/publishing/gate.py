@@ -19,11 +19,11 @@ from bundle.repository import MANIFEST, Bundle, sha256_of
 from bundle.verdict import ClassComparison, Verdict
 from training.dataset.split import Split
 from training.evaluation.metrics import calibration_error, negative_log_likelihood
-from training.material import Material
 from training.progress import Reporter
 from training.publishing import chance, comparison, fairness
 from training.publishing.comparison import Comparison
 from training.publishing.gate_policy import GatePolicy
+from training.run_context import RunContext
 
 _SIGNIFICANT = 0.05
 _LIKELY = 0.2  # a loss over the margin that comes by chance more often than this is not held against anyone
@@ -33,7 +33,7 @@ _LEAST_FOR_CALIBRATION = 30  # photos, two for each bin of the calibration error
 def judge(
     challenger: Bundle,
     champion: Bundle | None,
-    material: Material,
+    material: RunContext,
     policy: GatePolicy,
     learned_from: Split | None,
     reporter: Reporter,

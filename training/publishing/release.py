@@ -15,11 +15,11 @@ from bundle.repository import MANIFEST, Bundle, Repository, open_bundle, sha256_
 from bundle.verdict import Verdict
 from training.errors import GateRefused
 from training.exporting import bundling, onnx_runtime
-from training.material import Material
 from training.progress import Reporter
 from training.publishing import champion, gate, lineage
 from training.publishing.gate_policy import GatePolicy
 from training.run import Run
+from training.run_context import RunContext
 
 VERIFIED, GATE, PUBLISHED = "verified.json", "gate.json", "published.json"
 
@@ -66,7 +66,7 @@ def verify(run: Run, folder: Path) -> Bundle:
 
 
 def judge(
-    run: Run, bundle: Bundle, material: Material, models: Path, policy: GatePolicy, reporter: Reporter
+    run: Run, bundle: Bundle, material: RunContext, models: Path, policy: GatePolicy, reporter: Reporter
 ) -> Verdict:
     """Compare with the version in service; leaves `gate.json`. Raises `GateRefused` or `PhotoChanged`."""
     serving = champion.find(models, bundle.name)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from training.material import Material
 from training.networks import weights
 from training.progress import Reporter
 from training.run import Run
+from training.run_context import RunContext
 from training.transfer import auto, depths, similarity
 from training.transfer.chosen import CHOSEN, Chosen, is_open
 from training.transfer.similarity import Similarity
 
 
-def choose(started: Run, material: Material, cache_root: Path, reporter: Reporter) -> None:
+def choose(started: Run, material: RunContext, cache_root: Path, reporter: Reporter) -> None:
     """Decide where the recipe is open: leaves `chosen.json`, by which `Run.recipe` has nothing open from then on."""
     if not is_open(started.recipe()):
         return
@@ -23,7 +23,7 @@ def choose(started: Run, material: Material, cache_root: Path, reporter: Reporte
     reporter.say(f"strategy   {' '.join(found.reasons)}")
 
 
-def _decide(started: Run, material: Material, cache_root: Path, reporter: Reporter) -> Chosen:
+def _decide(started: Run, material: RunContext, cache_root: Path, reporter: Reporter) -> Chosen:
     photos, classes = len(material.photos("train")), len(material.split.labels)
     if started.recipe().strategy == "truncate":
         return auto.depth_only(measure(started, material, cache_root, reporter))
@@ -32,7 +32,7 @@ def _decide(started: Run, material: Material, cache_root: Path, reporter: Report
     return auto.decide(photos, classes, measured)
 
 
-def measure(started: Run, material: Material, cache_root: Path, reporter: Reporter) -> Similarity:
+def measure(started: Run, material: RunContext, cache_root: Path, reporter: Reporter) -> Similarity:
     """Scores of the run's untrained network at several depths, on photos of the training split alone."""
     whole = dataclasses.replace(started.recipe(), strategy="finetune", keep_blocks=0)
     model = weights.build(whole, len(material.split.labels), started.source().weights).to(material.device)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.batch_inference import Floats, torch_infer
 from training.dataset.data import Photo
-from training.lanes import Floats, torch_infer
-from training.material import Material
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
 from training.progress import Reporter
+from training.run_context import RunContext
 from training.transfer import features
 
 _MOST_DEPTHS = 8
@@ -38,7 +38,7 @@ def sample(photos: Sequence[Photo], most: int = _MOST_PHOTOS) -> list[Photo]:
 
 
 def compute(
-    model: Classifier, photos: Sequence[Photo], material: Material, cache_root: Path, reporter: Reporter
+    model: Classifier, photos: Sequence[Photo], material: RunContext, cache_root: Path, reporter: Reporter
 ) -> dict[int, Floats]:
     """Number of blocks → pooled features float32 [N, width], from the cache as far as it goes."""
     depths = chosen_depths(len(model.features))
@@ -64,7 +64,7 @@ def _joined(model: Classifier, depths: Sequence[int]) -> Callable[[Tensor], Tens
     return lambda pictures: torch.cat(pooled(model, pictures, depths), 1)
 
 
-def _widths(model: Classifier, depths: Sequence[int], material: Material) -> list[int]:
+def _widths(model: Classifier, depths: Sequence[int], material: RunContext) -> list[int]:
     side = material.preprocessing.crop
     with torch.inference_mode():
         found = pooled(model, torch.zeros(1, 3, side, side, device=material.device), depths)

@@ -16,9 +16,9 @@ import numpy as np
 
 from bundle.preprocessing import Preprocessing
 from training import provenance
+from training.batch_inference import Floats, Infer, Lanes, answer_all, torch_infer
 from training.dataset.data import Photo
 from training.files import write_atomic
-from training.lanes import Floats, Infer, Lanes, answer_all, torch_infer
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.networks.fold import folded

@@ -9,15 +9,15 @@ from training.config import Recipe
 from training.files import write_json_lines
 from training.learning.balance import class_weights
 from training.learning.loop import Epoch
-from training.material import Material
 from training.networks.backbones import Classifier
 from training.progress import Reporter
+from training.run_context import RunContext
 from training.transfer import features, head
 from training.transfer.head import Examples
 
 
 def fit_head(
-    model: Classifier, material: Material, recipe: Recipe, folder: Path, cache_root: Path, reporter: Reporter
+    model: Classifier, material: RunContext, recipe: Recipe, folder: Path, cache_root: Path, reporter: Reporter
 ) -> Epoch:
     """Give the model the best linear head on its frozen features; returns its row, and writes `folder/head.jsonl`.
 

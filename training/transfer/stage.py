@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 
 from training.config import Machine, Recipe
-from training.material import Material
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.networks.truncate import truncated
 from training.progress import Reporter
 from training.run import Run
+from training.run_context import RunContext
 from training.transfer import strategies
 
 
-def train(started: Run, material: Material, machine: Machine, cache_root: Path, reporter: Reporter) -> None:
+def train(started: Run, material: RunContext, machine: Machine, cache_root: Path, reporter: Reporter) -> None:
     """Leave `model.pt` in the run's folder; what a killed run left there is gone on with.
 
     Raises `RecipeInvalid`, `WeightsUnusable`, `TrainingDiverged`, `PhotoChanged` or `RunUnusable`.

@@ -7,16 +7,16 @@ from training.config import Machine, Recipe
 from training.dataset import decoded
 from training.learning import loop
 from training.learning.loop import Epoch
-from training.material import Material
 from training.networks.backbones import Classifier
 from training.progress import Reporter
+from training.run_context import RunContext
 from training.transfer import frozen
 from training.transfer.fitting import fit_head
 
 
 def run(
     model: Classifier,
-    material: Material,
+    material: RunContext,
     recipe: Recipe,
     machine: Machine,
     folder: Path,
@@ -45,7 +45,7 @@ def run(
         loop.finetune(model, start, material, recipe, machine, folder, reporter, pretrained=kept)
 
 
-def _with_stored(material: Material, recipe: Recipe, cache: Path, reporter: Reporter) -> Material:
+def _with_stored(material: RunContext, recipe: Recipe, cache: Path, reporter: Reporter) -> RunContext:
     """The loop's photos ready decoded, where the recipe wants that."""
     if recipe.stored_size == 0:
         return material

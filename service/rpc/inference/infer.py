@@ -10,7 +10,7 @@ import numpy as np
 from anther.open_inference import open_inference_pb2 as pb
 from bundle.errors import ImageRefused
 from bundle.preprocessing import Limits, Pixels
-from service.classifier import Answer, Classifier, PictureWork, PixelsRequest, Request, Target
+from service.core.classifier import Answer, Classifier, PictureWork, PixelsRequest, Request, Target
 from service.engines.engine import Outputs
 from service.errors import DeadlineExpired, QueueFull
 from service.metrics import Metrics

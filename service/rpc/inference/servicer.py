@@ -12,7 +12,7 @@ import grpc
 
 from anther.errors import AntherError
 from anther.open_inference import open_inference_pb2 as pb
-from service.classifier import Classifier, Target, answering
+from service.core.classifier import Classifier, Target, answering
 from service.errors import Draining
 from service.metrics import Metrics
 from service.rpc.inference.absent import AbsentCalls
@@ -24,7 +24,7 @@ from service.rpc.inference.repository import Control, ModelControl, index
 from service.rpc.inference.statistics import model_statistics
 from service.rpc.inference.stream import OrderedStreams
 from service.rpc.inference.versions import serving
-from service.rpc.observed import departure, noted
+from service.rpc.instrumented import departure, noted
 from service.versions.registry import LiveModel
 from service.versions.routes import STABLE
 

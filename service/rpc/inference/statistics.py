@@ -1,10 +1,10 @@
-"""What `service.statistics` counted and the registry refused, as the statistics extension has it."""
+"""What `service.core.statistics` counted and the registry refused, as the statistics extension has it."""
 
 from anther.open_inference import open_inference_pb2 as pb
 from bundle.errors import ModelNotFound, VersionNotFound
+from service.core.statistics import Compute, Counts, Duration, Statistics
 from service.rpc.inference.parameters import version_of
 from service.rpc.inference.versions import Known, known_versions
-from service.statistics import Compute, Counts, Duration, Statistics
 from service.versions.registry import Registry
 
 

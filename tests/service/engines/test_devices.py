@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from benchmarks import gpu
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
-from service.classifier import Classifier, PixelsRequest, Request
 from service.config import Settings
+from service.core.classifier import Classifier, PixelsRequest, Request
 from service.engines.cuda import CudaEngine, CudaOptions, open_on_cuda
 from service.engines.devices import opener, scheduler
 from service.engines.engine import open_on_cpu

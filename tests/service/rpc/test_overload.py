@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from anther.v1 import classifier_pb2 as pb
-from service.classifier import Request
+from service.core.classifier import Request
 
 SERVICE = "anther.v1.ImageClassifier"
 CLASSIFY = f"/{SERVICE}/Classify"

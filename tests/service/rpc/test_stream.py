@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from anther.v1 import classifier_pb2 as pb
 from bundle.errors import ImageFormatRefused
-from service.classifier import Answer, Prediction, Request, Timings, answering
+from service.core.classifier import Answer, Prediction, Request, Timings, answering
 from service.engines.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
 from service.rpc.stream import Stream, Streams
-from service.scheduling.scheduler import Spent
+from service.scheduling.scheduler import RunTiming
 
 MODEL: Any = SimpleNamespace(
     name="flowers", version=1, labels=("flowers", "1"), engine=SimpleNamespace(provider="CPUExecutionProvider")
@@ -25,7 +25,7 @@ MODEL: Any = SimpleNamespace(
 CANARY: Any = SimpleNamespace(labels=("flowers", "2"))
 OUTPUTS = Outputs(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32))
 ANSWER = Answer(
-    MODEL, (Prediction("daisy", 0, 0.75),), True, Timings(0.0, 0.0, 0.0, 0.0, 0.0), OUTPUTS, Spent(0.0, 0.0)
+    MODEL, (Prediction("daisy", 0, 0.75),), True, Timings(0.0, 0.0, 0.0, 0.0, 0.0), OUTPUTS, RunTiming(0.0, 0.0)
 )
 
 

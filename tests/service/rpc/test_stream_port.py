@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.classifier import Request
+from service.core.classifier import Request
 
 STREAM = "/anther.v1.ImageClassifier/ClassifyStream"
 WHERE = {"model": "flowers", "version": "1"}

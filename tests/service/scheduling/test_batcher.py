@@ -13,7 +13,7 @@ import pytest
 from service.engines.engine import Outputs
 from service.errors import DeadlineExpired, QueueFull
 from service.scheduling.batcher import Batcher
-from service.scheduling.scheduler import Spent
+from service.scheduling.scheduler import RunTiming
 
 PATIENCE_S = 60
 FOR_EVER_S = 10**6
@@ -56,7 +56,7 @@ class Picture:
         assert self.release.wait(PATIENCE_S)
         return np.full((1, 1, 1, 1), self.number, np.uint8)
 
-    def finish(self, outputs: Outputs, spent: Spent) -> int:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> int:
         return int(outputs.logits[0, 0])
 
 

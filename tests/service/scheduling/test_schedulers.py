@@ -23,7 +23,7 @@ from service.engines.engine import OnnxEngine, Outputs
 from service.errors import DeadlineExpired, Draining, QueueFull
 from service.scheduling.batcher import Batcher
 from service.scheduling.lanes import Lanes
-from service.scheduling.scheduler import Spent
+from service.scheduling.scheduler import RunTiming
 
 PLENTY = 2**30
 PATIENCE_S = 60
@@ -65,7 +65,7 @@ class Piece:
     def __init__(
         self, engine: Engine, number: int = 0, rows: int = 1, size: int = 1, *, deadline: float | None = None,
         evidence: bool = False, held: bool = False, error: BaseException | None = None,
-        finish: Callable[[Outputs, Spent], Any] | None = None,
+        finish: Callable[[Outputs, RunTiming], Any] | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.size, self.deadline, self.evidence = engine, size, deadline, evidence
         self.numbers = list(range(number, number + rows))
@@ -83,7 +83,7 @@ class Piece:
         rows = [(number >> 16, number >> 8 & 255, number & 255) for number in self.numbers]
         return np.uint8(rows)[:, np.newaxis, np.newaxis, :]
 
-    def finish(self, outputs: Outputs, spent: Spent) -> Any:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> Any:
         if self._finish is not None:
             return self._finish(outputs, spent)
         return outputs.logits[:, 0].astype(int).tolist()
@@ -180,7 +180,7 @@ def test_evidence_is_asked_for_and_given_where_it_is_wanted_and_only_there(make)
     async def scenario() -> None:
         scheduler, engine = make(), Engine()
 
-        def evidence(outputs: Outputs, spent: Spent) -> Any:
+        def evidence(outputs: Outputs, spent: RunTiming) -> Any:
             return None if outputs.evidence is None else outputs.evidence.ravel().tolist()
 
         async with busy(scheduler, engine):
@@ -225,8 +225,8 @@ ERRORS = [ValueError("bad"), MemoryError(), RecursionError(), ForeignCancelledEr
 NO_ERRORS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), StopIteration(7)]
 
 
-def raising(error: BaseException) -> Callable[[Outputs, Spent], Any]:
-    def finish(outputs: Outputs, spent: Spent) -> Any:
+def raising(error: BaseException) -> Callable[[Outputs, RunTiming], Any]:
+    def finish(outputs: Outputs, spent: RunTiming) -> Any:
         raise error
 
     return finish
@@ -525,7 +525,7 @@ def test_closing_twice_is_harmless(make) -> None:
 def test_a_finished_piece_is_let_go_without_the_garbage_collector(make, eventually, where: str) -> None:
     """An error's trace holds the frames it went through; a future among them would make a circle of it."""
 
-    def fail(outputs: Outputs, spent: Spent) -> Any:
+    def fail(outputs: Outputs, spent: RunTiming) -> Any:
         raise ValueError
 
     async def once(scheduler: Any) -> "weakref.ref[Piece]":
@@ -651,7 +651,7 @@ class Rows(Piece):
     def prepare(self) -> Any:
         return self.pixels
 
-    def finish(self, outputs: Outputs, spent: Spent) -> Any:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> Any:
         return outputs
 
 

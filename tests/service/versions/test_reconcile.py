@@ -15,7 +15,7 @@ from bundle.policy import ServingPolicy, Share
 from bundle.repository import Bundle, Repository, open_bundle
 from service.errors import DeviceUnavailable
 from service.versions.loader import LiveModel
-from service.versions.reconcile import FOLDER, UNREADABLE, Change, Keeper, Refusal, substitutes
+from service.versions.reconcile import FOLDER, UNREADABLE, Change, Reconciler, Refusal, substitutes
 from service.versions.routes import Route
 
 
@@ -30,14 +30,14 @@ class NoEngine:
 
 
 class Folder:
-    """A model's folder in which a version is good unless its file says otherwise; a keeper looks at it."""
+    """A model's folder in which a version is good unless its file says otherwise; a reconciler looks at it."""
 
     def __init__(self, root: Path, bundle: Bundle) -> None:
         self.path = root / "flowers"
         self.path.mkdir()
         self.loads: list[int] = []
         self.error: Exception | None = None
-        self.keeper = Keeper("flowers", Repository(root), self._load)
+        self.reconciler = Reconciler("flowers", Repository(root), self._load)
         self._bundle = bundle
 
     def publish(self, *versions: int, content: str = "good") -> None:
@@ -55,12 +55,12 @@ class Folder:
 
     def look(self, again: bool = False) -> Change:
         self.loads.clear()
-        return self.keeper.look(again)
+        return self.reconciler.look(again)
 
     @property
     def route(self) -> Route:
-        assert self.keeper.route is not None
-        return self.keeper.route
+        assert self.reconciler.route is not None
+        return self.reconciler.route
 
     @property
     def stable(self) -> int:
@@ -137,7 +137,7 @@ def test_a_bad_new_version_keeps_the_old_one_and_says_why_once(folder: Folder, c
     assert why(folder.look().refused) == {2: "broken"}
     assert why(folder.look().refused) == {}
     assert folder.stable == 1
-    assert folder.keeper.refused[2].reason == "broken"
+    assert folder.reconciler.refused[2].reason == "broken"
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         "refused flowers/2: broken"
     ]
@@ -153,7 +153,7 @@ def test_a_refused_version_is_tried_again_when_its_files_have_changed(folder: Fo
     change = folder.look()
     assert folder.stable == 2
     assert (why(change.refused), change.cleared) == ({}, (2,))
-    assert folder.keeper.refused == {}
+    assert folder.reconciler.refused == {}
 
 
 def test_a_refused_version_is_tried_again_by_command(folder: Folder) -> None:
@@ -171,7 +171,7 @@ def test_a_refused_version_that_is_deleted_is_forgotten(folder: Folder) -> None:
     folder.look()
     folder.delete(2)
     assert folder.look().cleared == (2,)
-    assert folder.keeper.refused == {}
+    assert folder.reconciler.refused == {}
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
@@ -206,14 +206,14 @@ def test_where_the_system_failed_the_version_is_tried_again_at_every_look_and_to
     folder.error = error
     assert why(folder.look().refused) == {2: str(error)}
     assert folder.look() == Change("flowers", True, (), (), {}, ())
-    assert (folder.loads, folder.stable, folder.keeper.unsettled) == ([2], 1, True)
+    assert (folder.loads, folder.stable, folder.reconciler.unsettled) == ([2], 1, True)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         f"refused flowers/2: {error}"
     ]
     folder.error = None
     change = folder.look()
     assert (folder.stable, why(change.refused), change.cleared) == (2, {}, (2,))
-    assert not folder.keeper.unsettled
+    assert not folder.reconciler.unsettled
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_real_damage_is_not_read_again_before_the_files_change(folder: Folder, e
     folder.error = error
     folder.look()
     assert folder.look() == Change("flowers", True, (), (), {}, ())
-    assert (folder.loads, folder.keeper.unsettled) == ([], False)
+    assert (folder.loads, folder.reconciler.unsettled) == ([], False)
 
 
 def test_a_policy_that_the_system_would_not_read_is_tried_again(folder: Folder, monkeypatch) -> None:
@@ -241,9 +241,9 @@ def test_a_policy_that_the_system_would_not_read_is_tried_again(folder: Folder, 
     with monkeypatch.context() as patch:
         patch.setattr("anther.files.read_regular", refuse)
         folder.look()
-    assert (folder.stable, folder.keeper.unsettled) == (2, True)
+    assert (folder.stable, folder.reconciler.unsettled) == (2, True)
     folder.look()
-    assert (folder.stable, folder.keeper.unsettled) == (1, False)
+    assert (folder.stable, folder.reconciler.unsettled) == (1, False)
 
 
 # A folder that cannot be listed
@@ -259,7 +259,7 @@ def unlisted(folder: Folder, monkeypatch):
     @contextlib.contextmanager
     def lock() -> Iterator[None]:
         with monkeypatch.context() as patch:
-            patch.setattr(folder.keeper._repository, "versions", refuse)
+            patch.setattr(folder.reconciler._repository, "versions", refuse)
             yield
 
     return lock
@@ -277,19 +277,19 @@ def test_a_folder_that_cannot_be_listed_is_refused_once_and_what_serves_goes_on(
         assert why(folder.look().refused) == {FOLDER: "unreadable (Permission denied)"}
         assert folder.look() == Change("flowers", True, (), (), {}, ())
         assert folder.route is before
-        assert list(folder.keeper.refused) == [2, FOLDER]
-        assert folder.keeper.unsettled
+        assert list(folder.reconciler.refused) == [2, FOLDER]
+        assert folder.reconciler.unsettled
     assert caplog.messages == ["refused flowers/2: broken", "refused flowers: unreadable (Permission denied)"]
     change = folder.look()
     assert (folder.stable, why(change.refused), change.cleared) == (3, {}, (FOLDER,))
-    assert list(folder.keeper.refused) == [2]
+    assert list(folder.reconciler.refused) == [2]
 
 
 def test_a_folder_that_could_never_be_listed_serves_nothing_and_is_not_gone(folder: Folder, unlisted) -> None:
     folder.publish(1)
     with unlisted():
         assert not folder.look().serves
-        assert not folder.keeper.gone
+        assert not folder.reconciler.gone
     assert numbers(folder.look().loaded) == [1]
 
 
@@ -371,13 +371,13 @@ def test_a_model_whose_folder_is_gone_leaves_service(folder: Folder) -> None:
     shutil.rmtree(folder.path)
     change = folder.look()
     assert (change.serves, numbers(change.retired)) == (False, [1])
-    assert folder.keeper.route is None
-    assert folder.keeper.gone
+    assert folder.reconciler.route is None
+    assert folder.reconciler.gone
 
 
 def test_a_model_without_any_version_does_not_serve(folder: Folder) -> None:
     assert not folder.look().serves
-    assert folder.keeper.route is None
+    assert folder.reconciler.route is None
 
 
 # Pinned
@@ -402,7 +402,7 @@ def test_a_pinned_version_that_fails_keeps_the_last_good_one(folder: Folder, con
     change = folder.look()
     assert folder.stable == 1
     assert why(change.refused) == {2: content or "no version 2"}
-    assert folder.keeper.refused[2].reason == why(change.refused)[2]
+    assert folder.reconciler.refused[2].reason == why(change.refused)[2]
     assert why(folder.look().refused) == {}, "it is told once"
     folder.publish(2, content="good")
     assert folder.look().cleared == (2,)
@@ -536,11 +536,11 @@ def test_a_damaged_policy_keeps_the_last_good_one_and_says_so(folder: Folder, ca
     for _ in range(2):
         assert folder.look() == Change("flowers", True, (), (), {}, ())
     assert folder.stable == 1
-    assert "serving.json is no serving policy" in folder.keeper.policy_error
-    assert [folder.keeper.policy_error in record.getMessage() for record in caplog.records] == [True], "told once"
+    assert "serving.json is no serving policy" in folder.reconciler.policy_error
+    assert [folder.reconciler.policy_error in record.getMessage() for record in caplog.records] == [True], "told once"
     folder.policy()
     folder.look()
-    assert (folder.stable, folder.keeper.policy_error) == (3, "")
+    assert (folder.stable, folder.reconciler.policy_error) == (3, "")
 
 
 def test_a_policy_that_was_never_readable_is_the_default(folder: Folder) -> None:

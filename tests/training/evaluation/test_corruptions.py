@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bundle.preprocessing import Preprocessing
-from training import lanes, pipeline
+from training import batch_inference, pipeline
 from training.config import Machine
 from training.dataset.data import Photo
 from training.evaluation.corruptions import CORRUPTIONS, Corrupted
@@ -93,7 +93,7 @@ def test_every_corruption_is_answered_and_told_against_the_clean_photos(tmp_path
         light = pixels.mean((1, 2, 3)) > 114
         return np.stack([~light, light], 1).astype(np.float32)
 
-    exam = Exam(tmp_path, photos, ("dark", "light"), PREPROCESSING, infer, lanes.Lanes(1, 3))
+    exam = Exam(tmp_path, photos, ("dark", "light"), PREPROCESSING, infer, batch_inference.Lanes(1, 3))
     rows = {row.corruption: row for row in under_corruptions(exam, 1.0, Silent())}
     assert list(rows) == list(CORRUPTIONS)
     assert (rows["blur"].top1, rows["blur"].lost) == (1, 0)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from bundle import onnx_file
+from training.batch_inference import torch_infer
 from training.config import Recipe
 from training.evaluation.calibrate import softmax
 from training.exporting import export, onnx_runtime
-from training.lanes import torch_infer
 from training.networks import weights
 
 CROP = 64

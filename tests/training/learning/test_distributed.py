@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from training import pipeline
+from training.batch_inference import Lanes
 from training.config import Machine
 from training.dataset import split
 from training.errors import ProcessesUnusable
-from training.lanes import Lanes
 from training.learning import distributed
 from training.learning.distributed import ALONE, World
 from training.progress import Silent

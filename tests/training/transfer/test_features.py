@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from bundle.preprocessing import Preprocessing
+from training.batch_inference import Lanes
 from training.config import Recipe
 from training.dataset import data
-from training.lanes import Lanes
 from training.networks import weights
 from training.progress import Silent
 from training.transfer import features

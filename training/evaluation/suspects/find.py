@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bundle.preprocessing import Preprocessing
+from training.batch_inference import Lanes, answer_all, torch_infer
 from training.dataset.data import Photo
 from training.dataset.split import Part
 from training.evaluation import folds
@@ -15,7 +16,6 @@ from training.evaluation.metrics import Ints
 from training.evaluation.suspects import copies, labels, outliers
 from training.evaluation.suspects.neighbours import Floats, unit
 from training.evaluation.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
-from training.lanes import Lanes, answer_all, torch_infer
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
 from training.progress import Reporter

@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from anther.open_inference import open_inference_pb2 as pb
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from service.classifier import Request
+from service.core.classifier import Request
 
 PATIENCE_S = 60
 

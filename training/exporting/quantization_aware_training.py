@@ -18,10 +18,10 @@ from torch.nn.utils import parametrize
 from training.config import Recipe
 from training.dataset import loader
 from training.learning.augment import normalized
-from training.material import Material
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
 from training.progress import Reporter
+from training.run_context import RunContext
 
 M = TypeVar("M", Classifier, Tensor)
 
@@ -92,7 +92,7 @@ def released(student: Classifier) -> Classifier:
     return plain.eval()
 
 
-def taught(model: Classifier, material: Material, recipe: Recipe, reporter: Reporter) -> Classifier:
+def taught(model: Classifier, material: RunContext, recipe: Recipe, reporter: Reporter) -> Classifier:
     """`model` trained on for a few epochs to answer in eight bits as it answers in float32; itself stays as it is."""
     photos = material.photos("train")
     plan = dataclasses.replace(recipe, epochs=_EPOCHS, balance="none")

@@ -32,7 +32,7 @@ FAILED = b"-"
 COMPUTED = b"+"
 
 
-class BystanderFailed(Exception):
+class ShadowWorkerFailed(Exception):
     """No answer; a sentence says why."""
 
 
@@ -50,7 +50,7 @@ def identity(bundle: Bundle) -> str:
     return hashlib.sha256(json.dumps([bundle.manifest.labels, dict(bundle.manifest.files)]).encode()).hexdigest()
 
 
-class Bystander:
+class ShadowWorker:
     """Started with the first picture. For one thread, save `close`."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Bystander:
         """The probabilities [C] that a version on the disk gives an encoded picture, or pixels uint8 [H, W, 3]; however
         long it takes.
 
-        Raises `BystanderFailed`.
+        Raises `ShadowWorkerFailed`.
         """
         running = self._running or self._start()
         try:
@@ -77,9 +77,9 @@ class Bystander:
         except (EOFError, OSError) as exc:
             self.rest()
             self._not_before = time.monotonic() + self._backoff.after(running.age_s())
-            raise BystanderFailed("its process ended") from exc
+            raise ShadowWorkerFailed("its process ended") from exc
         if answer[:1] == FAILED:
-            raise BystanderFailed(answer[1:].decode())
+            raise ShadowWorkerFailed(answer[1:].decode())
         return np.frombuffer(answer[1:], np.float32)
 
     def rest(self) -> None:
@@ -97,15 +97,15 @@ class Bystander:
 
     def _start(self) -> "_Running":
         if (wait_s := self._not_before - time.monotonic()) > 0:
-            raise BystanderFailed(f"its process failed; another one starts in {wait_s:.1f} s")
+            raise ShadowWorkerFailed(f"its process failed; another one starts in {wait_s:.1f} s")
         with self._lock:
             if self._closed:
-                raise BystanderFailed("the server is shutting down")
+                raise ShadowWorkerFailed("the server is shutting down")
             try:
                 self._running = _Running.start(self._limits, self._precision)
             except OSError as exc:
                 self._not_before = time.monotonic() + self._backoff.after(0.0)
-                raise BystanderFailed(f"the system gives no process ({exc.strerror})") from exc
+                raise ShadowWorkerFailed(f"the system gives no process ({exc.strerror})") from exc
         self._step_back(self._running.process.pid)
         return self._running
 
@@ -122,7 +122,7 @@ class _Running:
     def start(cls, limits: Limits, precision: Precision) -> "_Running":
         """Raises `OSError`."""
         connection, end = Pipe()
-        command = [sys.executable, "-P", "-m", "anther.program", "service.versions.bystander_process"]
+        command = [sys.executable, "-P", "-m", "anther.program", "service.core.shadow_process"]
         arguments = [end.fileno(), limits.max_bytes, limits.max_pixels, precision]
         with end:
             process = subprocess.Popen(  # noqa: S603 - a module of ours

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.classifier import Timings
-from service.scheduling.scheduler import Spent
-from service.statistics import Compute, Counts, Duration, Statistics
+from service.core.classifier import Timings
+from service.core.statistics import Compute, Counts, Duration, Statistics
+from service.scheduling.scheduler import RunTiming
 
 WHERE = ("flowers", "1")
 TIMINGS = Timings(queue=0.5, decode=0.25, preprocess=0.125, inference=1.0, postprocess=0.0625)
-ALONE = (Spent(0.5, 1.0),)
+ALONE = (RunTiming(0.5, 1.0),)
 
 
 def test_a_version_that_answered_nothing_has_zeros() -> None:
@@ -30,7 +30,7 @@ def test_an_answer_counts_its_picture_and_the_time_of_each_stage() -> None:
 
 def test_the_runs_of_one_request_are_told_apart_by_size() -> None:
     statistics = Statistics()
-    statistics.ran(WHERE, 10, (Spent(0.0, 0.375, 4), Spent(0.0, 0.375, 4), Spent(0.0, 0.25, 2)), TIMINGS)
+    statistics.ran(WHERE, 10, (RunTiming(0.0, 0.375, 4), RunTiming(0.0, 0.375, 4), RunTiming(0.0, 0.25, 2)), TIMINGS)
     found = statistics.of(WHERE)
     assert (found.pictures, found.runs, found.compute.count) == (10, 3, 1)
     assert (found.by_size[4].count, found.by_size[4].inside) == (2, 750_000_000)
@@ -41,7 +41,7 @@ def test_the_runs_of_one_request_are_told_apart_by_size() -> None:
 def test_a_run_that_several_requests_share_counts_once() -> None:
     statistics = Statistics()
     for first in (True, False, False):
-        statistics.ran(WHERE, 1, (Spent(0.5, 1.0, 3, first),), TIMINGS)
+        statistics.ran(WHERE, 1, (RunTiming(0.5, 1.0, 3, first),), TIMINGS)
     found = statistics.of(WHERE)
     assert (found.pictures, found.runs, found.compute.count) == (3, 1, 3)
     assert found.by_size == {3: Compute(1, before=1_125_000_000, inside=1_000_000_000, after=187_500_000)}
@@ -51,7 +51,7 @@ def test_a_run_that_several_requests_share_counts_once() -> None:
 def test_no_picture_and_no_run_is_lost(requests: list[list[int]]) -> None:
     statistics = Statistics()
     for sizes in requests:
-        statistics.ran(WHERE, sum(sizes), [Spent(0.0, 1.0, size) for size in sizes], TIMINGS)
+        statistics.ran(WHERE, sum(sizes), [RunTiming(0.0, 1.0, size) for size in sizes], TIMINGS)
     found = statistics.of(WHERE)
     assert found.pictures == sum(map(sum, requests))
     assert found.runs == sum(map(len, requests))

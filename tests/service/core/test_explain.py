@@ -13,10 +13,10 @@ from PIL import Image
 from bundle import golden
 from bundle.errors import ImageFormatRefused, ModelNotFound
 from bundle.repository import Repository
-from service.classifier import Request, Target
+from service.core.classifier import Request, Target
+from service.core.explain import Explanation, explain
 from service.engines.engine import open_on_cpu
 from service.errors import Draining, InvalidArgument, NoEvidence
-from service.explain import Explanation, explain
 
 LABELS = ("daisy", "tulips", "roses")
 EMBEDDED = Path(__file__).parents[2] / "models"

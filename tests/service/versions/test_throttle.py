@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.versions.pace import Pace
+from service.versions.throttle import Throttle
 
 
 class Clock:
@@ -13,11 +13,11 @@ class Clock:
     def __init__(self) -> None:
         self.computed = 0.0
         self.rests: list[float] = []
-        self.pace = Pace(3.0, self.rests.append, lambda: self.computed)
+        self.throttle = Throttle(3.0, self.rests.append, lambda: self.computed)
 
     def work(self, seconds: float) -> None:
         self.computed += seconds
-        self.pace()
+        self.throttle()
 
 
 def test_a_rest_is_three_times_as_long_as_the_work_before_it() -> None:
@@ -35,12 +35,12 @@ def test_no_rest_is_longer_than_a_fifth_of_a_second() -> None:
 
 def test_only_what_the_thread_itself_computes_counts() -> None:
     rests: list[float] = []
-    pace = Pace(1.0, rests.append)
-    pace()
+    throttle = Throttle(1.0, rests.append)
+    throttle()
     time.sleep(0.05)
-    pace()
+    throttle()
     ends = time.thread_time() + 0.02
     while time.thread_time() < ends:
         pass
-    pace()
+    throttle()
     assert rests[1] < 0.02 <= rests[2]

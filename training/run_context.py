@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 
 from bundle.preprocessing import Preprocessing
+from training.batch_inference import Answers, Lanes, answer_all, torch_infer
 from training.dataset.data import Photo
 from training.dataset.decoded import Stored
 from training.dataset.split import Part, Split
-from training.lanes import Answers, Lanes, answer_all, torch_infer
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
 from training.progress import Reporter
 
 
 @dataclass(frozen=True)
-class Material:
+class RunContext:
     root: Path
     split: Split
     preprocessing: Preprocessing

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
-from service.classifier import Answer, BatchAnswer, PixelsRequest, Request
-from service.versions.bystander import BystanderFailed
+from service.core.classifier import Answer, BatchAnswer, PixelsRequest, Request
+from service.core.shadow_worker import ShadowWorkerFailed
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
 
@@ -35,7 +35,7 @@ _LOOK_S = 0.005  # between looks for a core to spare
 
 
 class Computer(Protocol):
-    """`service.versions.bystander.Bystander`."""
+    """`service.core.shadow_worker.ShadowWorker`."""
 
     def compute(self, bundle: Bundle, picture: bytes | Pixels) -> npt.NDArray[np.float32]: ...
 
@@ -148,7 +148,7 @@ class Shadow:
     def _note_failure(self, shadow: LiveModel, error: Exception) -> None:
         """The first of a version in words, with a trace where nobody foresaw it; the others are counted."""
         if not self._closed and self._failed != shadow.labels:
-            trace = None if isinstance(error, BystanderFailed) else error
+            trace = None if isinstance(error, ShadowWorkerFailed) else error
             text = "the shadow %s/%s failed: %s; further failures are only counted"
             log.warning(text, *shadow.labels, error, exc_info=trace)
         self._failed = shadow.labels

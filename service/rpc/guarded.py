@@ -10,11 +10,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 from service.errors import InvalidArgument
-from service.rpc.observed import fail, parsed, parsed_all
+from service.rpc.instrumented import fail, parsed, parsed_all
 from service.rpc.status import status_of
 
 
-class Borrowed:
+class GuardedHandlers:
     """Stands in for the server where a library's generated code registers its handlers, and passes them on, wrapped."""
 
     def __init__(self, server: grpc.aio.Server) -> None:

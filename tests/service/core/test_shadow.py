@@ -15,15 +15,15 @@ import pytest
 from bundle.policy import ServingPolicy, edit_policy
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
-from service.classifier import Answer, BatchAnswer, Classifier, PixelsRequest, Request, Target
+from service.core import shadow as shadow_module
+from service.core.classifier import Answer, BatchAnswer, Classifier, PixelsRequest, Request, Target
+from service.core.explain import explain
+from service.core.shadow import Shadow
+from service.core.shadow_worker import ShadowWorkerFailed
 from service.engines.engine import open_on_cpu
-from service.explain import explain
 from service.scheduling.lanes import Lanes
-from service.versions import shadow as shadow_module
-from service.versions.bystander import BystanderFailed
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
-from service.versions.shadow import Shadow
 
 PATIENCE_S = 60
 
@@ -43,7 +43,7 @@ class FakeComputer:
         self.entered.release()
         assert self.gate.wait(PATIENCE_S)
         if self.closed:
-            raise BystanderFailed("its process ended")
+            raise ShadowWorkerFailed("its process ended")
         pixels = bundle.manifest.preprocessing(picture) if isinstance(picture, bytes) else picture
         return self.change(open_on_cpu(bundle).run((pixels[np.newaxis],)).probabilities[0])
 
@@ -163,7 +163,7 @@ def test_classes_are_compared_by_name(root: Path, try_out, pictures, publish_bun
 
 def test_a_shadow_that_fails_fails_alone(try_out, pictures, eventually, caplog) -> None:
     def fail(found: np.ndarray) -> np.ndarray:
-        raise BystanderFailed("the picture is no picture")
+        raise ShadowWorkerFailed("the picture is no picture")
 
     trial = try_out(fail)
     trial.ask(pictures["daisy"], pictures["daisy"])

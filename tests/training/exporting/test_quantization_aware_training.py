@@ -9,7 +9,7 @@ import torch
 from training import pipeline
 from training.config import Machine
 from training.dataset.split import PARTS
-from training.exporting import rounding
+from training.exporting import quantization_aware_training
 from training.learning.augment import normalized
 from training.networks import weights
 from training.progress import Silent
@@ -42,25 +42,25 @@ def model(plain):
 
 def off(model, taught, pictures):
     """How far `taught` is from `model` once it is rounded."""
-    student = rounding.rounded(taught)
+    student = quantization_aware_training.rounded(taught)
     student.train()(pictures)  # to see ranges
     with torch.no_grad():
-        return float(rounding._difference(student.eval(), model, pictures))
+        return float(quantization_aware_training._difference(student.eval(), model, pictures))
 
 
 def test_it_learns_to_answer_as_before(model, material, pictures, plain, monkeypatch):
-    monkeypatch.setattr(rounding, "_BITS", 3)  # eight hurt this small network too little to learn from
-    monkeypatch.setattr(rounding, "_EPOCHS", 20)  # of one or two steps
-    taught = rounding.taught(model, material, plain, Silent())
+    monkeypatch.setattr(quantization_aware_training, "_BITS", 3)  # 8 hurt this small network too little
+    monkeypatch.setattr(quantization_aware_training, "_EPOCHS", 20)  # of one or two steps
+    taught = quantization_aware_training.taught(model, material, plain, Silent())
     assert off(model, taught, pictures) < 0.5 * off(model, model, pictures)
 
 
 def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, material, plain):
     given = copy.deepcopy(model.state_dict())
-    taught = rounding.taught(model, material, plain, Silent())
+    taught = quantization_aware_training.taught(model, material, plain, Silent())
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())
     assert not any(part._forward_pre_hooks for part in taught.modules())
-    assert not any(isinstance(part, rounding._Range) for part in taught.modules())
+    assert not any(isinstance(part, quantization_aware_training._Range) for part in taught.modules())
     convolutions = [part for part in taught.features.modules() if isinstance(part, torch.nn.Conv2d)]
     assert convolutions
     for convolution in convolutions:
@@ -71,12 +71,12 @@ def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, m
 def test_rounding_follows_the_formula():
     values = torch.tensor([-1.0, -0.4, 0.0, 0.3, 2.0])
     expected = (values * 85).round() / 85  # 255 steps from -1 to 2
-    torch.testing.assert_close(rounding._Range()(values), expected, atol=1e-6, rtol=0)
-    assert torch.equal(rounding._Range()(torch.zeros(3)), torch.zeros(3))
+    torch.testing.assert_close(quantization_aware_training._Range()(values), expected, atol=1e-6, rtol=0)
+    assert torch.equal(quantization_aware_training._Range()(torch.zeros(3)), torch.zeros(3))
 
 
 def test_a_range_keeps_its_extremes_and_forgets_them_slowly():
-    seen = rounding._Range()
+    seen = quantization_aware_training._Range()
     seen(torch.tensor([-1.0, 2.0]))
     seen(torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(torch.stack([seen.low, seen.high]), torch.tensor([-0.99, 1.99]))
@@ -86,5 +86,5 @@ def test_a_range_keeps_its_extremes_and_forgets_them_slowly():
 
 def test_gradients_pass_as_if_nothing_were_rounded():
     values = torch.linspace(-1, 1, 11, requires_grad=True)
-    rounding._Range()(values).sum().backward()
+    quantization_aware_training._Range()(values).sum().backward()
     assert torch.equal(values.grad, torch.ones(11))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bundle.golden import Golden
 from bundle.variant import Variant, VariantMetrics
+from training.batch_inference import Floats, Infer, Pixels, answer_all
 from training.dataset.data import Photo, read_photo
 from training.dataset.split import Part
 from training.errors import QuantizationFailed
@@ -23,9 +24,8 @@ from training.evaluation.intervals import wilson
 from training.evaluation.metrics import calibration_error, negative_log_likelihood
 from training.exporting import onnx_runtime, quantize, verify
 from training.exporting.export import Graph
-from training.lanes import Floats, Infer, Pixels, answer_all
-from training.material import Material
 from training.progress import Reporter
+from training.run_context import RunContext
 
 INT8_MODEL = "model.int8.onnx"
 LARGEST_LOSS = 0.005
@@ -51,7 +51,7 @@ def to_int8(
     graph: Graph,
     pictures: Golden,
     probabilities: Floats,
-    material: Material,
+    material: RunContext,
     reporter: Reporter,
     teach: Callable[[], Graph],
 ) -> Lowered | None:
@@ -84,7 +84,7 @@ def to_int8(
     return lowered
 
 
-def calibration(material: Material) -> Iterator[Pixels]:
+def calibration(material: RunContext) -> Iterator[Pixels]:
     """Batches uint8 [n, H, W, 3] of at most 128 training photos, as many of each class as there are.
 
     Always the same ones: in order of their digests, from each class in turn.
@@ -124,7 +124,7 @@ def speedup(first: Infer, second: Infer, pixels: Pixels, clock: Clock = time.per
     return statistics.median(taken[0][1:]) / statistics.median(taken[1][1:])  # the first round fills caches
 
 
-def _judge(primary: bytes, data: bytes, material: Material, reporter: Reporter) -> str:
+def _judge(primary: bytes, data: bytes, material: RunContext, reporter: Reporter) -> str:
     """Why it is not good enough, in words; chosen by validation, as the test split is only for measuring."""
     first, second = (onnx_runtime.infer(model, "probabilities") for model in (primary, data))
     both = _answers(lambda pixels: np.concatenate([first(pixels), second(pixels)], axis=1), "val", material, reporter)
@@ -140,7 +140,7 @@ def _judge(primary: bytes, data: bytes, material: Material, reporter: Reporter) 
 
 
 def _measure(
-    graph: Graph, data: bytes, pictures: Golden, probabilities: Floats, material: Material, reporter: Reporter
+    graph: Graph, data: bytes, pictures: Golden, probabilities: Floats, material: RunContext, reporter: Reporter
 ) -> Lowered:
     infer = onnx_runtime.infer(data, "probabilities")
     found = _answers(infer, "test", material, reporter)
@@ -170,7 +170,7 @@ def metrics(found: Floats, primary: Floats, targets: npt.NDArray[np.int64]) -> V
     )
 
 
-def _answers(infer: Infer, part: Part, material: Material, reporter: Reporter) -> Floats:
+def _answers(infer: Infer, part: Part, material: RunContext, reporter: Reporter) -> Floats:
     photos, preprocessing = material.photos(part), material.preprocessing
     what = f"Comparing int8 on {part} photos"
     return answer_all(material.root, photos, preprocessing, infer, material.lanes, reporter, what).outputs

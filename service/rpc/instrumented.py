@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from anther.errors import AntherError, reason_of
-from service.classifier import answering
+from service.core.classifier import answering
 from service.errors import DeadlineExpired, InvalidArgument
 from service.metrics import Metrics
 from service.rpc.status import Status, status_of
@@ -28,7 +28,7 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 StreamHandler = Callable[[Any, Any], Awaitable[None]]
 
 
-class Observed:
+class InstrumentedHandlers:
     """Stands in for the server where generated code registers its handlers, and passes them on, wrapped."""
 
     def __init__(self, server: grpc.aio.Server, metrics: Metrics, registry: Registry) -> None:

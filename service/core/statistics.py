@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.classifier import Timings
-from service.scheduling.scheduler import Spent
+from service.core.classifier import Timings
+from service.scheduling.scheduler import RunTiming
 
 Where = tuple[str, str]
 """A model's name and version, as `LiveModel.labels` has them."""
@@ -69,7 +69,7 @@ class Statistics:
         """All zero for a version that has answered nothing."""
         return self._counts.get(where) or Counts()
 
-    def ran(self, where: Where, pictures: int, runs: Sequence[Spent], timings: Timings) -> None:
+    def ran(self, where: Where, pictures: int, runs: Sequence[RunTiming], timings: Timings) -> None:
         """Pictures of one request were answered, which together took `timings`, by `runs` that others may have shared.
 
         A run takes its time once, whoever shares it; what comes before and after it is each one's own.

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.preprocessing import Limits
-from service.classifier import Answer, Classifier, PictureWork, Prediction, Request
+from service.core.classifier import Answer, Classifier, PictureWork, Prediction, Request
+from service.core.overlay import overlay_png
 from service.engines.engine import Outputs
 from service.errors import InvalidArgument, NoEvidence
-from service.overlay import overlay_png
-from service.scheduling.scheduler import Spent
+from service.scheduling.scheduler import RunTiming
 from service.versions.loader import LiveModel
 
 
@@ -54,7 +54,7 @@ class _ExplainWork(PictureWork):
         super().__init__(model, request, limits)
         self._index = index
 
-    def finish(self, outputs: Outputs, spent: Spent) -> Explanation:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> Explanation:
         answer = super().finish(outputs, spent)
         index = answer.predictions[0].index if self._index is None else self._index
         maps, probability = outputs.evidence, float(outputs.probabilities[0, index])

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from bundle.preprocessing import Preprocessing
-from training import lanes
+from training import batch_inference
+from training.batch_inference import Lanes
 from training.config import Machine
 from training.dataset import data
 from training.errors import PhotoChanged
-from training.lanes import Lanes
 from training.progress import Silent
 
 SMALL = Preprocessing(resize=40, crop=32)
@@ -19,7 +19,7 @@ def mean_colour(pixels):
 
 def test_answers_keep_the_order_of_the_photos(photos):
     found = data.scan(photos, Silent()).photos
-    answers = lanes.answer_all(photos, found, SMALL, mean_colour, Lanes(2, 5), Silent(), "")
+    answers = batch_inference.answer_all(photos, found, SMALL, mean_colour, Lanes(2, 5), Silent(), "")
     alone = np.concatenate([mean_colour(SMALL((photos / photo.path).read_bytes())[np.newaxis]) for photo in found])
     assert np.array_equal(answers.outputs, alone)
     assert answers.brightness == pytest.approx(alone.mean(1), abs=1e-3)
@@ -34,7 +34,7 @@ def test_lanes_leave_the_callers_threads_alone(photos):
         seen.append(torch.get_num_threads())
         return mean_colour(pixels)
 
-    lanes.answer_all(photos, found, SMALL, infer, Lanes(2, 5), Silent(), "")
+    batch_inference.answer_all(photos, found, SMALL, infer, Lanes(2, 5), Silent(), "")
     assert set(seen) == {1}
     assert torch.get_num_threads() == before
 
@@ -44,9 +44,9 @@ def test_a_changed_photo_stops_everything(photos, tmp_path, draw):
     found = data.scan(tmp_path, Silent()).photos
     path.write_bytes(b"")
     with pytest.raises(PhotoChanged):
-        list(lanes.answer(tmp_path, found, SMALL, mean_colour, Lanes(1, 1)))
+        list(batch_inference.answer(tmp_path, found, SMALL, mean_colour, Lanes(1, 1)))
 
 
 def test_a_graphics_card_takes_more_at_a_time():
-    assert lanes.lanes_for(Machine(workers=0), torch.device("cpu")) == Lanes(1, 4)
-    assert lanes.lanes_for(Machine(workers=2), torch.device("cuda")) == Lanes(2, 64)
+    assert batch_inference.lanes_for(Machine(workers=0), torch.device("cpu")) == Lanes(1, 4)
+    assert batch_inference.lanes_for(Machine(workers=2), torch.device("cuda")) == Lanes(2, 64)

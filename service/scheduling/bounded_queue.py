@@ -68,7 +68,7 @@ def _deliver(future: asyncio.Future[Any], result: object, error: BaseException |
         future.set_exception(error)
 
 
-class Backlog:
+class BoundedQueue:
     """Items in the order they came; `limit` of them and `limit_bytes` together."""
 
     def __init__(self, limit: int, limit_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The other side of `service.versions.bystander`: reads pictures from a connection and answers with probabilities."""
+"""The other side of `service.core.shadow_worker`: reads pictures from a connection and answers with probabilities."""
 
 import json
 import sys
@@ -13,8 +13,8 @@ import numpy as np
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, open_bundle
 from service.config import Precision
+from service.core.shadow_worker import COMPUTED, FAILED, ShadowWorkerFailed, identity
 from service.engines.engine import OnnxEngine, open_on_cpu
-from service.versions.bystander import COMPUTED, FAILED, BystanderFailed, identity
 
 _MOST_MODELS = 4  # held at once; a process that rests holds none
 
@@ -54,7 +54,7 @@ def _opened(folder: str, version: int, expected: str, precision: Precision) -> t
     """On the CPU, whatever the server runs on: a GPU knows no work that nobody waits for."""
     bundle = open_bundle(Path(folder), version)
     if identity(bundle) != expected:
-        raise BystanderFailed(f"{folder} is not what the server loaded; it was published anew")
+        raise ShadowWorkerFailed(f"{folder} is not what the server loaded; it was published anew")
     return bundle, open_on_cpu(bundle, precision)
 
 

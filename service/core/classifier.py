@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bundle.preprocessing import Limits, Pixels, decode
 from service.engines.engine import Engine, Outputs
 from service.errors import Draining, InvalidArgument
-from service.scheduling.scheduler import Scheduler, Spent, Work
+from service.scheduling.scheduler import RunTiming, Scheduler, Work
 from service.versions.registry import LiveModel, Registry
 
 DEFAULT_TOP_K = 5
@@ -91,7 +91,7 @@ class Answer:
     confident: bool
     timings: Timings
     outputs: Outputs
-    spent: Spent
+    spent: RunTiming
     pixels: Pixels | None = None
 
 
@@ -104,7 +104,7 @@ class BatchAnswer:
     model: LiveModel
     outputs: Outputs
     timings: Timings
-    spent: tuple[Spent, ...]
+    spent: tuple[RunTiming, ...]
 
 
 Copy = Callable[[Request | PixelsRequest, Answer | BatchAnswer], None]
@@ -217,7 +217,7 @@ class PictureWork:
             self._pixels = pixels
         return pixels[np.newaxis]
 
-    def finish(self, outputs: Outputs, spent: Spent) -> Answer:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> Answer:
         started = time.perf_counter()
         manifest, probabilities = self.model.bundle.manifest, outputs.probabilities[0]
         best = np.argsort(-probabilities, kind="stable")[: self._request.top_k or DEFAULT_TOP_K].tolist()
@@ -242,7 +242,7 @@ class _PixelsWork:
     def prepare(self) -> Pixels:
         return self.pixels
 
-    def finish(self, outputs: Outputs, spent: Spent) -> tuple[Outputs, Spent]:
+    def finish(self, outputs: Outputs, spent: RunTiming) -> tuple[Outputs, RunTiming]:
         return outputs, spent
 
 
@@ -253,7 +253,7 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], model: LiveModel) -> None:
         raise InvalidArgument("pixels", found, f"uint8 [N, {side}, {side}, 3] with N of 1 or more")
 
 
-def _joined(model: LiveModel, parts: list[tuple[Outputs, Spent]]) -> BatchAnswer:
+def _joined(model: LiveModel, parts: list[tuple[Outputs, RunTiming]]) -> BatchAnswer:
     outputs, spent = [part for part, _ in parts], tuple(spent for _, spent in parts)
     timings = Timings(max(each.queue for each in spent), 0.0, 0.0, sum(each.inference for each in spent), 0.0)
     return BatchAnswer(model, _stacked(outputs), timings, spent)

@@ -12,7 +12,7 @@ from bundle.repository import Repository, open_bundle
 from training import pipeline
 from training.config import Machine
 from training.dataset.data import Photo
-from training.exporting import lowering, onnx_runtime, verify
+from training.exporting import onnx_runtime, quantized_variant, verify
 from training.exporting.export import Graph
 from training.progress import Silent
 
@@ -57,7 +57,7 @@ def test_the_manifest_tells_what_int8_is_worth(finished):
     assert (variant.precision, variant.file, variant.largest_loss) == ("int8", "model.int8.onnx", 0.005)
     assert variant.bytes == (bundle.path / variant.file).stat().st_size < (bundle.path / "model.onnx").stat().st_size
     material = pipeline.material_of(finished.run, Machine("cpu", 1))
-    answers = lowering._answers(
+    answers = quantized_variant._answers(
         onnx_runtime.infer(bundle.read(variant.file), "probabilities"), "test", material, Silent()
     )
     targets = material.targets("test").numpy()
@@ -96,17 +96,19 @@ def primary(finished):
 
 def made(primary, finished, monkeypatch, quantized, teach=None):
     """What `to_int8` gives, and says, with `quantized` for the library's work."""
-    monkeypatch.setattr(lowering.quantize, "to_int8", quantized)
+    monkeypatch.setattr(quantized_variant.quantize, "to_int8", quantized)
     graph, pictures = primary
     material, listening = pipeline.material_of(finished.run, Machine("cpu", 1)), Listening()
     probabilities = np.full((len(material.photos("test")), 3), 1 / 3, np.float32)
     teach = teach or (lambda: graph)
-    return lowering.to_int8(graph, pictures, probabilities, material, listening, teach), listening.said
+    return quantized_variant.to_int8(graph, pictures, probabilities, material, listening, teach), listening.said
 
 
 def test_a_model_that_loses_too_much_on_validation_is_left_out_with_the_figures(primary, finished, monkeypatch):
     """A loss that the few photos here cannot show: the limit is put where even equal answers are over it."""
-    monkeypatch.setattr(lowering, "over_the_limit", lambda expected, found, targets: len(expected) == len(targets))
+    monkeypatch.setattr(
+        quantized_variant, "over_the_limit", lambda expected, found, targets: len(expected) == len(targets)
+    )
     lowered, said = made(primary, finished, monkeypatch, lambda graph, pixels: graph)
     assert lowered is None
     assert said[-2].endswith("and 0.5% may be lost; training its weights for eight bits")
@@ -118,7 +120,7 @@ def test_weights_trained_for_eight_bits_get_a_second_chance(primary, finished, m
     graph, _ = primary
     taught = dataclasses.replace(graph, parameters=2)
     refusals = iter(["its top-1 is low", ""])
-    monkeypatch.setattr(lowering, "_judge", lambda *arguments: next(refusals))
+    monkeypatch.setattr(quantized_variant, "_judge", lambda *arguments: next(refusals))
     given = []
     lowered, said = made(
         primary, finished, monkeypatch, lambda data, pixels: given.append(data) or graph.data, lambda: taught
@@ -130,7 +132,7 @@ def test_weights_trained_for_eight_bits_get_a_second_chance(primary, finished, m
 
 def test_a_network_that_cannot_be_quantized_is_no_reason_to_lose_the_run(primary, finished, monkeypatch):
     def fails(graph, pixels):
-        raise lowering.QuantizationFailed("an operator that nobody knows")
+        raise quantized_variant.QuantizationFailed("an operator that nobody knows")
 
     lowered, said = made(primary, finished, monkeypatch, fails)
     assert lowered is None
@@ -140,19 +142,19 @@ def test_a_network_that_cannot_be_quantized_is_no_reason_to_lose_the_run(primary
 def test_a_single_photo_proves_no_loss_and_half_a_point_of_many_does():
     targets = np.zeros(400, np.int64)
     right = of(*[0] * 400)
-    assert not lowering.over_the_limit(right, of(*[1] * 2, *[0] * 398), targets)
-    assert lowering.over_the_limit(right, of(*[1] * 3, *[0] * 397), targets)
-    assert not lowering.over_the_limit(right[:10], of(1, *[0] * 9), targets[:10])
-    assert lowering.over_the_limit(right[:10], of(1, 1, *[0] * 8), targets[:10])
+    assert not quantized_variant.over_the_limit(right, of(*[1] * 2, *[0] * 398), targets)
+    assert quantized_variant.over_the_limit(right, of(*[1] * 3, *[0] * 397), targets)
+    assert not quantized_variant.over_the_limit(right[:10], of(1, *[0] * 9), targets[:10])
+    assert quantized_variant.over_the_limit(right[:10], of(1, 1, *[0] * 8), targets[:10])
 
 
 def test_what_one_loses_another_may_win_back():
     targets = np.array([0, 0, 0, 1, 1, 1])
-    assert not lowering.over_the_limit(of(0, 0, 0, 0, 0, 0), of(1, 1, 1, 1, 1, 1), targets)
+    assert not quantized_variant.over_the_limit(of(0, 0, 0, 0, 0, 0), of(1, 1, 1, 1, 1, 1), targets)
 
 
 def test_metrics_count_agreement_with_the_primary_model_right_or_wrong():
-    found = lowering.metrics(of(0, 1, 1, 0), of(0, 1, 0, 0), np.array([0, 0, 1, 1]))
+    found = quantized_variant.metrics(of(0, 1, 1, 0), of(0, 1, 0, 0), np.array([0, 0, 1, 1]))
     assert (found.n, found.top1, found.agreement) == (4, 0.5, 0.75)
     assert found.top1_interval[0] < 0.5 < found.top1_interval[1]
 
@@ -160,10 +162,10 @@ def test_metrics_count_agreement_with_the_primary_model_right_or_wrong():
 def test_photos_for_calibration_are_of_all_classes_and_always_the_same():
     photos = [Photo(f"{label}/{number}", label, f"{number:02}{label}") for label in "ab" for number in range(9)]
     photos.append(Photo("c/0", "c", "00c"))
-    chosen = lowering.stratified(photos, 7)
+    chosen = quantized_variant.stratified(photos, 7)
     assert [photo.digest for photo in chosen] == ["00a", "00b", "00c", "01a", "01b", "02a", "02b"]
-    assert lowering.stratified(photos[::-1], 7) == chosen
-    assert len(lowering.stratified(photos, 100)) == 19
+    assert quantized_variant.stratified(photos[::-1], 7) == chosen
+    assert len(quantized_variant.stratified(photos, 100)) == 19
 
 
 def test_the_speedup_is_of_medians_and_stops_in_time():
@@ -179,10 +181,10 @@ def test_the_speedup_is_of_medians_and_stops_in_time():
         return infer
 
     pixels = np.zeros((3, 8, 8, 3), np.uint8)
-    assert lowering.speedup(takes(2.0), takes(0.5), pixels, lambda: now[0]) == 4.0
+    assert quantized_variant.speedup(takes(2.0), takes(0.5), pixels, lambda: now[0]) == 4.0
     assert len(calls) == 12, "the least, as it takes so long"
     ticks = itertools.count()
-    assert lowering.speedup(takes(0), takes(0), pixels, lambda: next(ticks) * 1e-6) == pytest.approx(1.0)
+    assert quantized_variant.speedup(takes(0), takes(0), pixels, lambda: next(ticks) * 1e-6) == pytest.approx(1.0)
 
 
 def test_the_tolerance_is_a_part_of_what_rounding_cost_and_never_nothing():

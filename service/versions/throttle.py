@@ -1,7 +1,7 @@
 """Leaving the processor to others in between, for work on a thread beside those that answer requests.
 
 Not by low priority: a thread that waits for the processor while it holds the interpreter lock makes all others wait,
-the longer the nicer it is (see `service.versions.bystander`).
+the longer the nicer it is (see `service.core.shadow_worker`).
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable
 _LONGEST_S = 0.2
 
 
-class Pace:
+class Throttle:
     """Called between steps: sleeps `rest` times as long as the calling thread has computed since the last call."""
 
     def __init__(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound, VersionNotFound
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.classifier import Answer, Classifier, PixelsRequest, Request, Target
+from service.core.classifier import Answer, Classifier, PixelsRequest, Request, Target
 from service.engines.engine import Outputs, open_on_cpu
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
 from service.scheduling.lanes import Lanes
