@@ -2,8 +2,7 @@
 
 A shared machine's speed changes by a third within minutes, and a process is some per cent faster or slower for all its
 life, by where its memory happens to lie. So ceiling and server take turns of 0.4 s, each stopped while the other runs,
-and every round starts new processes. Prints one JSON line: means over the rounds and their standard errors, as a share
-of the plain functions and of the same functions in processes that treat their memory as the server does.
+and every round starts new processes. Prints one JSON line: means over the rounds and their standard errors.
 """
 
 import bisect
@@ -48,10 +47,10 @@ class Ceiling:
 
 
 @contextmanager
-def _ceiling(models: Path, model: str, photo: Path, as_served: bool) -> Iterator[Ceiling]:
+def _ceiling(models: Path, model: str, photo: Path) -> Iterator[Ceiling]:
     spawn, cores = multiprocessing.get_context("spawn"), usable_cores()
     counts, ready = spawn.RawArray("q", cores), spawn.Barrier(cores + 1)
-    arguments = (models, model, photo, as_served, counts, ready)
+    arguments = (models, model, photo, counts, ready)
     processes = [spawn.Process(target=_classify, args=(*arguments, core), daemon=True) for core in range(cores)]
     for process in processes:
         process.start()
@@ -66,8 +65,8 @@ def _ceiling(models: Path, model: str, photo: Path, as_served: bool) -> Iterator
             process.join()
 
 
-def _classify(models: Path, model: str, photo: Path, as_served: bool, counts: Any, ready: Barrier, core: int) -> None:
-    classify = warm_classifier(models, model, photo, as_served)
+def _classify(models: Path, model: str, photo: Path, counts: Any, ready: Barrier, core: int) -> None:
+    classify = warm_classifier(models, model, photo)
     ready.wait()
     while True:
         classify()
@@ -97,11 +96,8 @@ def main(
     load.require_h2load()
     counts = [int(count) for count in callers.split(",")]
     found = [_round(models, model, photo, expect, counts, seconds, options) for _ in range(rounds)]
-    shares = {
-        name: {str(count): _mean([each[index][which] for each in found]) for index, count in enumerate(counts)}
-        for which, name in enumerate(("of_ceiling", "of_ceiling_as_served"))
-    }
-    print(json.dumps({"photo": photo.name, "cores": usable_cores(), "rounds": rounds, **shares}))
+    shares = {str(count): _mean([each[index] for each in found]) for index, count in enumerate(counts)}
+    print(json.dumps({"photo": photo.name, "cores": usable_cores(), "rounds": rounds, "of_ceiling": shares}))
 
 
 def _round(
@@ -112,29 +108,24 @@ def _round(
     counts: list[int],
     seconds: float,
     options: tuple[str, ...],
-) -> list[list[float]]:
-    """For each number of callers, the share of the plain ceiling and of the one as served."""
-    with (
-        serving(models.resolve(), photo, _PORT, options) as server,
-        _ceiling(models, model, photo, as_served=False) as plain,
-        _ceiling(models, model, photo, as_served=True) as as_served,
-    ):
+) -> list[float]:
+    """For each number of callers, the server's share of the ceiling."""
+    with serving(models.resolve(), photo, _PORT, options) as server, _ceiling(models, model, photo) as ceiling:
         server.require(photo, expect)
-        return [_shares(server, (plain, as_served), photo, count, seconds) for count in counts]
+        return [_share(server, ceiling, photo, count, seconds) for count in counts]
 
 
-def _shares(server: Server, ceilings: Sequence[Ceiling], photo: Path, count: int, seconds: float) -> list[float]:
+def _share(server: Server, ceiling: Ceiling, photo: Path, count: int, seconds: float) -> float:
     with load.unending(server, photo, count) as (callers, ends):
         time.sleep(_WARM_UP_S)
         loaded = (server.process.pid, callers)
         _signal(loaded, signal.SIGSTOP)
         try:
-            turns = [(_turn(loaded), [ceiling.turn() for ceiling in ceilings]) for _ in range(round(seconds / _TURN_S))]
+            turns = [(_turn(loaded), ceiling.turn()) for _ in range(round(seconds / _TURN_S))]
         finally:
             _signal(loaded, signal.SIGCONT)
     served = [(bisect.bisect(ends, end) - bisect.bisect(ends, begin)) / (end - begin) for (begin, end), _ in turns]
-    rates = zip(*(rates for _, rates in turns), strict=True)
-    return [statistics.mean(served) / statistics.mean(each) for each in rates]
+    return statistics.mean(served) / statistics.mean(rate for _, rate in turns)
 
 
 def _turn(processes: Sequence[int]) -> tuple[float, float]:

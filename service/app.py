@@ -21,7 +21,7 @@ from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
-from service.system import hangup, huge_pages
+from service.system import hangup
 from service.system.address import banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
@@ -148,7 +148,6 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     app = App(settings, on_edit)
-    tasks: list[asyncio.Task[None]] = []
     with hangup.heeded(app.look):
         try:
             await app.start()
@@ -157,12 +156,8 @@ async def serve(
             gc.freeze()
             give_back()  # what opening and proving the models took for a moment
             announce(app)
-            if settings.huge_pages and app.device == "cpu":
-                tasks.append(asyncio.create_task(huge_pages.keep_gathering()))
             await stopped.wait()
             log.info("draining: accepted requests have %.0f s to finish", settings.grace_s)
         finally:
-            for task in tasks:
-                task.cancel()
             await app.stop()
     log.info("stopped")

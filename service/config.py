@@ -34,9 +34,6 @@ class Settings:
     stream_in_flight: int = 0  # pictures of one stream held at once; 0 is a few more than the device works on
     max_image_bytes: int = 20 * 10**6  # larger files are refused unread
     max_image_pixels: int = 50 * 10**6  # larger pictures are refused undecoded; reading costs up to 21 bytes a pixel
-    # Memory in use on pages of 2 MB, where Linux makes them (6.1 or newer) and models run on the CPU: a few MB more for
-    # about one per cent more pictures a second.
-    huge_pages: bool = True
     grace_s: float = 20.0  # how long accepted requests may take to finish after SIGTERM
     control: bool = False  # whether clients of the gRPC port may load and unload models
     log_format: LogFormat = "text"  # 'json' for machines

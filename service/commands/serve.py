@@ -49,9 +49,6 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--stream-in-flight", "Pictures of one stream held at once; 0 fits the device.", click.IntRange(0, 10**4))
 @_option("--max-image-bytes", "Largest file accepted, in bytes.", _BYTES)
 @_option("--max-image-pixels", "Largest picture accepted, in pixels.", _PIXELS)
-@_option(
-    "--huge-pages", "Memory in use on pages of 2 MB, where Linux makes them and models run on the CPU.", click.BOOL
-)
 @_option("--grace-s", "Seconds that accepted requests have to finish after SIGTERM.", click.FloatRange(0))
 @click.option("--control", is_flag=False, flag_value=True, default=_DEFAULT.control, type=bool, show_default=True,
               envvar="ANTHER_CONTROL", show_envvar=True,
@@ -60,10 +57,9 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 def serve(**options: Any) -> None:
     """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C. At SIGHUP it looks at the folder at once."""
     from service import logs
-    from service.system import hangup, poller
+    from service.system import hangup
 
     hangup.ignore()
-    poller.choose()
     settings = Settings(**options)
     logs.configure(settings.log_format)
     if settings.workers == 1:

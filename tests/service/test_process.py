@@ -1,7 +1,6 @@
 """`anther serve` as users start and stop it: a process of its own, real ports, real signals."""
 
 import contextlib
-import re
 import signal
 import socket
 import subprocess
@@ -22,7 +21,6 @@ from anther.client.client import Client
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from bundle.policy import edit_policy
-from service.system import huge_pages
 
 PATIENCE_S = 60
 SERVE = [sys.executable, "-m", "anther", "serve"]
@@ -38,23 +36,6 @@ def test_a_signal_under_load_ends_the_process_and_loses_no_answer(start_server, 
     assert ends["UNAVAILABLE"] == callers.COUNT
     assert "Traceback" not in server.errors.read_text()
     assert server.errors.read_text().endswith("service.app: stopped\n")
-
-
-def on_huge_pages(server) -> int:
-    """kB."""
-    rollup = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
-    return int(re.search(r"AnonHugePages: *(\d+) kB", rollup)[1])
-
-
-@pytest.mark.skipif(huge_pages.gather() is None, reason="this system makes no huge pages when asked")
-def test_its_memory_lies_on_huge_pages_unless_it_is_told_not_to(start_server, eventually) -> None:
-    usual = start_server()
-    eventually(lambda: on_huge_pages(usual) >= 10 * 1024)
-    if "[always]" in huge_pages._SIZE.with_name("enabled").read_text():
-        pytest.skip("this system makes them unasked, too")
-    without = start_server("--huge-pages", "no")
-    time.sleep(0.5)
-    assert on_huge_pages(without) == 0
 
 
 # SIGHUP
