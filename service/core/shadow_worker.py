@@ -21,11 +21,11 @@ from multiprocessing.connection import Connection
 import numpy as np
 import numpy.typing as npt
 
+from anther.backoff import Backoff
 from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle
 from service.config import Precision
 from service.system import priority
-from service.system.backoff import Backoff
 
 FAILED = b"-"
 """An answer begins with this and goes on with the reason, or it is the probabilities, float32 [C]."""
@@ -76,7 +76,7 @@ class ShadowWorker:
             answer = running.ask(question(bundle, picture), picture)
         except (EOFError, OSError) as exc:
             self.rest()
-            self._not_before = time.monotonic() + self._backoff.after(running.age_s())
+            self._not_before = time.monotonic() + self._backoff.after_run(running.age_s())
             raise ShadowWorkerFailed("its process ended") from exc
         if answer[:1] == FAILED:
             raise ShadowWorkerFailed(answer[1:].decode())
@@ -104,7 +104,7 @@ class ShadowWorker:
             try:
                 self._running = _Running.start(self._limits, self._precision)
             except OSError as exc:
-                self._not_before = time.monotonic() + self._backoff.after(0.0)
+                self._not_before = time.monotonic() + self._backoff.next_s()
                 raise ShadowWorkerFailed(f"the system gives no process ({exc.strerror})") from exc
         self._step_back(self._running.process.pid)
         return self._running

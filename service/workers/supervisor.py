@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from anther.backoff import Backoff
 from service.errors import WorkerFailed
-from service.system.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Supervisor:
             worker = self._workers[slot]
             how = await worker.ended()
             self._on_loss(slot)
-            wait_s = backoff.after(worker.age_s())
+            wait_s = backoff.after_run(worker.age_s())
             log.error("worker %d (process %d) %s; replaced in %.1f s", slot, worker.pid, how, wait_s)
             await self._sleep(wait_s)
             self._take_on(await self._respawn(slot, backoff))
@@ -147,7 +147,7 @@ class Supervisor:
             try:
                 return await self._spawn(slot)
             except WorkerFailed as exc:
-                wait_s = backoff.after(0.0)
+                wait_s = backoff.next_s()
                 log.error("%s; tried again in %.1f s", exc, wait_s)
                 await self._sleep(wait_s)
 

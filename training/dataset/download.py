@@ -5,7 +5,6 @@ A range request as in RFC 9110, section 14; If-Range (13.1.5) makes sure that th
 
 import json
 import math
-import random
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from anther.backoff import Backoff
 from bundle.repository import sha256_of
 from training.errors import DownloadFailed
 from training.files import write_json
@@ -56,7 +56,7 @@ def fetch(published: Published, path: Path, reporter: Reporter, sleep: Sleep = t
     if path.exists() and sha256_of(path) == published.sha256:
         return
     partial = path.with_name(path.name + ".partial")
-    failures, reason = 0, ""
+    backoff, failures, reason = Backoff(1.0, _LONGEST_WAIT_S, jitter=0.5), 0, ""
     while failures < _ATTEMPTS:
         before = _size(partial)
         try:
@@ -67,9 +67,12 @@ def fetch(published: Published, path: Path, reporter: Reporter, sleep: Sleep = t
             _validator_of(partial).unlink(missing_ok=True)
             return
         except _Interrupted as exc:
-            failures, reason = (0 if _size(partial) > before else failures) + 1, str(exc)
+            if _size(partial) > before:
+                backoff.reset()
+                failures = 0
+            failures, reason = failures + 1, str(exc)
             reporter.say(f"download interrupted at {_size(partial):,} bytes ({reason}); trying again")
-            sleep(_pause(failures))
+            sleep(backoff.next_s())
     advice = "check the connection and run the command again: what has arrived is kept"
     raise DownloadFailed(published.url, reason, advice)
 
@@ -178,8 +181,3 @@ def _validator_of(partial: Path) -> Path:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _pause(failures: int) -> float:
-    """Doubling, with chance in it so that many clients do not come back together."""
-    return float(min(2 ** (failures - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1))  # noqa: S311 - no secret
