@@ -13,6 +13,7 @@ from pathlib import Path
 PACKAGES = ("bundle", "service", "training")
 _INSTALLED = Path(__file__).parent / "_program"  # where a wheel has them; in a checkout they lie beside this package
 ROOT = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1]
+EMBEDDED_MODELS = ROOT / "models"
 
 if sys.path[:1] != [str(ROOT)]:
     sys.path.insert(0, str(ROOT))

@@ -1,19 +1,31 @@
 """The service's settings: one frozen object, built once by the command line and passed down."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from anther.program import EMBEDDED_MODELS
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "int8", "auto"]
 LogFormat = Literal["text", "json"]
 
 
+MODELS_DEFAULT = "./models where it exists, else the embedded model"
+
+
+def default_models() -> Path:
+    """`./models` where there is anything of that name, be it empty; else what the distribution brings."""
+    own = Path("models")
+    return EMBEDDED_MODELS if EMBEDDED_MODELS.is_dir() and not os.path.lexists(own) else own
+
+
 @dataclass(frozen=True)
 class Settings:
     """Flags beat `ANTHER_*` environment variables, which beat these defaults."""
 
-    models: Path = Path("models")  # the folder of models/<name>/<version>/
+    models: Path = field(default_factory=default_models)  # the folder of <name>/<version>/; see MODELS_DEFAULT
     watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to SIGHUP and load calls
     default_model: str = ""  # answers requests that name none; needed only where several models serve
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from service.config import Device, Precision, Settings
+from service.config import MODELS_DEFAULT, Device, Precision, Settings, default_models
 
 if TYPE_CHECKING:
     from bundle.policy import ServingPolicy
@@ -41,8 +41,9 @@ def _common(command: F) -> F:
     """The folder, and how the result is printed."""
     as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
     folder = click.option(
-        "--models", "root", default=Settings().models, show_default=True, envvar="ANTHER_MODELS", show_envvar=True,
-        type=click.Path(file_okay=False, exists=True, path_type=Path), help="Folder of models/<name>/<version>/.",
+        "--models", "root", default=default_models, show_default=MODELS_DEFAULT, envvar="ANTHER_MODELS",
+        show_envvar=True, type=click.Path(file_okay=False, exists=True, path_type=Path),
+        help="Folder of models/<name>/<version>/.",
     )  # fmt: skip
     return folder(as_json(command))
 

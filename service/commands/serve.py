@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from service.config import Device, LogFormat, Precision, Settings
+from service.config import MODELS_DEFAULT, Device, LogFormat, Precision, Settings, default_models
 
 _DEFAULT = Settings()
 
@@ -27,7 +27,9 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 
 
 @click.command()
-@_option("--models", "Folder of models/<name>/<version>/.", click.Path(file_okay=False, exists=True, path_type=Path))
+@click.option("--models", default=default_models, show_default=MODELS_DEFAULT, envvar="ANTHER_MODELS",
+              show_envvar=True, type=click.Path(file_okay=False, exists=True, path_type=Path),
+              help="Folder of models/<name>/<version>/.")  # fmt: skip
 @_option("--watch-s", "Seconds between looks at that folder for new versions; 0 waits for SIGHUP.", click.FloatRange(0))
 @_option("--default-model", "Answers requests that name no model, where several serve.")
 @_option("--device", "'cuda' refuses to start without a GPU.", click.Choice(get_args(Device)))
