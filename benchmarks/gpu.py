@@ -24,10 +24,10 @@ from benchmarks.subject import photo_option, serving
 from bundle.manifest import TF32
 from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle, Repository
+from service.assembly import opener, scheduler
 from service.config import Settings
 from service.core.classifier import Classifier, PixelsRequest, Request
 from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda, provider_options
-from service.engines.devices import opener, scheduler
 from service.engines.engine import Engine
 from service.engines.precision import primary_on
 from service.engines.runtime import CPU, CUDA, load_runtime, nodes_by_provider, usable_device

@@ -12,11 +12,11 @@ import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
+from service.assembly import opener, scheduler
 from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.shadow import Shadow
 from service.core.shadow_worker import ShadowWorker
-from service.engines.devices import opener, scheduler
 from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.metrics import Metrics
@@ -26,8 +26,9 @@ from service.system.address import banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
 from service.versions.control import PolicyControl, nobody
+from service.versions.reconcile import Change
 from service.versions.registry import Registry
-from service.versions.watcher import Watcher
+from service.versions.watcher import Inbox, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,17 @@ class App:
         self._on_edit = on_edit
         self._metrics = Metrics(shared=settings.workers > 1)
         self.device = device = usable_device(settings.device)
-        self._registry = Registry(Repository(settings.models), opener(settings, device), settings.default_model)
+        inbox = Inbox()
+        self._registry = Registry(
+            Repository(settings.models), opener(settings, device), settings.default_model, self._changed, inbox.put
+        )
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._cores = usable_cores()
         self._scheduler = scheduler(settings, device, self._metrics.batch)
         shadow_worker = ShadowWorker(limits, precision=settings.precision if device == "cpu" else "fp32")
         self._shadow = Shadow(self._registry, shadow_worker, self._metrics.shadowed, self._core_to_spare)
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
-        self._watcher = Watcher(self._registry, settings.watch_s)
+        self._watcher = Watcher(self._registry, settings.watch_s, inbox)
         self._state = "starting"
         self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
         self._ops: OpsServer | None = None
@@ -63,7 +67,6 @@ class App:
             self._ops = OpsServer(
                 self._settings.host, self._settings.ops_port, self._metrics.registry, self._liveness, self._readiness
             )
-        self._registry.on_change.append(self._metrics.changed)
         self._registry.load_all()
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
         self._rpc = RpcServer(self._classifier, self._metrics, self._settings, control)
@@ -87,10 +90,10 @@ class App:
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
 
-    def look(self) -> None:
-        """At the folder of models, at once, on another thread; not while it drains: a new version would delay that."""
+    def rescan(self) -> None:
+        """Rescan the folder of models now, on another thread; not while draining, which a new version would delay."""
         if self._state != "draining":
-            self._watcher.look()
+            self._watcher.rescan()
 
     def banner(self) -> str:
         """Where it listens and what it serves, in one line."""
@@ -106,6 +109,12 @@ class App:
         """What a supervisor asks regularly; the numbers that it shows are brought up to date with it."""
         self._metrics.sample()
         return {"live": self._liveness(), "ready": self._readiness()}
+
+    def _changed(self, change: Change) -> None:
+        """Tell the parts that show what serves. Called by whichever thread rescanned the folder."""
+        self._metrics.changed(change)
+        if self._rpc is not None:
+            self._rpc.changed(change)
 
     def _core_to_spare(self) -> bool:
         return self._scheduler.waiting + self._scheduler.running < self._cores
@@ -140,7 +149,7 @@ async def serve(
 ) -> None:
     """Announce when ready; serve until `stopped` is set, which SIGTERM and SIGINT do; then drain.
 
-    SIGHUP has it look at the folder of models. `on_edit` is as for `App`.
+    SIGHUP makes it rescan the folder of models. `on_edit` is as for `App`.
     """
     check_runtime()
     keep_freed_memory()
@@ -148,10 +157,10 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     app = App(settings, on_edit)
-    with hangup.heeded(app.look):
+    with hangup.heeded(app.rescan):
         try:
             await app.start()
-            # The modules and models live as long as the process; to look through them all for garbage stalls requests.
+            # Modules and models live as long as the process; searching them for garbage would stall requests.
             gc.collect()
             gc.freeze()
             give_back()  # what opening and proving the models took for a moment

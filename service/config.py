@@ -26,7 +26,7 @@ class Settings:
     """Flags beat `ANTHER_*` environment variables, which beat these defaults."""
 
     models: Path = field(default_factory=default_models)  # the folder of <name>/<version>/; see MODELS_DEFAULT
-    watch_s: float = 2.0  # how often that folder is looked at for new versions; 0 leaves it to SIGHUP and load calls
+    watch_s: float = 2.0  # how often that folder is rescanned for new versions; 0 leaves it to SIGHUP and load calls
     default_model: str = ""  # answers requests that name none; needed only where several models serve
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
     # 'fp32' is the model as it was trained (fp16, or TF32 on a GPU, where it was exported so); 'int8' is faster on a

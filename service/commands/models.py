@@ -1,6 +1,6 @@
 """`anther models`: what is in the folder, whether it is sound, and who serves.
 
-Changes go into a model's serving.json; a running server takes them over at its next look at the folder, or at once on
+Changes go into a model's serving.json; a running server takes them over at its next rescan of the folder, or at once on
 SIGHUP.
 """
 
@@ -265,7 +265,7 @@ def _proven(root: Path, name: str, settings: Settings) -> "Refusal":
 
 def _prove(repository: "Repository", name: str, version: int, settings: Settings) -> "LiveModel":
     """Raises what `loader.load` raises."""
-    from service.engines.devices import opener
+    from service.assembly import opener
     from service.engines.runtime import check_runtime, usable_device
     from service.versions import loader
 

@@ -30,7 +30,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @click.option("--models", default=default_models, show_default=MODELS_DEFAULT, envvar="ANTHER_MODELS",
               show_envvar=True, type=click.Path(file_okay=False, exists=True, path_type=Path),
               help="Folder of models/<name>/<version>/.")  # fmt: skip
-@_option("--watch-s", "Seconds between looks at that folder for new versions; 0 waits for SIGHUP.", click.FloatRange(0))
+@_option("--watch-s", "Seconds between rescans of that folder; 0 waits for SIGHUP.", click.FloatRange(0))
 @_option("--default-model", "Answers requests that name no model, where several serve.")
 @_option("--device", "'cuda' refuses to start without a GPU.", click.Choice(get_args(Device)))
 @_option(
@@ -57,7 +57,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
               help="Let clients of the gRPC port load and unload models.")  # fmt: skip
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(**options: Any) -> None:
-    """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C. At SIGHUP it looks at the folder at once."""
+    """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C. SIGHUP makes it rescan the folder at once."""
     from service import logs
     from service.system import hangup
 

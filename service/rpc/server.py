@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import time
 
 import grpc
@@ -46,6 +45,7 @@ class RpcServer:
         self._classifier = classifier
         request_bytes = settings.max_image_bytes + _ENVELOPE_BYTES
         self._health = Health()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", request_bytes),
@@ -76,16 +76,18 @@ class RpcServer:
     async def start(self) -> None:
         """Listen, and say SERVING for the server, the services and each model ('model:<name>')."""
         await self._server.start()
-        self._classifier.registry.on_change.append(functools.partial(self._announce, asyncio.get_running_loop()))
+        self._loop = asyncio.get_running_loop()
         models = [f"model:{model.name}" for model in self._classifier.registry.live()]
         for name in ("", SERVICE, OPEN_INFERENCE, *models):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def _announce(self, loop: asyncio.AbstractEventLoop, change: Change) -> None:
-        """From whichever thread made the change."""
+    def changed(self, change: Change) -> None:
+        """Tell health watchers of a model that comes or goes. From any thread, once the server has started."""
+        if self._loop is None:
+            return
         states = health_pb2.HealthCheckResponse
         status = states.SERVING if change.serves else states.NOT_SERVING
-        asyncio.run_coroutine_threadsafe(self._health.set(f"model:{change.name}", status), loop)
+        asyncio.run_coroutine_threadsafe(self._health.set(f"model:{change.name}", status), self._loop)
 
     async def announce_stop(self) -> None:
         await self._health.enter_graceful_shutdown()

@@ -1,4 +1,4 @@
-"""Clients' commands to a running server: a model into service or out of it, by its policy, so that a restart knows."""
+"""Clients' commands to load and unload a model. They edit its policy, so that a restart keeps their effect."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,13 +12,13 @@ Transition = Callable[[ServingPolicy], ServingPolicy]
 
 
 def nobody() -> None:
-    """A single server has no others to tell."""
+    """For a single server: there is no other process to tell."""
 
 
 class PolicyControl:
-    """Each call returns when the registry has followed. `on_edit` is there to tell other processes that they are to.
+    """Each call returns when the registry follows the edited policy.
 
-    It is called on the event loop, as soon as the policy is on the disk.
+    `on_edit` is called on the event loop as soon as the policy is on the disk; it tells other processes to follow too.
     """
 
     def __init__(self, registry: Registry, watcher: Watcher, on_edit: Callable[[], None] = nobody) -> None:
@@ -28,7 +28,7 @@ class PolicyControl:
         self._following: set[asyncio.Task[None]] = set()  # the loop itself would not keep them
 
     async def load(self, name: str) -> None:
-        """Bring the model into service, and look again for newer versions and at refused ones.
+        """Bring the model into service, and rescan its folder, refused versions included.
 
         Raises `ModelNotFound`, `PolicyInvalid`, `PolicyNotWritable`, and `BundleRefused` where none of its versions may
         serve.
@@ -42,7 +42,7 @@ class PolicyControl:
         await self._follow(name, ServingPolicy.unloaded)
 
     async def _follow(self, name: str, change: Transition) -> None:
-        """To its end, also where the caller leaves: what is on the disk by then must come into force."""
+        """Finish even when the caller leaves: the registry must follow the policy that is on the disk."""
         following = asyncio.create_task(self._edit_and_follow(name, change))
         self._following.add(following)
         following.add_done_callback(self._following.discard)

@@ -1,4 +1,4 @@
-"""What is on the disk, as stat tells it without reading a file: equal while nothing has changed."""
+"""The state of files on the disk by stat alone, without reading them: equal while nothing has changed."""
 
 import stat
 from pathlib import Path
@@ -15,13 +15,13 @@ GONE: Fingerprint = ()
 
 
 def of_folder(folder: Path) -> Fingerprint:
-    """The files of a version, and whether they can be got at; `GONE` where there is no such folder."""
+    """The files of a version and the folder's mode; `GONE` where there is no such folder."""
     mode = _mode_of_folder(folder)
     if mode is None:
         return GONE
     try:
         files = sorted(folder.iterdir())
-    except OSError:  # locked, or removed meanwhile: then the next look finds it gone
+    except OSError:  # locked, or removed meanwhile: then the next rescan finds it gone
         files = []
     return ((".", 0, 0, mode), *(part for path in files for part in of_file(path)))
 
@@ -42,7 +42,7 @@ def of_repository(repository: Repository) -> tuple[object, ...]:
 
 
 def _of_model(repository: Repository, name: str) -> tuple[object, ...]:
-    """A model that cannot be listed does not hide what becomes of the others."""
+    """A model that cannot be listed does not hide changes of the others."""
     folder = repository.root / name
     state = (_mode_of_folder(folder), of_file(folder / POLICY))
     try:

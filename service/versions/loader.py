@@ -1,7 +1,7 @@
-"""From a version on the disk to a live model: opened, digest-checked, warmed and proven before it may answer.
+"""Turns a version on the disk into a live model: open it, check its digests, warm it up, prove it.
 
-Proven means: the golden pictures, through this process's own decoder and engine, give the pixels and logits that
-training saw, one by one and at every batch size of the device.
+The proof replays the golden pictures through this process's own decoder and engine, one by one and at every batch size
+of the device. They must give the pixels and logits that training recorded.
 """
 
 import logging
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LiveModel:
-    """A version that may take traffic, with what its checks showed.
+    """A version that may serve, with the results of its checks.
 
-    Whoever works for a request holds it; when the last of them lets go, its session is freed.
+    Requests in progress hold references to it; its session is freed with the last one.
     """
 
     bundle: Bundle
@@ -47,12 +47,12 @@ class LiveModel:
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """The precision that it computes in."""
         return self.engine.precision
 
     @property
     def sha256(self) -> str:
-        """Of the ONNX file that it computes, hexadecimal."""
+        """Digest of the ONNX file that it runs, hexadecimal."""
         manifest = self.bundle.manifest
         return manifest.files[manifest.file_of(self.precision)]
 
@@ -72,7 +72,7 @@ class LiveModel:
 def load(
     repository: Repository, open_engine: OpenEngine, name: str, version: int, pause: Callable[[], None] = lambda: None
 ) -> LiveModel:
-    """`pause` is called after each step, for who wants to leave the processor to others now and then.
+    """Load one version. `pause` is called after each step, so that a caller can rest in between.
 
     Raises what `Repository.open` and `golden.replay` raise, `BundleRefused` where the runtime cannot run the model, and
     whatever `open_engine` raises that is no fault of the bundle.
@@ -105,7 +105,7 @@ def _engine(bundle: Bundle, open_engine: OpenEngine) -> Engine:
 
 
 def _prove(bundle: Bundle, engine: Engine, pause: Callable[[], None]) -> float:
-    """The largest difference of a logit. What is run here is also what warms the engine up."""
+    """Replay the golden pictures, which also warms the engine up. Returns the largest difference of a logit."""
     tolerance, pictures = _tolerance(bundle, engine), golden.load(bundle).of(engine.precision)
 
     def infer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -136,7 +136,7 @@ def _tolerance(bundle: Bundle, engine: Engine) -> float:
 
 
 def _prove_batch(bundle: Bundle, engine: Engine, size: int, pictures: Golden, tolerance: float) -> float:
-    """The golden pictures, over and over until the batch is full: a row must not depend on its neighbours."""
+    """Fill a batch with the golden pictures: the result of a row must not depend on the other rows."""
     rows = np.arange(size) % len(pictures.names)
     logits = _checked(bundle, engine.run((pictures.pixels[rows],)), size).logits
     differences = np.abs(logits - pictures.logits[rows]).max(axis=1)
@@ -149,7 +149,7 @@ def _prove_batch(bundle: Bundle, engine: Engine, size: int, pictures: Golden, to
 
 
 def _prove_evidence(bundle: Bundle, engine: Engine, pictures: Golden) -> None:
-    """Its values have no golden counterpart; what a map must be is one per class."""
+    """Evidence has no recorded values; its shape must be one map per class."""
     evidence = engine.run((pictures.pixels[:1],), evidence=True).evidence
     found = None if evidence is None else evidence.shape
     if found is None or len(found) != 4 or found[:2] != (1, len(bundle.manifest.labels)):

@@ -1,6 +1,7 @@
-"""From what serves to what the folder and its policy ask for, one model at a time.
+"""Brings one model from what serves to what its folder and its policy ask for.
 
-Whatever is missing is loaded while the old versions serve; whatever fails is noted, and the last good version stays.
+Missing versions are loaded while the old ones serve. A version that fails is refused with its reason, and the last
+good version stays.
 """
 
 import errno
@@ -22,17 +23,20 @@ log = logging.getLogger(__name__)
 Load = Callable[[str, int], LiveModel]
 
 UNREADABLE = "UNREADABLE"
-"""The kind of a refusal by the system."""
+"""The kind of a refusal whose cause is the system, not the version."""
 
 FOLDER = 0
-"""Stands among the refused versions for a model's folder that cannot be listed."""
+"""The number under which a model's folder is refused when it cannot be listed."""
 
 _SEEN_IN_THE_FILES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a version does not serve, the files that it was found in, and whether these may be good all the same."""
+    """Why a version does not serve, and the state of its files at that time.
+
+    `may_pass` where the system failed, so that the same files may be accepted later.
+    """
 
     reason: str  # a sentence
     kind: str  # a word, such as GOLDEN_MISMATCH, of which there are few
@@ -42,14 +46,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one look at a model's folder led to."""
+    """The result of one rescan of a model's folder."""
 
     name: str
     serves: bool
-    loaded: tuple[LiveModel, ...]  # came into service
-    retired: tuple[LiveModel, ...]  # get no new requests; those in flight finish on them
-    refused: Mapping[int, Refusal]  # failed their checks this time
-    cleared: tuple[int, ...]  # were refused earlier, and are good or gone now
+    loaded: tuple[LiveModel, ...]  # newly in service
+    retired: tuple[LiveModel, ...]  # out of service: requests in flight finish on them, new ones go elsewhere
+    refused: Mapping[int, Refusal]  # newly refused
+    cleared: tuple[int, ...]  # refused earlier, good or gone now
 
     @property
     def happened(self) -> bool:
@@ -65,9 +69,9 @@ class Reconciler:
         self.policy = ServingPolicy()  # the last that could be read
         self.policy_error = ""  # why a newer one could not
         self.refused: dict[int, Refusal] = {}
-        self.gone = False  # the folder, when it was last looked at
-        self._policy_may_pass = False  # what stands in `policy_error`
-        self._told: dict[int, Refusal] = {}  # what is no news
+        self.gone = False  # whether the folder was missing at the last rescan
+        self._policy_may_pass = False  # whether the system caused `policy_error`
+        self._logged: dict[int, Refusal] = {}  # refusals that need not be logged again
         self._folder = repository.root / name
         self._repository = repository
         self._load = load
@@ -75,16 +79,17 @@ class Reconciler:
 
     @property
     def unsettled(self) -> bool:
-        """Whether the next look may find other answers in the same files."""
+        """Whether the next rescan may judge the same files differently."""
         return self._policy_may_pass or any(refusal.may_pass for refusal in self.refused.values())
 
-    def look(self, again: bool = False) -> Change:
-        """Bring `route` to what the folder asks for. `again` tries refused versions once more, changed or not.
+    def rescan(self, again: bool = False) -> Change:
+        """Read the folder and its policy, and set `route` to what they ask for.
 
-        Raises what is no fault of a bundle, such as a missing device; `route` is then as before.
+        `again` tries refused versions once more although their files have not changed. Raises what is no fault of a
+        bundle, such as a missing device; `route` is then as before.
         """
         before, refused = self.route, self.refused
-        self._told = {} if again else refused
+        self._logged = {} if again else refused
         self._read_policy()
         try:
             versions = self._repository.versions(self.name)
@@ -97,7 +102,7 @@ class Reconciler:
         return _change(self.name, before, self.route, refused, self.refused)
 
     def _follow(self, versions: Sequence[int]) -> None:
-        self.refused = {version: why for version, why in self._told.items() if not why.may_pass}
+        self.refused = {version: why for version, why in self._logged.items() if not why.may_pass}
         self.route = None if self.gone or not self.policy.loaded else self._next_route(versions)
         models = [] if self.route is None else self.route.models()
         self._live = {model.version: self._live[model.version] for model in models}
@@ -145,7 +150,7 @@ class Reconciler:
         return None if model is None else Part(model, share.share)
 
     def _obtain(self, version: int) -> LiveModel | None:
-        """The version, loaded where it is not or its files have changed; None where it is gone or was never good."""
+        """The version; it is loaded first where it is new or its files have changed. None where it cannot serve."""
         files = fingerprint.of_folder(self._folder / str(version))
         live, checked = self._live.get(version, (None, None))
         if live is not None and checked == files:
@@ -162,30 +167,30 @@ class Reconciler:
         return None if files == fingerprint.GONE else live
 
     def _refuse(self, version: int, error: Exception, files: Fingerprint) -> None:
-        """Told once, however often the same is found."""
-        reason = str(error)  # a log record that held the error would hold this look, and every model in it
+        """Note the refusal, and log it once, however often the same one is found."""
+        reason = str(error)  # a log record with the error itself would keep this frame, and every model in it, alive
         kind = reason_of(type(error)) if isinstance(error, AntherError) else UNREADABLE
-        refusal, told = Refusal(reason, kind, files, _may_pass(error)), self._told.get(version)
-        if refusal == told:
-            refusal = told
+        refusal, logged = Refusal(reason, kind, files, _may_pass(error)), self._logged.get(version)
+        if refusal == logged:
+            refusal = logged
         else:
             log.error("refused %s: %s", f"{self.name}/{version}" if version != FOLDER else self.name, reason)
         self.refused[version] = refusal
 
     def _holds(self, version: int, refusal: Refusal) -> bool:
-        """A refusal is news until the files change or go; that of a version that the policy names, until it comes."""
+        """Whether a refusal still stands: its files are as they were, or the policy names a version that is missing."""
         files = fingerprint.of_folder(self._folder / str(version))
         return files == refusal.files and (files != fingerprint.GONE or version in self.policy.named())
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the system failed, not the version: no descriptor was left, a disk did not answer, access was denied."""
+    """Whether the system failed, not the version: no file descriptor was left, the disk failed, access was denied."""
     cause = error if isinstance(error, OSError) else error.__cause__
     return isinstance(cause, OSError) and cause.errno not in _SEEN_IN_THE_FILES
 
 
 def substitutes(policy: ServingPolicy, versions: Sequence[int]) -> list[int]:
-    """What may stand in where nothing wanted is good and nothing serves yet: any answer beats none.
+    """The versions to try, best first, where no wanted one is good and none serves yet.
 
     Earlier stable versions come first, then the nearest older ones, then the nearest newer ones.
     """

@@ -8,8 +8,6 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 
 from bundle.errors import ModelNotFound
 from bundle.repository import Repository
@@ -26,31 +24,43 @@ log = logging.getLogger(__name__)
 
 
 def _drop(engine: Engine) -> None:
-    """Nothing to do: with its last reference an engine is freed."""
+    """Nothing to do: an engine is freed with its last reference."""
+
+
+def _tell_nobody(change: Change) -> None:
+    """For a registry that nobody listens to."""
 
 
 def _go_on() -> None:
-    """At the start nobody else wants the processor."""
+    """At the start no request waits for the processor."""
 
 
-@dataclass
 class Registry:
     """Finds the live model for a request. `default` answers requests that name no model.
 
-    Lookups may come from any thread. `on_change` is called after each switch, by the thread that made it.
+    Lookups may come from any thread. `on_change` is called after each rescan of a model's folder, by the thread that
+    made it. `dispose` gets the engine of a retired version once no request uses it any more.
     """
 
-    repository: Repository
-    open_engine: OpenEngine
-    default: str = ""
-    on_change: list[Callable[[Change], None]] = field(default_factory=list)
-    pause: Callable[[], None] = _go_on  # is called between the steps of loading a version
-    dispose: Callable[[Engine], None] = _drop  # gets the engine of a retired version that nobody works with any more
-    refused: dict[str, str] = field(default_factory=dict)  # 'name/version' → why it does not serve; 0: its folder
-    policy_errors: dict[str, str] = field(default_factory=dict)  # name → why its policy could not be read
-    _routes: dict[str, Route] = field(default_factory=dict)  # replaced, never changed
-    _reconcilers: dict[str, Reconciler] = field(default_factory=dict)
-    _turn: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(
+        self,
+        repository: Repository,
+        open_engine: OpenEngine,
+        default: str = "",
+        on_change: Callable[[Change], None] = _tell_nobody,
+        dispose: Callable[[Engine], None] = _drop,
+    ) -> None:
+        self.repository = repository
+        self.default = default
+        self.refused: dict[str, str] = {}  # 'name/version' → why it does not serve; version 0 is the folder itself
+        self.policy_errors: dict[str, str] = {}  # name → why its policy could not be read
+        self._open_engine = open_engine
+        self._on_change = on_change
+        self._dispose = dispose
+        self._routes: dict[str, Route] = {}  # replaced, never changed
+        self._reconcilers: dict[str, Reconciler] = {}
+        self._turn = threading.Lock()
+        self._pause = _go_on  # of the refresh in progress
 
     def load_all(self) -> None:
         """Bring every model into service as its policy says. Raises `NoModelReady` where none is, though one should.
@@ -64,18 +74,20 @@ class Registry:
         if self.default and self.default not in (*self._routes, *unloaded):
             raise ModelNotFound(self.default, list(self._routes))
 
-    def refresh(self, again: bool = False) -> bool:
-        """Look at every model's folder, load what is missing, switch, retire the rest; one caller at a time.
+    def refresh(self, again: bool = False, pause: Callable[[], None] = _go_on) -> bool:
+        """Rescan every model's folder, load what is missing, switch, retire the rest; one caller at a time.
 
-        `again` tries refused versions once more although their files have not changed. Returns whether another look is
-        due although no file changes: anything is other than before, or the system failed and may do so no more. Raises
-        what is no fault of a bundle, such as an unreadable folder of models; what serves then goes on to serve.
+        `again` tries refused versions once more although their files have not changed. `pause` is called between the
+        steps of loading a version. Returns whether another rescan is due although no file changes: something changed,
+        or the system failed and may recover. Raises what is no fault of a bundle, such as an unreadable folder of
+        models; what serves then goes on to serve.
         """
         with self._turn:
+            self._pause = pause
             if self._reconcilers:
                 self.repository.root.stat()  # a share that is not mounted must not take every model away
             names = sorted({*self.repository.models(), *self.repository.unreadable(), *self._reconcilers})
-            due = [name for name in names if self._look(name, again)]
+            due = [name for name in names if self._rescan(name, again)]
             return bool(due)
 
     def live(self) -> list[LiveModel]:
@@ -114,26 +126,24 @@ class Registry:
             for model in route.models():
                 model.engine.close()
 
-    def _look(self, name: str, again: bool) -> bool:
+    def _rescan(self, name: str, again: bool) -> bool:
         reconciler = self._reconcilers.get(name)
         if reconciler is None:
-            load = partial(loader.load, self.repository, self.open_engine, pause=self._pause)
-            reconciler = self._reconcilers[name] = Reconciler(name, self.repository, load)
+            reconciler = self._reconcilers[name] = Reconciler(name, self.repository, self._load)
         asked = (reconciler.policy, reconciler.policy_error)
-        change = reconciler.look(again)
+        change = reconciler.rescan(again)
         self._switch(name, reconciler.route)
         if reconciler.route is None and reconciler.gone:
             del self._reconcilers[name]
         self._note_refusals()
         for model in change.retired:
             log.info("%s/%d serves no more; requests in flight finish on it", model.name, model.version)
-            weakref.finalize(model, self.dispose, model.engine).atexit = False
-        for tell in self.on_change:
-            tell(change)
+            weakref.finalize(model, self._dispose, model.engine).atexit = False
+        self._on_change(change)
         return change.happened or reconciler.unsettled or asked != (reconciler.policy, reconciler.policy_error)
 
-    def _pause(self) -> None:
-        self.pause()
+    def _load(self, name: str, version: int) -> LiveModel:
+        return loader.load(self.repository, self._open_engine, name, version, self._pause)
 
     def _switch(self, name: str, route: Route | None) -> None:
         before = self._routes.get(name)

@@ -1,4 +1,4 @@
-"""Which version of a model answers a request: by number, by label, or by the request's place in the canary's share."""
+"""Which version of a model answers a request: by number, by label, or by the canary's share of the requests."""
 
 import hashlib
 import random
@@ -23,14 +23,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model as it serves at one moment. Never changed: a switch puts another one in its place."""
+    """The versions of a model that serve at one moment. Immutable: a switch replaces the whole route."""
 
     stable: LiveModel
     canary: Part | None = None
     shadow: Part | None = None
     others: tuple[LiveModel, ...] = ()
     answering: Mapping[int, LiveModel] = field(init=False)
-    """Every version that a request can get an answer from, by number; a shadow answers nobody."""
+    """Every version that answers requests, by number; a shadow does not."""
 
     def __post_init__(self) -> None:
         canary = [] if self.canary is None else [self.canary.model]
@@ -51,7 +51,7 @@ class Route:
         return self.stable
 
     def shadowing(self, request_id: str) -> LiveModel | None:
-        """The version that gets a copy of this request; None where there is none or the share leaves it out."""
+        """The version that gets a copy of this request; None without one, or where its share leaves this out."""
         if self.shadow is None or not falls_into(self.shadow.share, SHADOW, request_id):
             return None
         return self.shadow.model
@@ -63,7 +63,7 @@ class Route:
         return "; ".join((f"stable {self.stable.version}", *parts, *([f"by number {others}"] if others else [])))
 
     def models(self) -> list[LiveModel]:
-        """All that are held in memory, the shadow included."""
+        """All versions that are held in memory, the shadow included."""
         shadow = [] if self.shadow is None else [self.shadow.model]
         return list({id(model): model for model in (*self.answering.values(), *shadow)}.values())
 
@@ -87,8 +87,8 @@ def falls_into(share: float, purpose: str, request_id: str) -> bool:
     """Whether a request belongs to a share: the first 8 bytes of SHA-256("<purpose>:<id>"), UTF-8, read as a big-endian
     number, lie below share × 2⁶⁴.
 
-    So an id falls the same way in every process and every language, and stays in when the share grows. The purpose,
-    'canary' or 'shadow', makes the two shares independent. A request without an id is given a random one.
+    The result for an id is the same in every process and language, and an id stays in when the share grows. The
+    purpose, 'canary' or 'shadow', makes the two shares independent. A request without an id gets a random place.
     """
     if not request_id:
         return random.getrandbits(64) < share * 2**64

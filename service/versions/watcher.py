@@ -1,14 +1,13 @@
-"""The thread that keeps the registry in step with the folder of models, and lets go of what has left service.
+"""The thread that keeps the registry in step with the folder of models, and frees the engines of retired versions.
 
-It looks when the folder has changed, which it sees by stat alone, and when it is told to. ONNX Runtime 1.31.1 does not
-hold the interpreter lock while it creates a session (60 ms for MobileNetV2; the longest gap that another thread saw was
-the lock's own 5 to 15 ms), so a thread is enough. It rests between the steps of loading: at normal priority and with
-rests p99 rose by a quarter while a version came in, without them by three quarters.
+It rescans when stat shows that the folder has changed, and when it is told to. A thread is enough: ONNX Runtime 1.31.1
+releases the interpreter lock while it creates a session (60 ms for MobileNetV2; other threads waited 5 to 15 ms).
 """
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -19,36 +18,66 @@ from service.errors import Draining
 from service.system import memory
 from service.versions import fingerprint
 from service.versions.registry import Registry
-from service.versions.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-_REST = 3.0  # while a version is loaded beside requests: this many times as long as the work between two rests
-_LONGEST_WAIT_S = 60.0  # between attempts to look at a folder that cannot be looked at
+_REST = 3.0  # times the work between two pauses: p99 rises by a quarter while a version loads, without it by three
+_MAX_REST_S = 0.2
+_MAX_WAIT_S = 60.0  # between attempts to rescan a folder that cannot be read
 
 
 class _Stop:
     """Ends the thread."""
 
 
-class Watcher:
-    """Looks at the folder every `interval_s` seconds, 0 for never, and whenever `reconcile` is called."""
+Inbox = SimpleQueue["Future[None] | Engine | _Stop"]
+"""What the thread has to do: rescans that were asked for, engines to free, the end."""
 
-    def __init__(self, registry: Registry, interval_s: float) -> None:
+
+class Throttle:
+    """Called between steps: sleeps `rest` times as long as the calling thread has computed since the last call.
+
+    A low priority would not do: a thread that waits for the processor while it holds the interpreter lock makes all
+    others wait (see `service.core.shadow_worker`).
+    """
+
+    def __init__(
+        self,
+        rest: float,
+        sleep: Callable[[float], None] = time.sleep,
+        computed: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._rest = rest
+        self._sleep = sleep
+        self._computed = computed
+        self._last = 0.0
+
+    def __call__(self) -> None:
+        worked, self._last = self._computed() - self._last, self._computed()
+        self._sleep(min(self._rest * worked, _MAX_REST_S))
+
+
+class Watcher:
+    """Rescans the folder every `interval_s` seconds, 0 for never, and whenever `reconcile` is called.
+
+    Engines that are put into `inbox` are freed on the watcher's thread.
+    """
+
+    def __init__(self, registry: Registry, interval_s: float, inbox: Inbox | None = None) -> None:
         self._registry = registry
         self._interval_s = self._wait_s = interval_s
         self._due = time.monotonic() + interval_s
-        self._inbox: SimpleQueue[Future[None] | Engine | _Stop] = SimpleQueue()
+        self._inbox = Inbox() if inbox is None else inbox
+        self._throttle = Throttle(_REST)
         self._lock = threading.Lock()
         self._closed = False
-        self._asked: Future[None] | None = None  # the last by `look`
+        self._asked: Future[None] | None = None  # the last by `rescan`
         self._seen: object = None
         self._failure = ""
         self._thread = threading.Thread(target=self._run, name="models")
 
     def start(self) -> None:
-        """What changed since the registry was loaded is taken over at the first look."""
-        self._registry.dispose, self._registry.pause = self._inbox.put, Throttle(_REST)
+        """What changed since the registry was loaded is taken over at the first rescan."""
         self._thread.start()
 
     def reconcile(self) -> "Future[None]":
@@ -68,10 +97,10 @@ class Watcher:
         """`reconcile`, and wait for it. Raises also `TimeoutError`; the work then goes on."""
         self.reconcile().result(timeout_s)
 
-    def look(self) -> None:
-        """`reconcile` for who waits for no answer: what fails is logged. Nothing after `close`.
+    def rescan(self) -> None:
+        """`reconcile` without an answer: failures are logged, and nothing happens after `close`.
 
-        For one thread. Calls that come while one has not begun are one with it, as it will see what they would.
+        For one thread. A call does nothing while an earlier one has not begun, since that one will see the same.
         """
         if self._asked is not None and not (self._asked.running() or self._asked.done()):
             return
@@ -80,7 +109,7 @@ class Watcher:
             self._asked.add_done_callback(_log_failure)
 
     def close(self) -> None:
-        """Does what was asked for, and waits for a version that is being loaded."""
+        """Finish the rescans that were asked for, a version that is being loaded included, and end the thread."""
         with self._lock:
             self._closed = True
             self._inbox.put(_Stop())
@@ -95,12 +124,12 @@ class Watcher:
             worked = self._poll() if item is None else True
             if isinstance(item, Future):
                 self._answer(item)
-            del item  # an engine's last reference: here the time that freeing takes delays no request
+            del item  # the last reference to an engine: freeing it on this thread delays no request
             if worked:
                 memory.give_back()
 
     def _next(self) -> "Future[None] | Engine | _Stop | None":
-        """None when it is time to look."""
+        """None when it is time to rescan."""
         if not self._interval_s:
             return self._inbox.get()
         try:
@@ -112,23 +141,23 @@ class Watcher:
         if not done.set_running_or_notify_cancel():
             return
         try:
-            self._registry.refresh(again=True)
+            self._registry.refresh(again=True, pause=self._throttle)
             done.set_result(None)
         except Exception as exc:
             done.set_exception(exc)
             del done  # the error's trace holds this frame, and those below it, which must not hold the error
 
     def _poll(self) -> bool:
-        """Whether anything has come or gone.
+        """Refresh where the folder has changed. Returns whether anything came or went.
 
-        A refresh may find what is younger than the fingerprint and gone before the next one, which is then equal; so
-        there are refreshes until one finds nothing.
+        A version may appear after the fingerprint was taken and vanish before the next one, which is then equal.
+        Therefore refreshes go on until one finds nothing new.
         """
         changed = False
         try:
             found = fingerprint.of_repository(self._registry.repository)
             if found != self._seen:
-                changed = self._registry.refresh()
+                changed = self._registry.refresh(pause=self._throttle)
                 self._seen = None if changed else found
             self._wait_s, self._failure = self._interval_s, ""
         except Exception as exc:  # whatever it is, the models in service go on
@@ -137,8 +166,8 @@ class Watcher:
         return changed
 
     def _note(self, error: Exception) -> None:
-        """Once, not at every attempt; and the attempts become rarer."""
-        self._wait_s = min(2 * self._wait_s, max(_LONGEST_WAIT_S, self._interval_s))
+        """Log a failure once, not at every attempt, and make the attempts rarer."""
+        self._wait_s = min(2 * self._wait_s, max(_MAX_WAIT_S, self._interval_s))
         reason = str(error)
         if reason != self._failure:
             _log(error)
@@ -153,4 +182,4 @@ def _log_failure(done: "Future[None]") -> None:
 
 def _log(error: BaseException) -> None:
     known = isinstance(error, OSError | AntherError)
-    log.error("the models cannot be looked at, so they stay as they are: %s", error, exc_info=None if known else error)
+    log.error("the models cannot be rescanned, so they stay as they are: %s", error, exc_info=None if known else error)

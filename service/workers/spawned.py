@@ -1,9 +1,8 @@
-"""A serving process as its supervisor has it: started afresh, given one order, heard until it ends.
+"""A serving process as its supervisor sees it: started afresh, given one order, heard until it ends.
 
-The order goes to the worker's standard input, which then stays open: another line means that it is to look at the
-folder of models at once, its end that the supervisor is gone. On standard output the worker reports, one JSON object a
-line: what it serves, once; facts, when they change; why it cannot start; that a client had it edit a policy; and else,
-regularly, that it is there.
+Standard input carries the order, then a line for each rescan of the folder of models; its end means that the
+supervisor is gone. On standard output the worker reports, one JSON object a line: what it serves, once; facts, when
+they change; why it cannot start; that a client had it edit a policy; and otherwise, regularly, that it is alive.
 """
 
 import asyncio
@@ -31,8 +30,8 @@ SERVING, FACTS, FAILED, EDITED, BEAT = "serving", "facts", "failed", "edited", "
 
 _STARTING = {"live": {"ok": True, "state": "starting"}, "ready": {"ok": False, "state": "starting"}}
 _ENDED = {"live": {"ok": False, "state": "ended"}, "ready": {"ok": False, "state": "ended"}}
-_LOOK = b"look\n"
-_LONGEST_REPORT = 2**24  # bytes; it has a sentence for each refused version
+_RESCAN = b"rescan\n"
+_MAX_REPORT = 2**24  # bytes; it has a sentence for each refused version
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,10 @@ class Order:
         return cls(order["slot"], Settings(**settings), Path(order["metrics"]))
 
 
-async def start(order: Order) -> "Worker":
+async def start(order: Order, on_edit: Callable[[], None]) -> "Worker":
     """A new process with this one's search path, and nothing of its memory: gRPC does not survive a fork.
+
+    `on_edit` is as for `Worker`.
 
     Raises `WorkerFailed` where the system gives none.
     """
@@ -69,7 +70,7 @@ async def start(order: Order) -> "Worker":
                 *command,
                 stdin=PIPE,
                 stdout=PIPE,
-                limit=_LONGEST_REPORT,
+                limit=_MAX_REPORT,
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for the supervisor alone; it lets the workers finish
             )
@@ -78,7 +79,7 @@ async def start(order: Order) -> "Worker":
         raise WorkerFailed(order.slot, f"the system gives no process for worker {order.slot} ({reason})") from exc
     assert process.stdin is not None
     process.stdin.write(f"{order.to_json()}\n".encode())
-    return Worker(order.slot, process)
+    return Worker(order.slot, process, on_edit)
 
 
 class Worker:
@@ -87,11 +88,11 @@ class Worker:
     `on_edit` is called when a client had it edit a policy.
     """
 
-    def __init__(self, slot: int, process: Process) -> None:
+    def __init__(self, slot: int, process: Process, on_edit: Callable[[], None]) -> None:
         self.slot = slot
         self.pid = process.pid
         self.facts: dict[str, dict[str, Any]] = _STARTING
-        self.on_edit: Callable[[], None] = _nobody
+        self._on_edit = on_edit
         self._process = process
         self._started = time.monotonic()
         self._serving: str | None = None
@@ -100,31 +101,34 @@ class Worker:
         self._reported = asyncio.Event()
         self._end = asyncio.create_task(self._listen(), name=f"worker-{slot}")
 
+    @property
+    def serves(self) -> bool:
+        return self._serving is not None
+
     async def serving(self) -> str:
-        """What it serves, as the banner has it, once it does. Raises `WorkerFailed`."""
+        """Wait until it serves, and return what it serves, in the banner's words. Raises `WorkerFailed`."""
         await self._reported.wait()
         if self._serving is None:
             raise WorkerFailed(self.slot, self._failure)
         return self._serving
 
     async def ended(self) -> str:
-        """How it ended, when it has, in words that follow 'worker 0'."""
+        """Wait until it has ended, and return how, in words that follow 'worker 0'."""
         return await asyncio.shield(self._end)
 
     def age_s(self) -> float:
         return time.monotonic() - self._started
 
     def tick(self) -> int:
-        """To be called regularly: how many calls in a row, this one included, came while it served and said nothing."""
-        counts = self._serving is not None and not self._end.done()
-        self._silent_ticks = self._silent_ticks + 1 if counts else 0
+        """Called regularly: the number of calls since its last report, this one included; 0 once it has ended."""
+        self._silent_ticks = 0 if self._end.done() else self._silent_ticks + 1
         return self._silent_ticks
 
-    def look(self) -> None:
-        """Have it look at the folder of models at once; a signal would not wait until it can, where it still starts."""
+    def rescan(self) -> None:
+        """Make it rescan the folder of models now, or once it serves, which a signal would not wait for."""
         assert self._process.stdin is not None
         if self._process.returncode is None:
-            self._process.stdin.write(_LOOK)
+            self._process.stdin.write(_RESCAN)
 
     def drain(self) -> None:
         self._send(signal.SIGTERM)
@@ -154,7 +158,7 @@ class Worker:
         if kind == FACTS:
             self._note(what)
         elif kind == EDITED:
-            self.on_edit()
+            self._on_edit()
         elif kind in (SERVING, FAILED):
             self._serving, self._failure = report.get(SERVING), report.get(FAILED, "")
             self._reported.set()
@@ -164,10 +168,6 @@ class Worker:
         if not facts["live"]["ok"]:
             log.error("worker %d (process %d) cannot go on: %s", self.slot, self.pid, facts["live"])
             self.kill()
-
-
-def _nobody() -> None:
-    """Until somebody wants to know."""
 
 
 def ending(code: int) -> str:

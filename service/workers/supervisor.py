@@ -1,6 +1,6 @@
-"""Keeps a number of serving processes alive: a worker that ends or hangs is replaced, until all of them are to end.
+"""Keeps a number of serving processes alive: a worker that ends or hangs is replaced until the server stops.
 
-It knows nothing of gRPC or of models; what a worker is comes from outside, so tests bring their own.
+It knows nothing of gRPC or of models. The caller says what a worker is, so tests bring their own.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 _LEEWAY_S = 10.0  # beyond the grace period, for closing what was served; then a worker is killed
 _TICK_S = 1.0
-_SILENT_TICKS = 30  # without a word from a worker that serves, though it speaks twice a second; then it is killed
+_SILENT_TICKS = 30  # without a report from a worker that serves, though it reports twice a second; then it is killed
+_START_TICKS = 600  # the same for a worker that starts: it says nothing while it opens and proves its models
 
 T = TypeVar("T")
 
@@ -28,7 +29,9 @@ class Worker(Protocol):
     slot: int
     pid: int
     facts: dict[str, dict[str, Any]]
-    on_edit: Callable[[], None]
+
+    @property
+    def serves(self) -> bool: ...
 
     async def serving(self) -> str: ...
 
@@ -38,15 +41,18 @@ class Worker(Protocol):
 
     def tick(self) -> int: ...
 
-    def look(self) -> None: ...
+    def rescan(self) -> None: ...
 
     def drain(self) -> None: ...
 
     def kill(self) -> None: ...
 
 
-Spawn = Callable[[int], Awaitable[Worker]]
-"""A new worker for that slot; `WorkerFailed` where the system gives no process."""
+Spawn = Callable[[int, Callable[[], None]], Awaitable[Worker]]
+"""A new worker for that slot, which calls the function when a client had it edit a policy.
+
+Raises `WorkerFailed` where the system gives no process.
+"""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -79,11 +85,11 @@ class Supervisor:
         finally:
             await self._stop()
 
-    def look(self, asking: Worker | None = None) -> None:
-        """Have the workers look at the folder of models at once, all but the one that asks for it, if one does."""
-        for worker in self._workers.values():
-            if worker is not asking:
-                worker.look()
+    def rescan(self, asking: int | None = None) -> None:
+        """Make the workers rescan the folder of models now; the one in the slot `asking` has done so."""
+        for slot, worker in self._workers.items():
+            if slot != asking:
+                worker.rescan()
 
     def live(self) -> dict[str, Any]:
         """Fails while no worker is up, as when each next one dies at its start."""
@@ -108,26 +114,30 @@ class Supervisor:
 
     async def _start(self) -> str:
         for slot in range(self._count):
-            self._take_on(await self._spawn(slot))
-        return (await asyncio.gather(*(worker.serving() for worker in self._workers.values())))[0]
+            self._workers[slot] = await self._spawned(slot)
+        killing = asyncio.create_task(self._kill_silent())
+        try:
+            return (await asyncio.gather(*(worker.serving() for worker in self._workers.values())))[0]
+        finally:
+            killing.cancel()
 
-    def _take_on(self, worker: Worker) -> None:
-        worker.on_edit = partial(self.look, worker)
-        self._workers[worker.slot] = worker
+    async def _spawned(self, slot: int) -> Worker:
+        return await self._spawn(slot, partial(self.rescan, slot))
 
     async def _keep_all(self) -> None:
-        await asyncio.gather(self._end_the_silent(), *(self._keep(slot) for slot in self._workers))
+        await asyncio.gather(self._kill_silent(), *(self._keep(slot) for slot in self._workers))
 
-    async def _end_the_silent(self) -> None:
-        """A process that is stopped or hangs does not end, and the system goes on to give it connections.
+    async def _kill_silent(self) -> None:
+        """A process that is stopped or hangs does not end, and the kernel still gives it connections.
 
-        By ticks, not by a clock: while this process itself was held up it heard nobody, which is no worker's fault.
+        Ticks are counted, not seconds: while this process itself was stopped it heard no worker.
         """
         while True:
             await asyncio.sleep(_TICK_S)
             for worker in self._workers.values():
-                if worker.tick() == _SILENT_TICKS:
-                    silent_s = _TICK_S * _SILENT_TICKS
+                limit = _SILENT_TICKS if worker.serves else _START_TICKS
+                if worker.tick() == limit:
+                    silent_s = _TICK_S * limit
                     log.error("worker %d (process %d) is silent for %.0f s; killed", worker.slot, worker.pid, silent_s)
                     worker.kill()
 
@@ -140,12 +150,12 @@ class Supervisor:
             wait_s = backoff.after_run(worker.age_s())
             log.error("worker %d (process %d) %s; replaced in %.1f s", slot, worker.pid, how, wait_s)
             await self._sleep(wait_s)
-            self._take_on(await self._respawn(slot, backoff))
+            self._workers[slot] = await self._respawn(slot, backoff)
 
     async def _respawn(self, slot: int, backoff: Backoff) -> Worker:
         while True:
             try:
-                return await self._spawn(slot)
+                return await self._spawned(slot)
             except WorkerFailed as exc:
                 wait_s = backoff.next_s()
                 log.error("%s; tried again in %.1f s", exc, wait_s)

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +57,8 @@ async def _supervise(settings: Settings, port: int, folder: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     each = share(settings, port, usable_cores())
 
-    async def spawn(slot: int) -> workers.Worker:
-        return await workers.start(workers.Order(slot, each, folder))
+    async def spawn(slot: int, on_edit: Callable[[], None]) -> workers.Worker:
+        return await workers.start(workers.Order(slot, each, folder), on_edit)
 
     def lost(slot: int) -> None:
         shared_metrics.leave(folder, slot)
@@ -73,7 +74,7 @@ async def _supervise(settings: Settings, port: int, folder: Path) -> None:
         print(banner(settings.host, port, ops.port, what), flush=True)  # noqa: T201 - how callers learn the ports
 
     try:
-        with hangup.heeded(supervisor.look):
+        with hangup.heeded(supervisor.rescan):
             await supervisor.run(announce, stopped)
     finally:
         await asyncio.to_thread(ops.close)

@@ -16,7 +16,7 @@ from service.config import Settings
 from service.workers import shared_metrics
 from service.workers.spawned import BEAT, EDITED, FACTS, FAILED, SERVING, Order
 
-_LOOK_S = 0.5  # how old the facts and the shared gauges may be; Prometheus asks every few seconds
+_REPORT_S = 0.5  # how old the facts and the shared gauges may be; Prometheus asks every few seconds
 
 
 class Wire:
@@ -27,8 +27,8 @@ class Wire:
         self._unsent = b""
         os.set_blocking(reports, False)
         self.lost = False
-        self.told_to_look = asyncio.Event()  # at the folder of models
-        self.stopped = asyncio.Event()  # with the wire, and whenever the server is to stop
+        self.told_to_rescan = asyncio.Event()  # the folder of models
+        self.stopped = asyncio.Event()  # set when the wire ends, and whenever the server is to stop
 
     def watch(self) -> None:
         asyncio.get_running_loop().add_reader(self._orders, self._read)
@@ -39,12 +39,12 @@ class Wire:
         return not self._unsent
 
     def report(self, kind: str, what: Any) -> None:
-        """Waits for nobody: what the supervisor, in a debugger or after Ctrl-Z, leaves no room for goes out later."""
+        """Never waits: where the pipe is full, as when the supervisor is stopped, the rest goes out later."""
         self._unsent += _line(kind, what)
         self._send()
 
     def report_end(self, kind: str, what: Any) -> None:
-        """The last report, once the loop has ended; it waits until there is room."""
+        """The last report, after the loop has ended; waits until the pipe has room."""
         os.set_blocking(self._reports, True)
         with suppress(BrokenPipeError), open(self._reports, "wb", closefd=False) as reports:
             reports.write(self._unsent + _line(kind, what))
@@ -58,7 +58,7 @@ class Wire:
             loop.remove_writer(self._reports)
 
     def _written(self) -> int:
-        """How much of what is to be sent has just gone out, in bytes."""
+        """Write what the pipe takes. Returns the number of bytes."""
         try:
             return os.write(self._reports, self._unsent)
         except BlockingIOError:
@@ -68,7 +68,7 @@ class Wire:
 
     def _read(self) -> None:
         if os.read(self._orders, 4096):
-            self.told_to_look.set()
+            self.told_to_rescan.set()
         else:
             asyncio.get_running_loop().remove_reader(self._orders)
             self.lost = True
@@ -114,17 +114,17 @@ async def work(settings: Settings, wire: Wire) -> None:
 
 
 async def _heed(app: App, wire: Wire) -> None:
-    """Also what was said while the models were read for the first time."""
+    """Rescan when told to, also for what was told while the models were first loaded."""
     while True:
-        await wire.told_to_look.wait()
-        wire.told_to_look.clear()
-        app.look()
+        await wire.told_to_rescan.wait()
+        wire.told_to_rescan.clear()
+        app.rescan()
 
 
 async def _tell(app: App, wire: Wire, told: dict[str, dict[str, Any]]) -> None:
-    """Tell news, or else that this process goes on; nothing while earlier reports wait for the supervisor."""
+    """Report changed facts, or else that this process is alive; nothing while earlier reports are unsent."""
     while True:
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_REPORT_S)
         facts = app.facts()
         if not wire.clear:
             continue

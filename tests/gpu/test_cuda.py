@@ -9,10 +9,10 @@ import pytest
 
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
+from service.assembly import opener, scheduler
 from service.config import Settings
 from service.core.classifier import Classifier, Request
 from service.engines.cuda import CudaEngine, CudaOptions, open_on_cuda
-from service.engines.devices import opener, scheduler
 from service.engines.engine import open_on_cpu
 from service.engines.pinned import cuda_runtime
 from service.engines.runtime import CUDA, load_runtime, usable_device

@@ -222,12 +222,19 @@ async def _edge(settings: Settings, control: Any) -> Edge:
         engines.append(GatedEngine(bundle))
         return engines[-1]
 
-    registry = Registry(Repository(settings.models), open_engine, settings.default_model)
+    servers: list[RpcServer] = []
+    registry = Registry(
+        Repository(settings.models),
+        open_engine,
+        settings.default_model,
+        lambda change: [server.changed(change) for server in servers],
+    )
     registry.load_all()
     lanes = Lanes(settings.lanes, settings.queue_limit, settings.queue_bytes)
     classifier = Classifier(registry, lanes, Limits(settings.max_image_bytes, settings.max_image_pixels))
     metrics = Metrics()
     server = RpcServer(classifier, metrics, settings, control)
+    servers.append(server)
     await server.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)

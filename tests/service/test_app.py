@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_metrics_tell_of_the_loaded_model_and_the_queue(started, pictures) -> No
 
 @pytest.fixture
 def own(run, tmp_path, publish_bundle) -> Iterator[tuple[App, Path]]:
-    """A server that looks at its folder only when it is told to, and that folder."""
+    """A server that rescans its folder only when it is told to, and that folder."""
     root = tmp_path / "models"
     publish_bundle(root)
     server = App(Settings(models=root, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
@@ -168,66 +169,67 @@ def own(run, tmp_path, publish_bundle) -> Iterator[tuple[App, Path]]:
     run(server.stop())
 
 
-def test_told_to_look_it_takes_over_what_has_come(own, publish_bundle, fetch, eventually) -> None:
+def test_told_to_rescan_it_takes_over_what_has_come(own, publish_bundle, fetch, eventually) -> None:
     server, root = own
     publish_bundle(root)
-    server.look()
+    server.rescan()
     eventually(lambda: server._readiness()["models"] == {"flowers": 2})
 
 
-def test_told_to_look_before_it_watches_it_does_so_then(run, tmp_path, publish_bundle, eventually) -> None:
+def test_told_to_rescan_before_it_watches_it_does_so_then(run, tmp_path, publish_bundle, eventually) -> None:
     """The models have been read by then, and what came meanwhile must not be missed."""
     publish_bundle(tmp_path)
-    server = App(Settings(models=tmp_path, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
 
-    def publish_and_tell(change: Change) -> None:
-        if change.loaded and change.loaded[0].version == 1:
-            publish_bundle(tmp_path)
-            server.look()
+    class Told(App):
+        def _changed(self, change: Change) -> None:
+            super()._changed(change)
+            if change.loaded and change.loaded[0].version == 1:
+                publish_bundle(tmp_path)
+                self.rescan()
 
-    server._registry.on_change.append(publish_and_tell)
+    server = Told(Settings(models=tmp_path, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
     run(server.start())
     eventually(lambda: server._readiness()["models"] == {"flowers": 2})
     run(server.stop())
 
 
-def test_a_look_that_fails_is_logged_and_the_models_stay(own, eventually, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rescan_that_fails_is_logged_and_the_models_stay(own, eventually, caplog: pytest.LogCaptureFixture) -> None:
     server, root = own
-    told = "the models cannot be looked at, so they stay as they are: [Errno 2] No such file or directory"
+    told = "the models cannot be rescanned, so they stay as they are: [Errno 2] No such file or directory"
     root.rename(root.with_name("gone"))
     for times in (1, 2):
-        server.look()
+        server.rescan()
         eventually(lambda count=times: sum(line.startswith(told) for line in caplog.messages) == count)
     assert server._readiness()["models"] == {"flowers": 1}
 
 
-def test_looks_that_wait_are_one(own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rescans_that_wait_are_one(own, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator's impatience must not become hours of work."""
     server, _ = own
-    entered, release, looks = threading.Semaphore(0), threading.Event(), []
+    entered, release, rescans = threading.Semaphore(0), threading.Event(), []
 
-    def refresh(again: bool = False) -> bool:
-        looks.append(again)
+    def refresh(again: bool = False, pause: Any = None) -> bool:
+        rescans.append(again)
         entered.release()
         assert release.wait(PATIENCE_S)
         return False
 
     monkeypatch.setattr(server._registry, "refresh", refresh)
-    server.look()
+    server.rescan()
     assert entered.acquire(timeout=PATIENCE_S)
     for _ in range(10):
-        server.look()
+        server.rescan()
     release.set()
     server._watcher.reconcile_now(PATIENCE_S)
-    assert looks == [True, True, True], "the first, the ten others, and the last"
+    assert rescans == [True, True, True], "the first, the ten others, and the last"
 
 
-def test_while_it_drains_it_does_not_look(own, run, publish_bundle) -> None:
+def test_while_it_drains_it_does_not_rescan(own, run, publish_bundle) -> None:
     """A new version would delay the end."""
     server, root = own
     publish_bundle(root)
     server._state = "draining"
-    server.look()
+    server.rescan()
     server._watcher.close()
     assert server._readiness()["models"] == {"flowers": 1}
 

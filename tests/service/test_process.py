@@ -49,10 +49,10 @@ def deadly() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def test_at_sighup_it_looks_at_the_folder(
+def test_at_sighup_it_rescans_the_folder(
     deadly, start_server, tmp_path, publish_bundle, pictures, fetch, eventually
 ) -> None:
-    """How `anther models` reaches a server that does not look by itself."""
+    """How `anther models` reaches a server that does not rescan by itself."""
     root = tmp_path / "models"
     publish_bundle(root)
     publish_bundle(root)
@@ -62,7 +62,7 @@ def test_at_sighup_it_looks_at_the_folder(
     eventually(lambda: fetch(f"{server.operations}/readyz")[1]["models"] == {"flowers": 1})
     root.rename(tmp_path / "gone")
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "ERROR   service.versions.watcher: the models cannot be looked at" in server.errors.read_text())
+    eventually(lambda: "ERROR   service.versions.watcher: the models cannot be rescanned" in server.errors.read_text())
     with Client(server.target) as client:
         assert client.classify(pictures["daisy"]).version == 1
     assert server.stop() == 0

@@ -10,8 +10,8 @@ import pytest
 from bundle.errors import BundleRefused, GoldenMismatch
 from bundle.repository import Bundle, Repository
 from bundle.variant import VariantMetrics
+from service.assembly import opener
 from service.config import Precision, Settings
-from service.engines.devices import opener
 from service.engines.engine import open_on_cpu
 from service.engines.precision import choose, primary_on
 from service.engines.runtime import CPU, CUDA

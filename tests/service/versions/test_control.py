@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def told() -> list[bool]:
 
 @pytest.fixture
 def command(registry: Registry, root: Path, told: list[bool]) -> Iterator[Callable[[str, str], None]]:
-    """`command("unload", "flowers")` returns when it is done. Nobody looks at the folder beside it."""
+    """`command("unload", "flowers")` returns when it is done. Nothing else rescans the folder."""
     watcher = Watcher(registry, 0)
     watcher.start()
     control = PolicyControl(registry, watcher, lambda: told.append(read_policy(root, "flowers").loaded))
@@ -102,7 +103,7 @@ def test_a_model_of_which_no_version_can_serve_is_told_with_every_reason(registr
 
 
 def test_others_are_told_of_each_command_once_its_policy_is_on_the_disk(command, told) -> None:
-    """Also of one that changes none: to load means to look for newer versions."""
+    """Also of one that changes none: to load means to rescan the folder."""
     for what in ("unload", "load", "load"):
         command(what, "flowers")
     assert told == [False, True, True]
@@ -126,15 +127,15 @@ def test_an_unknown_model_is_not_found(command, told, what: str, name: str) -> N
 
 
 def test_a_model_that_is_deleted_meanwhile_is_not_found(registry, command, root, monkeypatch) -> None:
-    """Between the edit of its policy and the look at its folder."""
+    """Between the edit of its policy and the rescan of its folder."""
     shutil.copytree(root / "flowers", root / "weeds")
-    looked = registry.refresh
+    refresh = registry.refresh
 
-    def delete_and_look(again: bool = False) -> None:
+    def delete_and_refresh(**options: Any) -> None:
         shutil.rmtree(root / "weeds")
-        looked(again)
+        refresh(**options)
 
-    monkeypatch.setattr(registry, "refresh", delete_and_look)
+    monkeypatch.setattr(registry, "refresh", delete_and_refresh)
     with pytest.raises(ModelNotFound, match="no model 'weeds'; available: flowers, trees"):
         command("load", "weeds")
 

@@ -30,7 +30,7 @@ class NoEngine:
 
 
 class Folder:
-    """A model's folder in which a version is good unless its file says otherwise; a reconciler looks at it."""
+    """A model's folder in which a version is good unless its file says otherwise; a reconciler rescans it."""
 
     def __init__(self, root: Path, bundle: Bundle) -> None:
         self.path = root / "flowers"
@@ -53,9 +53,9 @@ class Folder:
         record = dataclasses.asdict(ServingPolicy(**fields))
         (self.path / "serving.json").write_text(json.dumps(record))
 
-    def look(self, again: bool = False) -> Change:
+    def rescan(self, again: bool = False) -> Change:
         self.loads.clear()
-        return self.reconciler.look(again)
+        return self.reconciler.rescan(again)
 
     @property
     def route(self) -> Route:
@@ -101,7 +101,7 @@ def why(refused: Mapping[int, Refusal]) -> dict[int, str]:
 def test_the_newest_good_version_serves(folder: Folder) -> None:
     folder.publish(1, 2, 10)
     folder.publish(11, content="broken")
-    change = folder.look()
+    change = folder.rescan()
     assert folder.stable == 10
     assert folder.loads == [11, 10]
     assert (change.serves, numbers(change.loaded), change.retired) == (True, [10], ())
@@ -111,10 +111,10 @@ def test_the_newest_good_version_serves(folder: Folder) -> None:
 
 def test_a_new_version_takes_over_and_the_old_one_is_retired(folder: Folder) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     old = folder.route.stable
     folder.publish(2)
-    change = folder.look()
+    change = folder.rescan()
     assert folder.stable == 2
     assert folder.loads == [2]
     assert (numbers(change.loaded), change.retired) == ([2], (old,))
@@ -123,19 +123,19 @@ def test_a_new_version_takes_over_and_the_old_one_is_retired(folder: Folder) -> 
 def test_nothing_is_loaded_where_nothing_has_changed(folder: Folder) -> None:
     folder.publish(1)
     folder.publish(2, content="broken")
-    folder.look()
+    folder.rescan()
     before = folder.route
-    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    assert folder.rescan() == Change("flowers", True, (), (), {}, ())
     assert folder.loads == []
     assert folder.route == before
 
 
 def test_a_bad_new_version_keeps_the_old_one_and_says_why_once(folder: Folder, caplog) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     folder.publish(2, content="broken")
-    assert why(folder.look().refused) == {2: "broken"}
-    assert why(folder.look().refused) == {}
+    assert why(folder.rescan().refused) == {2: "broken"}
+    assert why(folder.rescan().refused) == {}
     assert folder.stable == 1
     assert folder.reconciler.refused[2].reason == "broken"
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
@@ -146,11 +146,11 @@ def test_a_bad_new_version_keeps_the_old_one_and_says_why_once(folder: Folder, c
 def test_a_refused_version_is_tried_again_when_its_files_have_changed(folder: Folder) -> None:
     folder.publish(1)
     folder.publish(2, content="broken")
-    folder.look()
+    folder.rescan()
     folder.publish(2, content="still broken")
-    assert why(folder.look().refused) == {2: "still broken"}
+    assert why(folder.rescan().refused) == {2: "still broken"}
     folder.publish(2)
-    change = folder.look()
+    change = folder.rescan()
     assert folder.stable == 2
     assert (why(change.refused), change.cleared) == ({}, (2,))
     assert folder.reconciler.refused == {}
@@ -159,8 +159,8 @@ def test_a_refused_version_is_tried_again_when_its_files_have_changed(folder: Fo
 def test_a_refused_version_is_tried_again_by_command(folder: Folder) -> None:
     folder.publish(1)
     folder.publish(2, content="broken")
-    folder.look()
-    change = folder.look(again=True)
+    folder.rescan()
+    change = folder.rescan(again=True)
     assert folder.loads == [2]
     assert (why(change.refused), change.cleared) == ({2: "broken"}, ())
 
@@ -168,19 +168,19 @@ def test_a_refused_version_is_tried_again_by_command(folder: Folder) -> None:
 def test_a_refused_version_that_is_deleted_is_forgotten(folder: Folder) -> None:
     folder.publish(1)
     folder.publish(2, content="broken")
-    folder.look()
+    folder.rescan()
     folder.delete(2)
-    assert folder.look().cleared == (2,)
+    assert folder.rescan().cleared == (2,)
     assert folder.reconciler.refused == {}
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
 def test_a_version_that_cannot_be_read_is_refused(folder: Folder, error: OSError) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     folder.publish(2)
     folder.error = error
-    change = folder.look()
+    change = folder.rescan()
     assert why(change.refused) == {2: str(error)}
     assert change.refused[2].kind == UNREADABLE
     assert folder.stable == 1
@@ -201,17 +201,17 @@ def test_where_the_system_failed_the_version_is_tried_again_at_every_look_and_to
     folder: Folder, error: Exception, caplog
 ) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     folder.publish(2)
     folder.error = error
-    assert why(folder.look().refused) == {2: str(error)}
-    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    assert why(folder.rescan().refused) == {2: str(error)}
+    assert folder.rescan() == Change("flowers", True, (), (), {}, ())
     assert (folder.loads, folder.stable, folder.reconciler.unsettled) == ([2], 1, True)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         f"refused flowers/2: {error}"
     ]
     folder.error = None
-    change = folder.look()
+    change = folder.rescan()
     assert (folder.stable, why(change.refused), change.cleared) == (2, {}, (2,))
     assert not folder.reconciler.unsettled
 
@@ -223,11 +223,11 @@ def test_where_the_system_failed_the_version_is_tried_again_at_every_look_and_to
 )
 def test_real_damage_is_not_read_again_before_the_files_change(folder: Folder, error: Exception) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     folder.publish(2)
     folder.error = error
-    folder.look()
-    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    folder.rescan()
+    assert folder.rescan() == Change("flowers", True, (), (), {}, ())
     assert (folder.loads, folder.reconciler.unsettled) == ([], False)
 
 
@@ -240,9 +240,9 @@ def test_a_policy_that_the_system_would_not_read_is_tried_again(folder: Folder, 
 
     with monkeypatch.context() as patch:
         patch.setattr("anther.files.read_regular", refuse)
-        folder.look()
+        folder.rescan()
     assert (folder.stable, folder.reconciler.unsettled) == (2, True)
-    folder.look()
+    folder.rescan()
     assert (folder.stable, folder.reconciler.unsettled) == (1, False)
 
 
@@ -270,17 +270,17 @@ def test_a_folder_that_cannot_be_listed_is_refused_once_and_what_serves_goes_on(
 ) -> None:
     folder.publish(1)
     folder.publish(2, content="broken")
-    folder.look()
+    folder.rescan()
     before = folder.route
     folder.publish(3)
     with unlisted():
-        assert why(folder.look().refused) == {FOLDER: "unreadable (Permission denied)"}
-        assert folder.look() == Change("flowers", True, (), (), {}, ())
+        assert why(folder.rescan().refused) == {FOLDER: "unreadable (Permission denied)"}
+        assert folder.rescan() == Change("flowers", True, (), (), {}, ())
         assert folder.route is before
         assert list(folder.reconciler.refused) == [2, FOLDER]
         assert folder.reconciler.unsettled
     assert caplog.messages == ["refused flowers/2: broken", "refused flowers: unreadable (Permission denied)"]
-    change = folder.look()
+    change = folder.rescan()
     assert (folder.stable, why(change.refused), change.cleared) == (3, {}, (FOLDER,))
     assert list(folder.reconciler.refused) == [2]
 
@@ -288,22 +288,22 @@ def test_a_folder_that_cannot_be_listed_is_refused_once_and_what_serves_goes_on(
 def test_a_folder_that_could_never_be_listed_serves_nothing_and_is_not_gone(folder: Folder, unlisted) -> None:
     folder.publish(1)
     with unlisted():
-        assert not folder.look().serves
+        assert not folder.rescan().serves
         assert not folder.reconciler.gone
-    assert numbers(folder.look().loaded) == [1]
+    assert numbers(folder.rescan().loaded) == [1]
 
 
 def test_what_is_no_fault_of_the_version_is_raised_and_changes_nothing(folder: Folder) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     before = folder.route
     folder.publish(2)
     folder.error = DeviceUnavailable("cuda", "nothing")
     with pytest.raises(DeviceUnavailable):
-        folder.look()
+        folder.rescan()
     assert folder.route is before
     folder.error = None
-    assert numbers(folder.look().loaded) == [2]
+    assert numbers(folder.rescan().loaded) == [2]
 
 
 # Files that go or change under a version that serves
@@ -311,33 +311,33 @@ def test_what_is_no_fault_of_the_version_is_raised_and_changes_nothing(folder: F
 
 def test_a_deleted_version_serves_until_another_one_does(folder: Folder) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     folder.delete(1)
-    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    assert folder.rescan() == Change("flowers", True, (), (), {}, ())
     assert folder.stable == 1
     folder.publish(2, content="broken")
-    folder.look()
+    folder.rescan()
     assert folder.stable == 1
     folder.publish(3)
-    assert numbers(folder.look().retired) == [1]
+    assert numbers(folder.rescan().retired) == [1]
     assert folder.stable == 3
 
 
 def test_a_deleted_newest_version_gives_way_to_the_one_before(folder: Folder) -> None:
     folder.publish(1, 2)
-    folder.look()
+    folder.rescan()
     folder.delete(2)
-    change = folder.look()
+    change = folder.rescan()
     assert (numbers(change.loaded), numbers(change.retired)) == ([1], [2])
 
 
 def test_a_version_whose_files_have_changed_is_proven_anew(folder: Folder) -> None:
     """Versions are written once; where somebody does otherwise, a restart must not serve something else."""
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     old = folder.route.stable
     (folder.path / "1" / "other").touch()
-    change = folder.look()
+    change = folder.rescan()
     assert folder.loads == [1]
     assert change.retired == (old,)
     assert folder.route.stable is change.loaded[0] is not old
@@ -345,38 +345,38 @@ def test_a_version_whose_files_have_changed_is_proven_anew(folder: Folder) -> No
 
 def test_a_version_that_is_damaged_on_the_disk_serves_on_from_memory(folder: Folder) -> None:
     folder.publish(1, 2)
-    folder.look()
+    folder.rescan()
     folder.publish(2, content="damaged")
-    change = folder.look()
+    change = folder.rescan()
     assert (folder.stable, why(change.refused)) == (2, {2: "damaged"})
     assert (change.loaded, change.retired) == ((), ())
-    assert why(folder.look().refused) == {}
+    assert why(folder.rescan().refused) == {}
 
 
 def test_a_kept_version_whose_files_have_changed_is_proven_anew(folder: Folder) -> None:
     """Also where the policy asks for another one that cannot be had."""
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     old = folder.route.stable
     folder.publish(2, content="broken")
     folder.policy(versions="pinned", stable=2)
     (folder.path / "1" / "other").touch()
-    assert folder.look().retired == (old,)
+    assert folder.rescan().retired == (old,)
     assert folder.stable == 1
 
 
 def test_a_model_whose_folder_is_gone_leaves_service(folder: Folder) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     shutil.rmtree(folder.path)
-    change = folder.look()
+    change = folder.rescan()
     assert (change.serves, numbers(change.retired)) == (False, [1])
     assert folder.reconciler.route is None
     assert folder.reconciler.gone
 
 
 def test_a_model_without_any_version_does_not_serve(folder: Folder) -> None:
-    assert not folder.look().serves
+    assert not folder.rescan().serves
     assert folder.reconciler.route is None
 
 
@@ -386,26 +386,26 @@ def test_a_model_without_any_version_does_not_serve(folder: Folder) -> None:
 def test_a_pinned_version_serves_whatever_is_published(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(versions="pinned", stable=1)
-    folder.look()
+    folder.rescan()
     assert (folder.stable, folder.loads) == (1, [1])
     folder.publish(3)
-    assert folder.look() == Change("flowers", True, (), (), {}, ())
+    assert folder.rescan() == Change("flowers", True, (), (), {}, ())
 
 
 @pytest.mark.parametrize("content", ["broken", None])
 def test_a_pinned_version_that_fails_keeps_the_last_good_one(folder: Folder, content: str | None) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     if content is not None:
         folder.publish(2, content=content)
     folder.policy(versions="pinned", stable=2)
-    change = folder.look()
+    change = folder.rescan()
     assert folder.stable == 1
     assert why(change.refused) == {2: content or "no version 2"}
     assert folder.reconciler.refused[2].reason == why(change.refused)[2]
-    assert why(folder.look().refused) == {}, "it is told once"
+    assert why(folder.rescan().refused) == {}, "it is told once"
     folder.publish(2, content="good")
-    assert folder.look().cleared == (2,)
+    assert folder.rescan().cleared == (2,)
     assert folder.stable == 2
 
 
@@ -413,7 +413,7 @@ def test_at_the_start_an_earlier_stable_version_stands_in_for_a_pinned_one_that_
     folder.publish(1, 2, 3, 5)
     folder.publish(4, content="broken")
     folder.policy(versions="pinned", stable=4, previous=(9, 1, 2))
-    folder.look()
+    folder.rescan()
     assert folder.loads == [4, 2]
     assert folder.stable == 2
 
@@ -421,9 +421,9 @@ def test_at_the_start_an_earlier_stable_version_stands_in_for_a_pinned_one_that_
 def test_a_pinned_version_that_is_deleted_serves_on(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(versions="pinned", stable=1)
-    folder.look()
+    folder.rescan()
     folder.delete(1)
-    folder.look()
+    folder.rescan()
     assert folder.stable == 1
 
 
@@ -434,25 +434,25 @@ def test_all_good_versions_answer_by_number(folder: Folder) -> None:
     folder.publish(1, 2, 4)
     folder.publish(3, content="broken")
     folder.policy(versions="all", stable=2)
-    change = folder.look()
+    change = folder.rescan()
     assert folder.stable == 2
     assert list(folder.route.answering) == [1, 2, 4]
     assert why(change.refused) == {3: "broken"}
     folder.delete(4)
-    assert numbers(folder.look().retired) == [4]
+    assert numbers(folder.rescan().retired) == [4]
 
 
 def test_of_all_the_newest_is_stable_where_none_is_named(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(versions="all")
-    folder.look()
+    folder.rescan()
     assert folder.stable == 2
 
 
 def test_canary_and_shadow_are_loaded_beside_the_stable_version(folder: Folder) -> None:
     folder.publish(1, 2, 3)
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.1), shadow=Share(3, 1.0))
-    change = folder.look()
+    change = folder.rescan()
     assert numbers(change.loaded) == [1, 2, 3]
     assert (folder.route.canary.model.version, folder.route.canary.share) == (2, 0.1)
     assert (folder.route.shadow.model.version, folder.route.shadow.share) == (3, 1.0)
@@ -461,9 +461,9 @@ def test_canary_and_shadow_are_loaded_beside_the_stable_version(folder: Folder) 
 def test_another_share_loads_nothing(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.1))
-    folder.look()
+    folder.rescan()
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.5))
-    change = folder.look()
+    change = folder.rescan()
     assert (folder.loads, change.loaded, change.retired) == ([], (), ())
     assert folder.route.canary.share == 0.5
 
@@ -471,10 +471,10 @@ def test_another_share_loads_nothing(folder: Folder) -> None:
 def test_a_promoted_canary_is_not_loaded_again(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.1))
-    folder.look()
+    folder.rescan()
     canary = folder.route.canary.model
     folder.policy(versions="pinned", stable=2, previous=(1,))
-    change = folder.look()
+    change = folder.rescan()
     assert folder.route.stable is canary
     assert (folder.loads, numbers(change.retired)) == ([], [1])
 
@@ -483,7 +483,7 @@ def test_a_canary_that_fails_leaves_its_share_to_the_stable_version(folder: Fold
     folder.publish(1)
     folder.publish(2, content="broken")
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.1), shadow=Share(3, 0.1))
-    change = folder.look()
+    change = folder.rescan()
     assert why(change.refused) == {2: "broken", 3: "no version 3"}
     assert folder.route.canary is folder.route.shadow is None
 
@@ -491,9 +491,9 @@ def test_a_canary_that_fails_leaves_its_share_to_the_stable_version(folder: Fold
 def test_a_deleted_canary_leaves_service(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(versions="pinned", stable=1, canary=Share(2, 0.1))
-    folder.look()
+    folder.rescan()
     folder.delete(2)
-    change = folder.look()
+    change = folder.rescan()
     assert numbers(change.retired) == [2]
     assert folder.route.canary is None
 
@@ -501,7 +501,7 @@ def test_a_deleted_canary_leaves_service(folder: Folder) -> None:
 def test_who_follows_the_latest_takes_no_version_on_trial_for_stable(folder: Folder) -> None:
     folder.publish(1, 2)
     folder.policy(canary=Share(2, 0.1))
-    folder.look()
+    folder.rescan()
     assert (folder.stable, folder.route.canary.model.version) == (1, 2)
 
 
@@ -509,7 +509,7 @@ def test_a_version_on_trial_is_stable_where_it_is_the_only_good_one(folder: Fold
     folder.publish(1, content="broken")
     folder.publish(2)
     folder.policy(canary=Share(2, 0.1))
-    folder.look()
+    folder.rescan()
     assert folder.stable == 2
     assert folder.route.canary is None
 
@@ -519,34 +519,34 @@ def test_a_version_on_trial_is_stable_where_it_is_the_only_good_one(folder: Fold
 
 def test_a_model_that_is_unloaded_leaves_service_and_comes_back(folder: Folder) -> None:
     folder.publish(1)
-    folder.look()
+    folder.rescan()
     folder.policy(loaded=False)
-    change = folder.look()
+    change = folder.rescan()
     assert (change.serves, numbers(change.retired)) == (False, [1])
     folder.policy()
-    assert numbers(folder.look().loaded) == [1]
+    assert numbers(folder.rescan().loaded) == [1]
 
 
 def test_a_damaged_policy_keeps_the_last_good_one_and_says_so(folder: Folder, caplog) -> None:
     folder.publish(1, 2)
     folder.policy(versions="pinned", stable=1)
-    folder.look()
+    folder.rescan()
     (folder.path / "serving.json").write_text("{")
     folder.publish(3)
     for _ in range(2):
-        assert folder.look() == Change("flowers", True, (), (), {}, ())
+        assert folder.rescan() == Change("flowers", True, (), (), {}, ())
     assert folder.stable == 1
     assert "serving.json is no serving policy" in folder.reconciler.policy_error
     assert [folder.reconciler.policy_error in record.getMessage() for record in caplog.records] == [True], "told once"
     folder.policy()
-    folder.look()
+    folder.rescan()
     assert (folder.stable, folder.reconciler.policy_error) == (3, "")
 
 
 def test_a_policy_that_was_never_readable_is_the_default(folder: Folder) -> None:
     folder.publish(1, 2)
     (folder.path / "serving.json").write_text("{")
-    folder.look()
+    folder.rescan()
     assert folder.stable == 2
 
 

@@ -51,8 +51,10 @@ def load() -> Iterator[Callable[..., Registry]]:
     """`load(folder, default)` gives a loaded registry; no session may be left open behind it."""
     registries: list[Registry] = []
 
-    def loaded(root: Path, default: str = "", open_engine: OpenEngine = CountingEngine) -> Registry:
-        registries.append(Registry(Repository(root), open_engine, default))
+    def loaded(
+        root: Path, default: str = "", open_engine: OpenEngine = CountingEngine, **listener: Callable[[Change], None]
+    ) -> Registry:
+        registries.append(Registry(Repository(root), open_engine, default, **listener))
         registries[-1].load_all()
         return registries[-1]
 
@@ -418,7 +420,7 @@ def test_where_the_only_model_cannot_be_read_the_start_says_so(second: Path, loa
 
 @pytest.fixture
 def watched(load) -> Iterator[Callable[[Path], Registry]]:
-    """`watched(folder)` gives a loaded registry that looks at its folder all the time."""
+    """`watched(folder)` gives a loaded registry that rescans its folder all the time."""
     watchers: list[Watcher] = []
 
     def start(root: Path) -> Registry:
@@ -539,9 +541,9 @@ def test_a_damaged_policy_is_told_beside_what_serves(second: Path, load) -> None
 def test_a_switch_is_told_to_who_wants_to_know(second: Path, load, publish_bundle) -> None:
     root = second.parents[1]
     cut(second / "model.onnx")
-    registry = load(root)
     changes: list[Change] = []
-    registry.on_change.append(changes.append)
+    registry = load(root, on_change=changes.append)
+    changes.clear()
     old = registry.find()
     publish_bundle(root)
     registry.refresh()
@@ -553,13 +555,13 @@ def test_a_switch_is_told_to_who_wants_to_know(second: Path, load, publish_bundl
 
 def test_a_new_model_comes_into_service_and_a_deleted_one_leaves(second: Path, load, publish_bundle) -> None:
     root = second.parents[1]
-    registry = load(root)
+    changes: list[Change] = []
+    registry = load(root, on_change=changes.append)
     publish_bundle(root, "trees")
     registry.refresh()
     assert sorted(registry.routes()) == ["flowers", "trees"]
     shutil.rmtree(root / "flowers")
-    changes: list[Change] = []
-    registry.on_change.append(changes.append)
+    changes.clear()
     registry.refresh()
     assert [(change.name, change.serves) for change in changes] == [("flowers", False), ("trees", True)]
     assert registry.find().name == "trees"

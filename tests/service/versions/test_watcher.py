@@ -3,8 +3,9 @@
 import logging
 import shutil
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from service.engines.engine import OnnxEngine, open_on_cpu
 from service.errors import DeviceUnavailable, Draining
 from service.system import memory
 from service.versions.registry import Registry
-from service.versions.watcher import Watcher
+from service.versions.watcher import Inbox, Throttle, Watcher
 
 PATIENCE_S = 60
 
@@ -53,20 +54,25 @@ def opener() -> Opener:
 
 
 @pytest.fixture
-def registry(root: Path, opener: Opener) -> Iterator[Registry]:
-    registry = Registry(Repository(root), opener)
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def registry(root: Path, opener: Opener, inbox: Inbox) -> Iterator[Registry]:
+    registry = Registry(Repository(root), opener, dispose=inbox.put)
     registry.load_all()
     yield registry
     registry.close()
 
 
 @pytest.fixture
-def watch(registry: Registry) -> Iterator:
+def watch(registry: Registry, inbox: Inbox) -> Iterator:
     """`watch(interval_s)` starts a watcher of the registry."""
     watchers: list[Watcher] = []
 
     def start(interval_s: float) -> Watcher:
-        watchers.append(Watcher(registry, interval_s))
+        watchers.append(Watcher(registry, interval_s, inbox))
         watchers[-1].start()
         return watchers[-1]
 
@@ -101,7 +107,7 @@ def test_an_edited_policy_is_taken_over(registry, watch, publish_bundle, eventua
     eventually(lambda: registry.find().version == 1)
 
 
-def test_a_bad_version_is_not_tried_at_every_look(registry, opener, watch, publish_bundle, eventually, root) -> None:
+def test_a_bad_version_is_not_tried_at_every_rescan(registry, opener, watch, publish_bundle, eventually, root) -> None:
     watch(0.001)
     (root / "flowers" / "2").mkdir()
     eventually(lambda: "flowers/2" in registry.refused)
@@ -111,14 +117,16 @@ def test_a_bad_version_is_not_tried_at_every_look(registry, opener, watch, publi
     assert opener.opened == 2, "the first version and the trees: of the bad one no engine was ever opened"
 
 
-def test_what_came_and_went_during_a_look_leaves_nothing_behind(registry, watch, eventually, root, monkeypatch) -> None:
-    """The folder is then what it was before that look, so by its state alone nothing would call for another."""
+def test_what_came_and_went_during_a_rescan_leaves_nothing_behind(
+    registry, watch, eventually, root, monkeypatch
+) -> None:
+    """The folder is then what it was before that rescan, so by its state alone nothing would call for another."""
     refresh, seen = registry.refresh, []
 
-    def crossed_by_a_short_life(again: bool = False) -> bool:
+    def crossed_by_a_short_life(again: bool = False, pause: Callable[[], None] = lambda: None) -> bool:
         if not seen:
             (root / "flowers" / "2").mkdir()
-        changed = refresh(again)
+        changed = refresh(again, pause)
         if not seen:
             seen.append(dict(registry.refused))
             (root / "flowers" / "2").rmdir()
@@ -143,7 +151,7 @@ def test_requests_are_answered_while_a_version_is_loaded(registry, opener, watch
     assert registry.find().version == 2
 
 
-# When the folder cannot be looked at
+# When the folder cannot be rescanned
 
 
 def test_an_unreadable_folder_is_told_once_and_tried_again(
@@ -160,7 +168,7 @@ def test_an_unreadable_folder_is_told_once_and_tried_again(
     eventually(lambda: registry.find().version == 2)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1
-    assert "the models cannot be looked at, so they stay as they are" in messages[0]
+    assert "the models cannot be rescanned, so they stay as they are" in messages[0]
     assert not caplog.records[0].exc_info
     assert watcher._wait_s == 0.001
 
@@ -318,3 +326,45 @@ def test_an_unloaded_model_is_freed_also_after_a_failure(
     edit_policy(root, "flowers", ServingPolicy.unloaded)
     watcher.reconcile_now(PATIENCE_S)
     eventually(lambda: session() is None)
+
+
+# Pauses while a version is loaded
+
+
+class Clock:
+    """Processor time that a test lets pass, and the rests that were taken."""
+
+    def __init__(self) -> None:
+        self.computed = 0.0
+        self.rests: list[float] = []
+        self.throttle = Throttle(3.0, self.rests.append, lambda: self.computed)
+
+    def work(self, seconds: float) -> None:
+        self.computed += seconds
+        self.throttle()
+
+
+def test_a_rest_is_three_times_as_long_as_the_work_before_it() -> None:
+    clock = Clock()
+    for seconds in (0.01, 0.0, 0.03):
+        clock.work(seconds)
+    assert clock.rests == pytest.approx([0.03, 0.0, 0.09])
+
+
+def test_no_rest_is_longer_than_a_fifth_of_a_second() -> None:
+    clock = Clock()
+    clock.work(60.0)
+    assert clock.rests == [0.2]
+
+
+def test_only_what_the_thread_itself_computes_counts() -> None:
+    rests: list[float] = []
+    throttle = Throttle(1.0, rests.append)
+    throttle()
+    time.sleep(0.05)
+    throttle()
+    ends = time.thread_time() + 0.02
+    while time.thread_time() < ends:
+        pass
+    throttle()
+    assert rests[1] < 0.02 <= rests[2]

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ class Script(Worker):
     """A worker that is a few lines of Python."""
 
     @classmethod
-    async def run(cls, *lines: str) -> "Script":
+    async def run(cls, *lines: str, on_edit: Callable[[], None] = lambda: None) -> "Script":
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "\n".join(lines), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        return cls(7, process)
+        return cls(7, process, on_edit)
 
 
 def play(scenario: Coroutine[Any, Any, None]) -> None:
@@ -109,7 +109,7 @@ def test_a_worker_that_cannot_go_on_is_killed(caplog: pytest.LogCaptureFixture) 
     assert "cannot go on: {'ok': False, 'state': 'serving'}" in caplog.text
 
 
-def test_ticks_without_a_report_are_counted_while_it_serves() -> None:
+def test_ticks_since_the_last_report_are_counted_until_it_ends() -> None:
     async def scenario() -> None:
         worker = await Script.run(
             """print('{"facts": {"live": {"ok": true}, "ready": {}}}', flush=True)""",
@@ -121,9 +121,12 @@ def test_ticks_without_a_report_are_counted_while_it_serves() -> None:
         )
         go_on = worker._process.stdin
         assert go_on is not None
-        assert [worker.tick(), worker.tick()] == [0, 0], "its start may take long"
+        while worker.facts["live"] != {"ok": True}:
+            await asyncio.sleep(0)
+        assert (worker.serves, worker.tick(), worker.tick()) == (False, 1, 2)
         go_on.write(b"\n")
         await worker.serving()
+        assert worker.serves
         assert [worker.tick(), worker.tick(), worker.tick()] == [1, 2, 3]
         go_on.write(b"\n")
         while worker._silent_ticks:
@@ -136,16 +139,16 @@ def test_ticks_without_a_report_are_counted_while_it_serves() -> None:
     play(scenario())
 
 
-def test_it_can_be_told_to_look_and_tells_of_edits() -> None:
+def test_it_can_be_told_to_rescan_and_tells_of_edits() -> None:
     async def scenario() -> None:
-        worker = await Script.run("""print('{"edited": true}') if input() == "look" else None""")
         edits: list[None] = []
-        worker.on_edit = lambda: edits.append(None)
-        worker.look()
+        tell = """print('{"edited": true}') if input() == "rescan" else None"""
+        worker = await Script.run(tell, on_edit=lambda: edits.append(None))
+        worker.rescan()
         assert await worker.ended() == "ended with exit code 0"
         assert edits == [None]
         for _ in range(10):
-            worker.look()
+            worker.rescan()
 
     play(scenario())
 
@@ -160,7 +163,7 @@ def test_an_early_hangup_is_kept_for_when_the_worker_can_heed_it(
     monkeypatch.setattr(sys, "executable", str(shell))
 
     async def scenario() -> None:
-        worker = await workers.start(Order(1, Settings(), Path()))
+        worker = await workers.start(Order(1, Settings(), Path()), lambda: None)
         assert await worker.serving() == "flowers/1"
         assert await worker.ended() == "ended with exit code 0"
 
@@ -172,4 +175,4 @@ def test_an_early_hangup_is_kept_for_when_the_worker_can_heed_it(
 def test_a_system_without_processes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(WorkerFailed, match=r"no process for worker 1 \(No such file or directory\)"):
-        asyncio.run(workers.start(Order(1, Settings(), Path())))
+        asyncio.run(workers.start(Order(1, Settings(), Path()), lambda: None))

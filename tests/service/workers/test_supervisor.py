@@ -23,10 +23,10 @@ ENDED = {"live": {"ok": False, "state": "ended"}, "ready": {"ok": False, "state"
 class Fake:
     """A worker that serves, ends and ages when a test says so; it ends by itself when it is drained."""
 
-    def __init__(self, slot: int, pid: int) -> None:
+    def __init__(self, slot: int, pid: int, on_edit: Callable[[], None]) -> None:
         self.slot, self.pid, self.age, self.facts = slot, pid, 3600.0, STARTING
+        self.on_edit = on_edit
         self.drains = True
-        self.on_edit: Callable[[], None] = lambda: None
         self.silent_ticks = 0
         self.silent = False
         self.asked: list[str] = []
@@ -47,6 +47,10 @@ class Fake:
         if not self._end.done():
             self._end.set_result(how)
 
+    @property
+    def serves(self) -> bool:
+        return self.facts is SERVING
+
     async def serving(self) -> str:
         return await self._serving
 
@@ -60,8 +64,8 @@ class Fake:
         self.silent_ticks += self.silent
         return self.silent_ticks
 
-    def look(self) -> None:
-        self.asked.append("look")
+    def rescan(self) -> None:
+        self.asked.append("rescan")
 
     def drain(self) -> None:
         self.asked.append("drain")
@@ -87,11 +91,11 @@ class House:
         self.supervisor = Supervisor(2, self.spawn, self.lost.append, grace_s, self.sleep)
         self.running = asyncio.create_task(self.supervisor.run(self.announced.append, self.stopped))
 
-    async def spawn(self, slot: int) -> Fake:
+    async def spawn(self, slot: int, on_edit: Callable[[], None]) -> Fake:
         if self.out_of:
             self.out_of -= 1
             raise WorkerFailed(slot, f"no process for worker {slot}")
-        self.workers.append(Fake(slot, 100 + len(self.workers)))
+        self.workers.append(Fake(slot, 100 + len(self.workers), on_edit))
         if self.instantly:
             self.workers[-1].serve()
         return self.workers[-1]
@@ -275,34 +279,34 @@ def test_a_worker_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == ["killing the workers that did not end within 0 s"]
 
 
-def test_all_workers_are_told_to_look_also_those_that_start() -> None:
+def test_all_workers_are_told_to_rescan_also_those_that_start() -> None:
     """They may have read the folder already."""
 
     async def scenario() -> None:
         house = House(instantly=False)
         await house.until(2)
         house.workers[0].serve()
-        house.supervisor.look()
+        house.supervisor.rescan()
         house.workers[1].serve()
         await house.until(2)
-        house.supervisor.look()
-        assert [worker.asked for worker in house.workers] == [["look", "look"], ["look", "look"]]
+        house.supervisor.rescan()
+        assert [worker.asked for worker in house.workers] == [["rescan", "rescan"], ["rescan", "rescan"]]
         await house.stop()
 
     play(scenario())
 
 
-def test_after_an_edit_all_others_are_told_to_look_replacements_too() -> None:
+def test_after_an_edit_all_others_are_told_to_rescan_replacements_too() -> None:
     async def scenario() -> None:
         house = House()
         await house.until(2)
         house.workers[0].on_edit()
-        assert [worker.asked for worker in house.workers] == [[], ["look"]]
+        assert [worker.asked for worker in house.workers] == [[], ["rescan"]]
         house.workers[0].end()
         await house.until(3)
         house.workers[1].on_edit()
         house.workers[2].on_edit()
-        assert [worker.asked for worker in house.workers] == [[], ["look", "look"], ["look"]]
+        assert [worker.asked for worker in house.workers] == [[], ["rescan", "rescan"], ["rescan"]]
         await house.stop()
 
     play(scenario())
@@ -329,6 +333,50 @@ def test_a_worker_that_says_nothing_for_long_is_killed_and_replaced(
 
     play(scenario())
     assert caplog.messages[0] == "worker 0 (process 100) is silent for 0 s; killed"
+
+
+def test_a_worker_that_hangs_at_its_start_is_killed_later_and_fails_the_start(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open and prove many models takes longer than a worker that serves may be silent."""
+    monkeypatch.setattr(supervising, "_TICK_S", 0)
+
+    async def scenario() -> None:
+        house = House(instantly=False)
+        await house.until(2)
+        house.workers[0].serve()
+        house.workers[1].silent_ticks = supervising._SILENT_TICKS
+        await house.until(2)
+        assert house.workers[1].asked == []
+        house.workers[1].silent_ticks = supervising._START_TICKS - 1
+        house.workers[1].silent = True
+        while not house.workers[1].asked:
+            await asyncio.sleep(0)
+        assert house.workers[1].asked == ["kill"]
+        house.workers[1].fail("it was killed before it could serve")
+        with pytest.raises(WorkerFailed, match="before it could serve"):
+            await house.running
+
+    play(scenario())
+    assert caplog.messages[0] == "worker 1 (process 101) is silent for 0 s; killed"
+
+
+def test_a_replacement_that_hangs_at_its_start_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "_TICK_S", 0)
+
+    async def scenario() -> None:
+        house = House()
+        await house.until(2)
+        house.instantly = False
+        house.workers[0].end()
+        await house.until(3)
+        house.workers[2].silent_ticks = supervising._START_TICKS - 1
+        house.workers[2].silent = True
+        await house.until(4)
+        assert (house.workers[2].asked, house.lost) == (["kill"], [0, 0])
+        await house.stop()
+
+    play(scenario())
 
 
 def test_a_worker_that_is_killed_for_its_silence_is_killed_once(

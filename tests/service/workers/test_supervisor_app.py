@@ -164,7 +164,7 @@ def test_callers_that_retry_see_nothing_of_a_workers_death(pair, pictures, fetch
 
 @pytest.fixture
 def apart(pair, tmp_path, publish_bundle) -> tuple[Any, Path]:
-    """A server of two workers that look at the folder only when they are told to, and the folder."""
+    """A server of two workers that rescan the folder only when they are told to, and the folder."""
     root = tmp_path / "models"
     publish_bundle(root)
     return pair("--watch-s", "0", "--control", models=root), root
@@ -174,7 +174,7 @@ def models_of_each(fetch, server: Any) -> list[dict[str, int]]:
     return [worker["models"] for worker in fetch(f"{server.operations}/readyz")[1]["workers"].values()]
 
 
-def test_at_sighup_all_workers_look_at_the_folder(apart, publish_bundle, fetch, eventually) -> None:
+def test_at_sighup_all_workers_rescan_the_folder(apart, publish_bundle, fetch, eventually) -> None:
     server, root = apart
     publish_bundle(root)
     server.process.send_signal(signal.SIGHUP)

@@ -103,7 +103,7 @@ def test_it_serves_as_ordered_and_reports_before_anyone_is_told(supervisor: Supe
 
 
 def test_it_tells_news_or_else_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_LOOK_S", 0)
+    monkeypatch.setattr(worker, "_REPORT_S", 0)
     states = iter(["serving", "serving", "serving", "draining", "draining", "serving"])
     told: list[Any] = []
 
@@ -123,7 +123,7 @@ def test_it_tells_news_or_else_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) 
     assert told == [beat, beat, beat, ("facts", "draining"), beat, ("facts", "serving")]
 
 
-def test_it_looks_at_the_folder_when_it_is_told_to(
+def test_it_rescans_the_folder_when_it_is_told_to(
     supervisor: Supervisor, order: Order, tmp_path: Path, publish_bundle
 ) -> None:
     publish_bundle(tmp_path)
@@ -133,7 +133,7 @@ def test_it_looks_at_the_folder_when_it_is_told_to(
             supervisor.give(replace(order, settings=replace(order.settings, models=tmp_path, watch_s=0)))
             supervisor.hear("serving")
             publish_bundle(tmp_path)
-            supervisor.orders.write("look\n")
+            supervisor.orders.write("rescan\n")
             supervisor.orders.flush()
             return supervisor.hear("facts")["ready"]["models"]
         finally:
@@ -142,27 +142,27 @@ def test_it_looks_at_the_folder_when_it_is_told_to(
     assert meanwhile(act, supervisor) == {"flowers": 2}
 
 
-def test_to_be_told_to_look_before_it_serves_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_be_told_to_rescan_before_it_serves_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models are read before the port is open, and what comes in between must not be missed."""
     reads, writes = os.pipe()
-    looked = asyncio.Event()
+    rescanned = asyncio.Event()
 
     class App:
-        look = staticmethod(looked.set)
+        rescan = staticmethod(rescanned.set)
 
     async def scenario() -> None:
         wire = worker.Wire(reads, writes)
         wire.watch()
-        os.write(writes, b"look\n")
+        os.write(writes, b"rescan\n")
         await asyncio.sleep(0.05)
         heeding = asyncio.create_task(worker._heed(App(), wire))  # type: ignore[arg-type]
-        await looked.wait()
+        await rescanned.wait()
         heeding.cancel()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
     os.close(reads)
     os.close(writes)
-    assert looked.is_set()
+    assert rescanned.is_set()
 
 
 def test_it_tells_of_a_clients_edit(supervisor: Supervisor, order: Order, tmp_path: Path, publish_bundle) -> None:
@@ -185,32 +185,32 @@ def test_it_tells_of_a_clients_edit(supervisor: Supervisor, order: Order, tmp_pa
 
 def test_a_supervisor_that_reads_nothing_holds_up_nobody_and_misses_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may stand in a debugger for hours; then it hears the first that went unread, and what is true by then."""
-    monkeypatch.setattr(worker, "_LOOK_S", 0)
+    monkeypatch.setattr(worker, "_REPORT_S", 0)
     reads, writes = os.pipe()
-    looks = 0
+    reports_made = 0
 
     class App:
         """So talkative that the pipe is full at once."""
 
         def facts(self) -> Any:
-            nonlocal looks
-            looks += 1
-            return {"live": {"look": looks}, "ready": "x" * 50_000}
+            nonlocal reports_made
+            reports_made += 1
+            return {"live": {"report": reports_made}, "ready": "x" * 50_000}
 
-    async def read_until(looked: int) -> list[int]:
+    async def read_until(number: int) -> list[int]:
         lines: list[int] = []
-        while not lines or lines[-1] < looked:
-            lines.append(json.loads(await asyncio.to_thread(reports.readline))["facts"]["live"]["look"])
+        while not lines or lines[-1] < number:
+            lines.append(json.loads(await asyncio.to_thread(reports.readline))["facts"]["live"]["report"])
         return lines
 
     async def scenario() -> None:
-        looking = asyncio.create_task(worker._tell(App(), worker.Wire(reads, writes), {}))  # type: ignore[arg-type]
-        while looks < 1000:
+        telling = asyncio.create_task(worker._tell(App(), worker.Wire(reads, writes), {}))  # type: ignore[arg-type]
+        while reports_made < 1000:
             await asyncio.sleep(0)
         lines = await read_until(1000)
         assert lines[:2] == [1, 2]
         assert lines[2] >= 1000
-        looking.cancel()
+        telling.cancel()
 
     with os.fdopen(reads) as reports:
         asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))

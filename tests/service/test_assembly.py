@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from benchmarks import gpu
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
+from service.assembly import opener, scheduler
 from service.config import Settings
 from service.core.classifier import Classifier, PixelsRequest, Request
 from service.engines.cuda import CudaEngine, CudaOptions, open_on_cuda
-from service.engines.devices import opener, scheduler
 from service.engines.engine import open_on_cpu
 from service.engines.runtime import CUDA, load_runtime
 from service.metrics import Metrics
@@ -66,8 +66,8 @@ def test_the_whole_way_with_batches(models: Path, pictures, eventually) -> None:
     def open_bound(bundle: Bundle) -> CudaEngine:
         return CudaEngine(bundle.read(bundle.manifest.model.file), CudaOptions((1, 2, 4)), "cpu")
 
-    metrics, registry = Metrics(), Registry(Repository(models), open_bound)
-    registry.on_change.append(metrics.changed)
+    metrics = Metrics()
+    registry = Registry(Repository(models), open_bound, on_change=metrics.changed)
     registry.load_all()
 
     async def ask(batcher: Batcher) -> None:
@@ -94,8 +94,8 @@ def test_the_whole_way_with_batches(models: Path, pictures, eventually) -> None:
 
 
 def test_a_cpus_models_have_no_batches_to_count(models: Path) -> None:
-    metrics, registry = Metrics(), Registry(Repository(models), open_on_cpu)
-    registry.on_change.append(metrics.changed)
+    metrics = Metrics()
+    registry = Registry(Repository(models), open_on_cpu, on_change=metrics.changed)
     registry.load_all()
     metrics.batch(registry.find().engine, 1)
     assert metrics.registry.get_sample_value("anther_batch_size_count", {"model": "flowers", "version": "1"}) is None
