@@ -1,4 +1,4 @@
-"""Anther's Python client. `Client` asks a running server; its answers are typed records."""
+"""Anther's Python client. `Client` and `AsyncClient` ask a running server; their answers are typed records."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,15 +6,44 @@ from typing import TYPE_CHECKING, Any
 from anther.errors import AntherError
 
 if TYPE_CHECKING:
-    from anther.client.client import CallFailed, Classification, Client, Explanation, Prediction
+    from anther.client.answers import Classification, Explanation, ModelDescription, ModelMetrics, Prediction
+    from anther.client.async_client import AsyncClient
+    from anther.client.call_failed import CallFailed
+    from anther.client.client import Client
+    from anther.client.requests import ClassifyOptions
 
-__all__ = ["AntherError", "CallFailed", "Classification", "Client", "Explanation", "Prediction"]
+__all__ = [
+    "AntherError",
+    "AsyncClient",
+    "CallFailed",
+    "Classification",
+    "ClassifyOptions",
+    "Client",
+    "Explanation",
+    "ModelDescription",
+    "ModelMetrics",
+    "Prediction",
+]
 
-_CLIENT = frozenset(__all__) - {"AntherError"}
+_MODULES = {
+    "AsyncClient": "async_client",
+    "CallFailed": "call_failed",
+    "Classification": "answers",
+    "ClassifyOptions": "requests",
+    "Client": "client",
+    "Explanation": "answers",
+    "ModelDescription": "answers",
+    "ModelMetrics": "answers",
+    "Prediction": "answers",
+}
 
 
 def __getattr__(name: str) -> Any:
     """The client's names, imported when first asked for: gRPC takes a tenth of a second to load."""
-    if name in _CLIENT:
-        return getattr(importlib.import_module("anther.client.client"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"anther.client.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'anther' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -77,7 +77,7 @@ def _free_port() -> int:
 
 def _version(server: Server) -> int:
     """Which one answers."""
-    from anther.client.client import Client
+    from anther import Client
 
     with Client(server.target) as client:
         return client.list_models()[0].version

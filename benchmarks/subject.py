@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from anther.client.client import CallFailed, Classification, Client
+from anther import CallFailed, Classification, Client
 
 ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "examples" / "sunflowers.jpg"

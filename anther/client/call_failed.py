@@ -1,4 +1,4 @@
-"""What a client is told of a call, or of a picture in a stream, that failed; however the server put it."""
+"""What a client is told of a call, or of an image in a stream, that failed; however the server put it."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ class CallFailed(AntherError):
 
     @property
     def passing(self) -> bool:
-        """It was no fault of the picture's: asked again later, the same server or another may answer."""
+        """The image was not at fault: asked again later, the same server or another may answer."""
         return self.code == "UNAVAILABLE" or (self.code == "RESOURCE_EXHAUSTED" and self.retry_after_s is not None)
 
 
 def from_rpc(error: Any, target: str) -> CallFailed:
-    """From the `grpc.RpcError` of a call to `target`."""
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    """From the `grpc.RpcError` of a call to `target`, sync or async."""
+    details = dict(iter(error.trailing_metadata() or ())).get("grpc-status-details-bin")
     if details is None:  # refused by gRPC itself, before our code
         message = error.details() or ""
         if error.code() is grpc.StatusCode.UNAVAILABLE:
@@ -40,8 +40,13 @@ def from_item(error: pb.ItemError) -> CallFailed:
     return CallFailed(_CODES.get(error.code, "UNKNOWN"), error.reason, error.message, retry_after_s)
 
 
+def stream_ended(target: str) -> CallFailed:
+    """The server ended a stream that should go on."""
+    return CallFailed("UNAVAILABLE", "STREAM_ENDED", f"{target} ended the stream early")
+
+
 def unreadable(error: OSError) -> CallFailed:
-    """A picture that could not be sent."""
+    """An image that could not be sent."""
     return CallFailed("INVALID_ARGUMENT", "FILE_UNREADABLE", f"cannot read the file: {error}")
 
 

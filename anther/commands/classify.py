@@ -16,7 +16,7 @@ import click
 from anther.commands.photos import SUFFIXES, digest, walk
 
 if TYPE_CHECKING:
-    from anther.client.client import Client
+    from anther import ClassifyOptions, Client
     from anther.results.journal import Journal
     from anther.results.screen import Outcomes, Screen
 
@@ -82,7 +82,7 @@ def classify(context: click.Context, /, photos: tuple[Path, ...], **options: Any
     if next(walk(photos, in_order=False), None) is None:
         raise click.UsageError(f"no pictures ({', '.join(sorted(SUFFIXES))}) below {', '.join(map(str, photos))}")
 
-    from anther.client.client import Client
+    from anther import Client
 
     with Client(asked.target, asked.timeout_s) as client:
         failed = _show(client, photos, asked) if asked.output is None else _write(client, photos, asked, asked.output)
@@ -125,10 +125,10 @@ def _write(client: "Client", photos: tuple[Path, ...], asked: _Asked, output: Pa
 @contextlib.contextmanager
 def _asking(client: "Client", photos: Iterator[Path], asked: _Asked) -> Iterator["Outcomes"]:
     """The stream ends with the block, by Ctrl-C too."""
-    choice = (asked.model, asked.version, asked.top)
-    outcomes = client.classify_as_ready(
-        photos, *choice, label=asked.label or "", request_id=lambda photo: digest(photo).hex()
-    )
+    options: ClassifyOptions = {
+        "model": asked.model, "version": asked.version, "label": asked.label or "", "top_k": asked.top
+    }  # fmt: skip
+    outcomes = client.classify_as_ready(photos, request_id=lambda photo: digest(photo).hex(), **options)
     with contextlib.closing(outcomes):
         yield outcomes
 

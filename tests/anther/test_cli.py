@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import anther
-from anther import cli
-from anther.client.client import CallFailed, Client
+from anther import CallFailed, Client, cli
 
 COMMANDS = [
     "serve", "models", "classify", "retrain", "train", "evaluate", "inspect", "export", "compare", "data",

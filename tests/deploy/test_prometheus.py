@@ -21,7 +21,7 @@ import grpc
 import pytest
 import yaml
 
-from anther.client.client import CallFailed, Client
+from anther import CallFailed, Client
 from bundle.repository import Repository
 from service.metrics import Metrics
 

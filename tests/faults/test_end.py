@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from anther.client.client import CallFailed, Client
+from anther import CallFailed, Client
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from tests.faults.victim import PATIENCE_S

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from anther.client.client import CallFailed, Client
+from anther import CallFailed, Client
 from anther.v1 import classifier_pb2 as pb
 from tests.faults.victim import PATIENCE_S
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from anther.client.client import Client
+from anther import Client
 from bundle.repository import Bundle, Repository
 from service import app
 from service.app import App

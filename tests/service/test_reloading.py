@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from anther.client.client import Client
+from anther import Client
 from bundle.policy import ServingPolicy, edit_policy
 from service.app import App
 from service.config import Settings

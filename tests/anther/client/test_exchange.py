@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from anther.client import exchange as module
 from anther.client.call_failed import CallFailed
-from anther.client.exchange import WINDOW, Exchange
+from anther.client.exchange import Exchange
+from anther.client.pending import WINDOW
 from anther.v1 import classifier_pb2 as pb
 
 PATIENCE_S = 60
@@ -190,7 +191,7 @@ def test_a_stream_that_breaks_is_opened_again_for_what_is_unanswered(start, erro
     assert exchanged(exchange, 9) == everything(9)
     assert len(stub.calls) == 3
     assert pauses == [0.1, 0.1]
-    assert "asking again for 6 pictures in 0.1 s" in caplog.messages[0]
+    assert "asking again for 6 images in 0.1 s" in caplog.messages[0]
 
 
 def test_a_server_that_ends_the_stream_early_is_asked_again(start) -> None:
@@ -320,7 +321,7 @@ def test_an_interrupted_exchange_leaves_no_thread(start) -> None:
 
 
 def test_a_server_that_does_not_end_the_stream_is_left(start, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_FAREWELL_S", 0.01)
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", 0.01)
 
     def script(requests: Requests) -> Iterator[pb.ClassifyStreamResponse]:
         yield from map(answer, requests)

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from anther.client.client import CallFailed
+from anther import CallFailed
 from anther.commands import classify as classify_cli
 from anther.results.errors import ModelLeft, OutputBusy, OutputForeign, OutputOfAnotherModel
 from anther.results.formats import COLUMNS

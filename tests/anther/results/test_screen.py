@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
-from anther.client.client import CallFailed, Classification, Prediction
+from anther import CallFailed, Classification, Prediction
 from anther.results.screen import Outcomes, Screen, Tally
 
 GOOD = Classification(

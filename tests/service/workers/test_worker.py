@@ -15,7 +15,7 @@ import grpc
 import pytest
 from prometheus_client import values
 
-from anther.client.client import Client
+from anther import Client
 from anther.open_inference import open_inference_pb2 as oip
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service import logs

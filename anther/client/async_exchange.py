@@ -1,0 +1,136 @@
+"""`anther.client.exchange` for an event loop: a task of gRPC's empties the outbox, one of ours fills the inbox."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from anther.client.call_failed import CallFailed, from_rpc, stream_ended
+from anther.client.pending import Event, Outcome, Pending
+from anther.v1 import classifier_pb2 as pb
+
+_CLOSE_TIMEOUT_S = 2.0
+
+Outbox = asyncio.Queue[pb.ClassifyRequest | None]
+
+
+class AsyncExchange:
+    """Images go out with `send` and come back, in any order, from `receive`. For one task."""
+
+    def __init__(
+        self,
+        stub: Any,
+        target: str,
+        timeout_s: float,
+        patience_s: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._stub, self._target, self._timeout_s, self._sleep = stub, target, timeout_s, sleep
+        self._pending = Pending(target, timeout_s, patience_s)
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._outbox: Outbox = asyncio.Queue()
+        self._call: Any = None
+        self._listener: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "AsyncExchange":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._disconnect(patient=kind is None and not self.in_flight)
+
+    @property
+    def in_flight(self) -> int:
+        return self._pending.in_flight
+
+    @property
+    def full(self) -> bool:
+        return self._pending.full
+
+    def send(self, request: pb.ClassifyRequest) -> None:
+        """Its id must differ from those in flight."""
+        self._pending.add(request)
+        if self._call is None:
+            self._connect()
+        else:
+            self._outbox.put_nowait(request)
+
+    async def receive(self) -> tuple[str, Outcome]:
+        """The next image's id and outcome.
+
+        Raises `CallFailed` for a server that is silent or out of reach; what is in flight then stays unanswered.
+        """
+        while (request := self._pending.single()) is None:
+            event = await self._next_event()
+            if event is None:
+                for due in self._pending.due():
+                    self._outbox.put_nowait(due)
+            elif isinstance(event, CallFailed):
+                await self._reconnect(event)
+            elif (outcome := self._pending.outcome(event)) is not None:
+                return outcome
+        return self._pending.settled(request.id, await self._ask_single(request))
+
+    async def _next_event(self) -> Event | None:
+        """None when it is time to send something again."""
+        wait_s = self._pending.wait_s()
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._inbox.get()
+        except TimeoutError:
+            self._pending.waited(wait_s)
+            return None
+
+    async def _reconnect(self, failure: CallFailed) -> None:
+        await self._disconnect()
+        if self._pending.reconnects(failure):
+            await self._sleep(self._pending.back_off_s(failure))
+            self._connect()
+
+    async def _ask_single(self, request: pb.ClassifyRequest) -> Outcome:
+        while True:
+            try:
+                answer: pb.ClassifyResponse = await self._stub.Classify(request, timeout=self._timeout_s)
+            except grpc.RpcError as error:
+                failure = from_rpc(error, self._target)
+                if not failure.passing:
+                    return failure
+                await self._sleep(self._pending.back_off_s(failure))
+            else:
+                return answer
+
+    def _connect(self) -> None:
+        self._outbox = asyncio.Queue()
+        for request in self._pending.streamed():
+            self._outbox.put_nowait(request)
+        self._call = self._stub.ClassifyStream(_sent(self._outbox))
+        self._listener = asyncio.create_task(self._listen(self._call))
+
+    async def _listen(self, call: Any) -> None:
+        """Until the stream's end, which it tells last."""
+        try:
+            async for item in call:
+                self._inbox.put_nowait(item)
+            self._inbox.put_nowait(stream_ended(self._target))
+        except grpc.RpcError as error:
+            self._inbox.put_nowait(from_rpc(error, self._target))
+
+    async def _disconnect(self, patient: bool = False) -> None:
+        """Patient, it lets the server end the stream."""
+        if self._listener is None:
+            return
+        self._outbox.put_nowait(None)
+        if patient:
+            await asyncio.wait({self._listener}, timeout=_CLOSE_TIMEOUT_S)
+        self._call.cancel()
+        self._listener.cancel()
+        await asyncio.gather(self._listener, return_exceptions=True)
+        self._call = self._listener = None
+
+
+async def _sent(outbox: Outbox) -> AsyncIterator[pb.ClassifyRequest]:
+    while (request := await outbox.get()) is not None:
+        yield request

@@ -1,0 +1,81 @@
+"""What both clients ask with: images, options, messages, and the settings of a channel."""
+
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypedDict, TypeVar
+
+from anther.v1 import classifier_pb2 as pb
+
+DEFAULT_TARGET = "localhost:8001"
+_LOCAL = ("localhost", "127.", "[::1]")  # never asked for through the `http_proxy` of the environment
+
+Image = bytes | str | Path
+AnyImage = TypeVar("AnyImage", bound=Image)
+Key = TypeVar("Key", bound=Hashable)
+Outcome = TypeVar("Outcome")
+
+
+class ClassifyOptions(TypedDict, total=False):
+    """Which model answers and with how many predictions; whatever is left out is the server's choice.
+
+    `label` is 'stable' or 'canary'; `version` 0 is the one in service; `top_k` 0 stands for 5.
+    """
+
+    model: str
+    version: int
+    label: str
+    top_k: int
+
+
+def read(image: Image) -> bytes:
+    """Its encoded bytes. Raises `OSError` where it is a path."""
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
+
+
+def classify_request(image: bytes, request_id: str, options: ClassifyOptions) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(image=image, id=request_id, **_checked(options))
+
+
+def explain_request(
+    image: bytes, explained: int | str | None, request_id: str, options: ClassifyOptions
+) -> pb.ExplainRequest:
+    fields = _checked(options)
+    if explained is not None:
+        fields["class_label" if isinstance(explained, str) else "class_index"] = explained
+    return pb.ExplainRequest(image=image, id=request_id, **fields)
+
+
+def channel_options(target: str) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.enable_http_proxy", int(not target.startswith(_LOCAL))),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2000),  # by default minutes: a server that is back would go unnoticed
+    ]
+
+
+class InOrder(Generic[Outcome]):
+    """Holds the outcomes that wait for one before them."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Outcome] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, number: int, outcome: Outcome) -> Iterator[Outcome]:
+        """Those that are due now."""
+        self._held[number] = outcome
+        while self._next in self._held:
+            yield self._held.pop(self._next)
+            self._next += 1
+
+
+def _checked(options: ClassifyOptions) -> dict[str, Any]:
+    """Raises `TypeError` for a name that is no option."""
+    unknown = options.keys() - ClassifyOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"'{min(unknown)}' is no option; there are {', '.join(ClassifyOptions.__annotations__)}")
+    return dict(options)
