@@ -139,6 +139,12 @@ class Provenance:
     run: str | None = field(default=None, metadata=schema.ADDED)  # the run's own id, unlike any other's
     parent: Parent | None = field(default=None, metadata=schema.ADDED)
 
+    @property
+    def code(self) -> str:
+        """The program that trained it, as far as it is known: Anther's version, and its commit where it had one."""
+        version, commit = self.versions.get("anther"), self.git_commit
+        return ", ".join([*([f"anther {version}"] if version else []), *([f"commit {commit}"] if commit else [])])
+
 
 @dataclass(frozen=True)
 class Histogram:

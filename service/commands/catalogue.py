@@ -114,10 +114,11 @@ def facts(manifest: Manifest) -> Mapping[str, str]:
         **{found.precision: _variant(found) for found in manifest.variants},
         "pictures": f"short side to {shape.resize}, centre {shape.crop}×{shape.crop} pixels, {shape.interpolation}",
         "tolerances": "; ".join(f"{name} {_pairs(allowed)}" for name, allowed in manifest.tolerances.items()),
-        "trained": f"{origin.created}, strategy {origin.strategy}, weights {origin.weights}, seed {origin.seed}",
+        "trained": f"{origin.created}, strategy {origin.strategy}, seed {origin.seed}",
+        "weights": origin.weights,
         "photos": _pairs(origin.photos),
         "data": origin.data_fingerprint,
-        "commit": origin.git_commit or "unknown",
+        **({"code": origin.code} if origin.code else {}),
         **_lineage(manifest),
     }
 

@@ -2,21 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from anther.tables import Cell, write_rows, write_table
 from bundle.policy import ServingPolicy
 from bundle.repository import Bundle
 from service.commands.catalogue import Entry, Version, accuracy, facts, version_record
 from service.versions.loader import LiveModel
 
-_FILE_WIDTH = 160
 _NEXT_LOOK = "A running server takes this over at its next look at the folder (serve --watch-s), or at once on SIGHUP."
 
 
@@ -24,19 +22,13 @@ def write_entries(entries: Sequence[Entry], root: Path, as_json: bool) -> None:
     if as_json:
         _write_json([_entry_record(entry) for entry in entries])
         return
-    table = _table("model", "version", "serves as", "top-1 (95 %)", "size", "created", "state")
-    for entry in entries:
-        for version in reversed(entry.versions):
-            table.add_row(entry.name, str(version.number), ", ".join(version.roles), *_version_cells(version))
-    console = _console()
-    if entries:
-        console.print(table)
-    else:
-        console.print(f"no models in {root}; `anther retrain` makes one", markup=False, soft_wrap=True)
-    for entry in entries:
-        if entry.policy_error or not entry.policy.loaded:
-            remark = entry.policy_error or f"{entry.name} is out of service; `anther models load {entry.name}`"
-            console.print(Text(remark, "yellow"), soft_wrap=True)
+    if not entries:
+        click.echo(f"no models in {root}; `anther retrain` makes one")
+        return
+    if rows := [_cells(entry, version) for entry in entries for version in reversed(entry.versions)]:
+        write_table(("version", "serves as", "top-1 (95 %)", "size", "created", "state"), rows, numbers=("size",))
+    for remark in (remark for entry in entries for remark in _remarks(entry)):
+        click.secho(remark, fg="yellow")
 
 
 def write_manifest(bundle: Bundle, as_json: bool) -> None:
@@ -44,13 +36,10 @@ def write_manifest(bundle: Bundle, as_json: bool) -> None:
     if as_json:
         _write_json({"version": bundle.version, **dataclasses.asdict(bundle.manifest)})
         return
-    table = _table("", f"{bundle.name}/{bundle.version}")
-    for name, text in facts(bundle.manifest).items():
-        table.add_row(Text(name, "bold"), Text(text))
+    write_rows([(f"{bundle.name}/{bundle.version}", ""), *facts(bundle.manifest).items()])
     for file, digest in bundle.manifest.files.items():
         size = (bundle.path / file).stat().st_size
-        table.add_row(Text(file, "bold"), Text(f"{_megabytes(size)}, SHA-256 {digest}"))
-    _console().print(table)
+        click.echo(f"{file}, {_megabytes(size)}, SHA-256\n  {digest}")
 
 
 def write_proof(model: LiveModel, as_json: bool) -> None:
@@ -68,10 +57,13 @@ def write_proof(model: LiveModel, as_json: bool) -> None:
     if as_json:
         _write_json(record)
         return
-    click.echo(
-        f"{model.name}/{model.version} is sound: every file as published, golden pictures equal on "
-        f"{model.engine.provider} in {model.precision}, "
-        f"largest logit difference {model.golden_difference:.2e}, {model.load_s:.2f} s"
+    click.echo(f"{model.name}/{model.version} is sound: every file as published, golden pictures equal")
+    write_rows(
+        [
+            ("engine", f"{model.engine.provider} in {model.precision}"),
+            ("largest logit difference", f"{model.golden_difference:.2e}"),
+            ("time to load", f"{model.load_s:.2f} s"),
+        ]
     )
 
 
@@ -111,30 +103,27 @@ def _entry_record(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _version_cells(version: Version) -> tuple[Text, ...]:
-    """Never as markup: reasons name files, and may hold brackets."""
-    size = Text(_megabytes(version.size), justify="right")
+def _cells(entry: Entry, version: Version) -> tuple[Cell, ...]:
+    name, roles, size = f"{entry.name}/{version.number}", ", ".join(version.roles), _megabytes(version.size)
     if version.bundle is None:
-        return Text("–"), size, Text("–"), Text(f"damaged: {version.reason}", "red")
+        return name, roles, "–", size, "–", Text("damaged", "red")
     manifest = version.bundle.manifest
-    return Text(accuracy(manifest)), size, Text(manifest.provenance.created[:10]), Text("whole", "green")
+    return name, roles, accuracy(manifest), size, manifest.provenance.created[:10], Text("whole", "green")
+
+
+def _remarks(entry: Entry) -> Iterator[str]:
+    """What stands below the table: why a version is damaged, and why a model does not serve as it should."""
+    for version in reversed(entry.versions):
+        if version.bundle is None:
+            yield f"{entry.name}/{version.number} is damaged: {version.reason}"
+    if entry.policy_error:
+        yield entry.policy_error
+    elif not entry.policy.loaded:
+        yield f"{entry.name} is out of service; `anther models load {entry.name}` brings it back"
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f} MB"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
-
-
-def _console() -> Console:
-    """A file or a pipe has no width that lines must fit in."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
 def _write_json(record: Any) -> None:

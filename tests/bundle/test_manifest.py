@@ -119,6 +119,20 @@ def test_any_manifest_survives_the_round_trip(
     assert Manifest.from_json(drawn.to_json()) == drawn
 
 
+@pytest.mark.parametrize(
+    ("versions", "commit", "code"),
+    [
+        ({"anther": "0.1.0"}, "d4713b9", "anther 0.1.0, commit d4713b9"),
+        ({"anther": "0.1.0"}, None, "anther 0.1.0"),
+        ({}, "d4713b9", "commit d4713b9"),
+        ({}, None, ""),
+    ],
+)
+def test_the_code_is_named_as_far_as_it_is_known(manifest: Manifest, versions, commit, code: str) -> None:
+    found = dataclasses.replace(manifest.provenance, versions=versions, git_commit=commit)
+    assert found.code == code
+
+
 def test_a_number_that_json_has_not_cannot_be_written(manifest: Manifest) -> None:
     metrics = dataclasses.replace(manifest.metrics, top1=float("nan"))
     with pytest.raises(ValueError, match="JSON compliant"):

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from anther.tables import write_rows, write_table
 from training.comparison import table
 from training.comparison.records import Row, best
-
-_TEXTS = 2  # leading columns that hold words
 
 
 def show(folder: Path, rows: Sequence[Row], *, as_json: bool) -> None:
@@ -19,15 +16,12 @@ def show(folder: Path, rows: Sequence[Row], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(table.record(folder, rows), allow_nan=False))
         return
-    shown = Table(title=f"{folder.parent.name}: {table.NOTE}", title_justify="left")
-    for at, heading in enumerate(table.HEADINGS):
-        shown.add_column(heading, justify="left" if at < _TEXTS else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*table.cells(row))
-    Console(markup=False, highlight=False).print(shown)
+    click.echo(f"{folder.parent.name}: {table.NOTE}\n")
+    write_table(table.HEADINGS, [table.cells(row) for row in rows], numbers=table.HEADINGS[2:])
+    click.echo()
     for failure in table.failures(rows):
         click.echo(" ".join(failure.split()), err=True)
-    click.echo(f"files  {folder / 'compare.md'}, compare.json, compare.svg")
     winner = best(rows)
     assert winner is not None  # or there would be nothing to show
-    click.echo(f"next   anther train --resume {winner.run}")
+    files = f"{folder / 'compare.md'}, compare.json, compare.svg"
+    write_rows([("files", files), ("next", f"anther train --resume {winner.run}")], whole=("next",))

@@ -61,7 +61,7 @@ def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
         ("photos", ", ".join(f"{count} {part}" for part, count in found.photos.items())),
         ("data", found.data_fingerprint),
         ("seeds", f"{found.seed}, of the split {found.split_seed}"),
-        ("commit", found.git_commit or "not known"),
+        *([("code", found.code)] if found.code else []),
         *([] if parent is None else [("parent", f"{parent.name}/{parent.version}")]),
         *verdict,
     ]

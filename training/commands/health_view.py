@@ -4,27 +4,29 @@ import dataclasses
 import json
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from anther.tables import write_table
 from training.dataset.health import TINY, ClassHealth, Health
 
-_COLUMNS = (
-    "class", "photos", "share", "split", "copies", "clash", "broken", "median", "least", "tiny", "grey",
-)  # fmt: skip
-_WIDTH = 100  # characters that the table may take where the terminal is narrower, rather than lose some
+_COLUMNS = ("class", "photos", "share", "split", "median px", "least px", "copies", "clash", "broken", "tiny", "grey")
+_NONE = ("0", "0.0%")
+_OPTIONAL = {  # columns that are shown where a class has some, and what they mean
+    "copies": "copies of another photo are left out",
+    "clash": "clash: the same photo stands under two labels, and both are left out",
+    "broken": "broken files cannot be decoded and are left out",
+    "tiny": f"tiny: the short side is under {TINY} px",
+    "grey": "grey: share of photos without colour",
+}
 
 
 def show(health: Health, refused: str | None) -> None:
     """For a person; `refused` is why it cannot be trained on."""
-    console = Console()
-    table = Table(*_COLUMNS, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for each in health.classes:
-        table.add_row(*_row(each))
-    console.print(table, width=max(console.width, _WIDTH), crop=False)
-    click.echo(f"\n{_summary(health)}")
+    rows = [dict(zip(_COLUMNS, _row(each), strict=True)) for each in health.classes]
+    shown = [name for name in _COLUMNS if name not in _OPTIONAL or any(row[name] not in _NONE for row in rows)]
+    write_table(shown, [[row[name] for name in shown] for row in rows], numbers=_COLUMNS[1:])
+    click.echo(f"\n{_summary(health)}\nsplit: photos to train / validate / test")
+    for name in filter(_OPTIONAL.__contains__, shown):
+        click.echo(_OPTIONAL[name])
     for line in health.advice:
         click.echo(f"- {line}")
     if refused is None:
@@ -39,7 +41,7 @@ def show_json(health: Health, refused: str | None) -> None:
 def _row(each: ClassHealth) -> list[str]:
     return [
         each.label, f"{each.photos:,}", f"{each.share:.1%}", "/".join(f"{count}" for count in each.parts.values()),
-        f"{each.copies}", f"{each.conflicting}", f"{each.undecodable}", _size(each.median_size), _size(each.smallest),
+        _size(each.median_size), _size(each.smallest), f"{each.copies}", f"{each.conflicting}", f"{each.undecodable}",
         f"{each.tiny}", f"{each.grey:.1%}",
     ]  # fmt: skip
 
@@ -52,7 +54,6 @@ def _summary(health: Health) -> str:
     formats = ", ".join(f"{count:,} {name}" for name, count in health.formats.items())
     imbalance = "a class is empty" if health.imbalance is None else f"largest class ×{health.imbalance:.1f} of smallest"
     return (
-        f"{health.photos:,} usable photos, {health.bytes / 1e6:,.1f} MB ({formats}); {imbalance}; "
-        f"{health.turned} turned by EXIF\n(split: photos to train / validate / test; sizes in pixels; tiny: short side "
-        f"under {TINY})"
+        f"{health.photos:,} usable photos, {health.bytes / 1e6:,.1f} MB ({formats}); {health.turned:,} turned by EXIF\n"
+        f"{imbalance}"
     )

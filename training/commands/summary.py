@@ -8,9 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from anther.tables import write_rows, write_table
 from bundle.manifest import Metrics
 from bundle.measures import Confident
 from bundle.repository import Bundle, open_bundle
@@ -86,15 +85,13 @@ def show_bundle(folder: Path, *, as_json: bool) -> None:
 
 def show_metrics(metrics: Metrics, title: str) -> None:
     """A table of the classes, and a line for each measure of the whole."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    for name in ("precision", "recall", "95 % interval", "F1", "photos"):
-        table.add_column(name, justify="right")
+    click.echo(f"{title}\n")
+    rows = []
     for row in metrics.per_class:
         span = row.recall_interval or (wilson(round(row.recall * row.support), row.support) if row.support else None)
         numbers = (f"{row.precision:.3f}", f"{row.recall:.3f}", _span(span, 3), f"{row.f1:.3f}")
-        table.add_row(row.label, *numbers, str(row.support))
-    Console(markup=False).print(table)
+        rows.append((row.label, *numbers, str(row.support)))
+    _write_numbers("class", ("precision", "recall", "95 % interval", "F1", "photos"), rows)
     show_rows(list(_metric_rows(metrics)))
 
 
@@ -121,47 +118,42 @@ def _metric_rows(metrics: Metrics) -> Iterator[tuple[str, str]]:
 
 def _sure(sure: Confident) -> str:
     if sure.precision_interval is None:
-        return f"none at p >= {sure.threshold:.4g}"
-    right = f"{sure.precision:.4f} right (95 % interval {_span(sure.precision_interval)})"
-    return f"{sure.coverage:.4f} of all at p >= {sure.threshold:.4g}, {right}"
+        return f"none: no answer reaches probability {sure.threshold:.4g}"
+    right = f"{sure.precision:.4f} of them right (95 % interval {_span(sure.precision_interval)})"
+    return f"{sure.coverage:.4f} of all, from probability {sure.threshold:.4g} on; {right}"
 
 
 def _span(interval: tuple[float, float] | None, digits: int = 4) -> str:
     return "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
-def _show_corruptions(rows: Sequence[UnderCorruption]) -> None:
-    table = Table(title="the same photos, made worse", title_justify="left")
-    table.add_column("corruption")
-    for name in ("top-1", "95 % interval", "points lost"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(row.corruption, f"{row.top1:.4f}", _span(row.top1_interval), f"{100 * row.lost:.1f}")
-    top1, lost = (sum(values) / len(rows) for values in zip(*((row.top1, row.lost) for row in rows), strict=True))
-    table.add_section()
-    table.add_row("mean", f"{top1:.4f}", "", f"{100 * lost:.1f}")
-    Console(markup=False).print(table)
+def _show_corruptions(found: Sequence[UnderCorruption]) -> None:
+    rows = [(row.corruption, f"{row.top1:.4f}", _span(row.top1_interval), f"{100 * row.lost:.1f}") for row in found]
+    top1, lost = (sum(values) / len(rows) for values in zip(*((row.top1, row.lost) for row in found), strict=True))
+    click.echo("\nthe same photos, made worse\n")
+    headings = ("top-1", "95 % interval", "points lost")
+    _write_numbers("corruption", headings, [*rows, ("mean", f"{top1:.4f}", "", f"{100 * lost:.1f}")])
 
 
 def _show_repeats(kind: str, found: Repeats) -> None:
-    table = Table(title=f"{kind}: mean and standard deviation of {len(found.rows)} trainings", title_justify="left")
-    table.add_column("training")
-    for name in ("photos", "top-1", "macro F1", "log loss"):
-        table.add_column(name, justify="right")
-    for row in found.rows:
-        numbers = (row.top1, row.macro_f1, row.negative_log_likelihood)
-        table.add_row(row.name, str(row.n), *(f"{number:.4f}" for number in numbers))
+    rows = [
+        (row.name, str(row.n), f"{row.top1:.4f}", f"{row.macro_f1:.4f}", f"{row.negative_log_likelihood:.4f}")
+        for row in found.rows
+    ]
     spreads = (found.top1, found.macro_f1, found.negative_log_likelihood)
-    table.add_section()
-    table.add_row("mean", "", *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in spreads))
-    Console(markup=False).print(table)
+    click.echo(f"\n{kind}: mean and standard deviation of {len(found.rows)} trainings\n")
+    mean = ("mean", "", *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in spreads))
+    _write_numbers("training", ("photos", "top-1", "macro F1", "log loss"), [*rows, mean])
+
+
+def _write_numbers(first: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    write_table((first, *headings), rows, numbers=headings)
+    click.echo()
 
 
 def show_rows(rows: list[tuple[str, str]]) -> None:
-    """Names and values in two columns."""
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+    """Names and values in two columns; the command to go on with stays on one line."""
+    write_rows(rows, whole=("next",))
 
 
 def _print_json(record: dict[str, Any]) -> None:

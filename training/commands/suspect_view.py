@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from anther.tables import write_table
 from training.evaluation.suspects.records import Copy, Seen, Suspects
-
-_WIDTH = 100  # characters that a table may take where the terminal is narrower, rather than lose some
 
 
 def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:
@@ -28,9 +25,9 @@ def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:
         (_name(pair.first), _name(pair.second), f"{pair.correlation:.3f}", _warning(pair)) for pair in found.copies
     ]
     far = [(_name(case.photo), case.photo.label, f"{case.score:.1f}") for case in found.outliers]
-    _table("labels that may be wrong", ("photo", "label", "rather"), labels, most)
-    _table("nearly the same picture", ("photo", "and", "alike", "beware"), pairs, most)
-    _table("unlike all others", ("photo", "label", "beyond usual"), far, most)
+    _table("labels that may be wrong", ("photo", "label (p)", "rather (p)"), labels, most)
+    _table("nearly the same picture", ("photo", "and", "correlation", "beware"), pairs, most)
+    _table("unlike all others", ("photo", "label", "score (IQR)"), far, most)
     click.echo(f"photos  {found.photos}")
     click.echo(f"page    {page}")
 
@@ -39,11 +36,8 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
     shown = f"the first {most} of {len(rows)}" if len(rows) > most else str(len(rows)) if rows else "none"
     click.echo(f"{title}: {shown}")
     if rows:
-        console = Console(markup=False)  # file names may hold brackets
-        table = Table(*columns)
-        for row in rows[:most]:
-            table.add_row(*row)
-        console.print(table, width=max(console.width, _WIDTH), crop=False)
+        write_table(columns, rows[:most])
+    click.echo()
 
 
 def _name(photo: Seen) -> str:

@@ -7,8 +7,11 @@ from typing import Any
 
 from training.comparison.records import Row, best
 
-HEADINGS = ("network", "strategy", "accuracy", "95 % interval", "time", "trained", "ONNX")
-NOTE = "Accuracy is the share of right answers on the validation photos; the test photos were not looked at."
+HEADINGS = ("network", "strategy", "accuracy (95 %)", "time", "trained", "ONNX")
+NOTE = (
+    "Accuracy is the share of right answers on the validation photos, with its 95 % interval;\n"
+    "the test photos were not looked at. Trained: how many weights training could change."
+)
 
 
 def record(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
@@ -26,13 +29,12 @@ def cells(row: Row) -> tuple[str, ...]:
     """One text for each heading."""
     found = row.result
     if found is None:
-        return (row.candidate.backbone, row.candidate.strategy, "failed", "", "", "", "")
+        return (row.candidate.backbone, row.candidate.strategy, "failed", "", "", "")
     low, high = found.top1_interval
     return (
         row.candidate.backbone,
         strategy(row),
-        f"{found.top1:.4f}",
-        f"{low:.4f} to {high:.4f}",
+        f"{found.top1:.3f} ({low:.3f}–{high:.3f})",
         duration(found.seconds),
         count(found.trainable),
         megabytes(found.onnx_bytes),
