@@ -1,9 +1,10 @@
-"""Everything that can be wrong with a picture or a bundle, as one tree; each leaf is a sentence.
+"""Everything that can be wrong with an image or a bundle, as one tree; each leaf is a sentence.
 
 AntherError
-├── ImageRefused                  a picture that no prediction will be made for
+├── ImageRefused                  an image that gets no prediction
 │   ├── ImageTooManyBytes
 │   ├── ImageTooManyPixels
+│   ├── ImageAspectRatioRefused
 │   ├── ImageFormatRefused
 │   ├── ImageModeRefused
 │   └── ImageUndecodable
@@ -28,7 +29,7 @@ from anther.errors import AntherError
 
 
 class ImageRefused(AntherError):
-    """A picture that the policy in `bundle.preprocessing` does not accept."""
+    """An image that the policy in `bundle.preprocessing` does not accept."""
 
 
 class ImageTooManyBytes(ImageRefused):
@@ -41,6 +42,17 @@ class ImageTooManyPixels(ImageRefused):
         product = f"{size[0]}×{size[1]} = " if size else ""
         super().__init__(
             f"the image has {product}{found:,} pixels; at most {limit:,} are allowed", found=found, limit=limit
+        )
+
+
+class ImageAspectRatioRefused(ImageRefused):
+    def __init__(self, size: tuple[int, int], limit: int) -> None:
+        width, height = size
+        super().__init__(
+            f"the image has {width:,}×{height:,} pixels; one side may be at most {limit} times as long as the other",
+            width=width,
+            height=height,
+            limit=limit,
         )
 
 

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 
 from anther.errors import AntherError
 from bundle.errors import BundleCorrupt, GoldenMismatch
+from bundle.precision import VariantPrecision
 from bundle.preprocessing import Preprocessing
 from bundle.repository import GOLDEN, Bundle
-from bundle.variant import LowPrecision
 
 Infer = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 [N, H, W, 3] pixels to float32 [N, C] logits."""
@@ -32,8 +32,8 @@ _ARRAYS = {  # name in the archive → type and number of dimensions
     "pixels": (np.uint8, 4),
     "logits": (np.float32, 2),
 }
-_LOGITS_IN = {precision: f"logits_{precision}" for precision in get_args(LowPrecision)}  # there for each variant
-_MOST_PICTURES, _MOST_ENCODED = 64, 2**26  # what `load` takes: four times what `draw` draws, and 64 MiB of files
+_LOGITS_IN = {precision: f"logits_{precision}" for precision in get_args(VariantPrecision)}  # there for each variant
+_MAX_PICTURES, _MAX_ENCODED_BYTES = 64, 2**26  # what `load` takes: four times what `draw` draws, and 64 MiB of files
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _replay_one(
 def load(bundle: Bundle) -> Golden:
     """The golden pictures of an opened bundle. Raises `BundleCorrupt`."""
     path, data = bundle.path / GOLDEN, bundle.read(GOLDEN)
-    largest = _MOST_ENCODED + _MOST_PICTURES * 3 * bundle.manifest.preprocessing.crop**2
+    largest = _MAX_ENCODED_BYTES + _MAX_PICTURES * 3 * bundle.manifest.preprocessing.crop**2
     try:
         golden = Golden.from_bytes(data, largest)
     except ValueError as exc:

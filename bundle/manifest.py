@@ -11,24 +11,24 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Final, get_args
 
 from bundle import schema
 from bundle.errors import ManifestInvalid
 from bundle.measures import Bin, Confident, TopK, Uncalibrated
+from bundle.precision import PrimaryPrecision, VariantPrecision
 from bundle.preprocessing import Preprocessing
-from bundle.variant import LowPrecision, Variant
+from bundle.variant import Variant
 from bundle.verdict import Parent, Verdict
 
 SCHEMA_VERSION = 1
 
 Scalar = str | int | float | bool | None
-Precision = Literal["fp32", "fp16"]
 
-_MOST = 2**63 - 1  # counts travel in 64 bits
-_LONGEST = 256  # characters of what stands in every answer and metric
+_MAX_COUNT = 2**63 - 1  # counts travel in 64 bits
+_MAX_TEXT = 256  # characters of what stands in every answer and metric
 
-TF32 = "tf32"
+TF32: Final = "tf32"
 CUDA = "CUDAExecutionProvider"
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -48,7 +48,7 @@ class Model:
 
     file: str
     architecture: str
-    precision: Precision  # of weights and arithmetic inside; inputs and outputs are the same for every precision
+    precision: PrimaryPrecision  # of weights and arithmetic inside; inputs and outputs are the same for every precision
     opset: int
     ir_version: int
     parameters: int
@@ -56,10 +56,10 @@ class Model:
 
     def __post_init__(self) -> None:
         for name in ("opset", "ir_version", "parameters"):
-            if not 0 <= getattr(self, name) <= _MOST:
-                raise ValueError(f"{name} from 0 to {_MOST}, got {getattr(self, name)}")
-        if len(self.architecture) > _LONGEST:
-            raise ValueError(f"an architecture of at most {_LONGEST} characters, got {len(self.architecture):,}")
+            if not 0 <= getattr(self, name) <= _MAX_COUNT:
+                raise ValueError(f"{name} from 0 to {_MAX_COUNT}, got {getattr(self, name)}")
+        if len(self.architecture) > _MAX_TEXT:
+            raise ValueError(f"an architecture of at most {_MAX_TEXT} characters, got {len(self.architecture):,}")
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class Histogram:
             raise ValueError(f"one more edge than counts, got {len(self.edges)} and {len(self.counts)}")
         if any(right <= left for left, right in itertools.pairwise(self.edges)):
             raise ValueError(f"edges that rise, got {list(self.edges)}")
-        if not all(0 <= count <= _MOST for count in self.counts):
-            raise ValueError(f"counts from 0 to {_MOST}, got {list(self.counts)}")
+        if not all(0 <= count <= _MAX_COUNT for count in self.counts):
+            raise ValueError(f"counts from 0 to {_MAX_COUNT}, got {list(self.counts)}")
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class Reference:
     brightness: Histogram  # mean of the preprocessed pixels, 0 to 255
 
     def __post_init__(self) -> None:
-        if not all(0 <= count <= _MOST for count in self.predicted.values()):
-            raise ValueError(f"counts from 0 to {_MOST}, got {self.predicted}")
+        if not all(0 <= count <= _MAX_COUNT for count in self.predicted.values()):
+            raise ValueError(f"counts from 0 to {_MAX_COUNT}, got {self.predicted}")
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ class Manifest:
             raise ValueError(f"a name like 'flowers' (a-z, 0-9, '.', '_', '-'; at most 64), got {self.name!r}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or not all(self.labels):
             raise ValueError(f"two or more different labels, got {list(self.labels)}")
-        if max(map(len, self.labels)) > _LONGEST:
-            raise ValueError(f"labels of at most {_LONGEST} characters, got one of {max(map(len, self.labels)):,}")
+        if max(map(len, self.labels)) > _MAX_TEXT:
+            raise ValueError(f"labels of at most {_MAX_TEXT} characters, got one of {max(map(len, self.labels)):,}")
         if self.model.file not in self.files:
             raise ValueError(f"the model file '{self.model.file}' among files, got {sorted(self.files)}")
         for file, digest in self.files.items():
@@ -246,7 +246,7 @@ class Manifest:
 
 
 def _check_tolerances(provider: str, tolerances: dict[str, float]) -> None:
-    known = (*get_args(Precision), *get_args(LowPrecision), *((TF32,) if provider == CUDA else ()))
+    known = (*get_args(PrimaryPrecision), *get_args(VariantPrecision), *((TF32,) if provider == CUDA else ()))
     for precision, tolerance in tolerances.items():
         if precision not in known:
             raise ValueError(f"tolerances of {provider} for {', '.join(known)}, got one for {precision!r}")

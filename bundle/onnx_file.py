@@ -9,7 +9,7 @@ from typing import Final
 
 _EXTERNAL: Final = 1  # TensorProto.DataLocation.EXTERNAL
 _DATA_LOCATION, _EXTERNAL_DATA = 14, 13  # fields of TensorProto
-_DEEPEST: Final = 101  # the model and 100 messages in one another: protobuf's own readers go no deeper
+_MAX_DEPTH: Final = 101  # the model and 100 messages in one another: protobuf's own readers go no deeper
 
 # Message → field number → message type behind it, for every path from the model to a tensor.
 _PATHS: Final[dict[str, dict[int, str]]] = {
@@ -41,8 +41,8 @@ def has_external_data(model: bytes) -> bool:
         inner = _PATHS.get(kind, {}).get(field)
         if inner is not None and isinstance(value, memoryview):
             around.append((inner, _fields(value)))
-            if len(around) > _DEEPEST:
-                raise ValueError(f"messages nested more than {_DEEPEST} deep")
+            if len(around) > _MAX_DEPTH:
+                raise ValueError(f"messages nested more than {_MAX_DEPTH} deep")
     return False
 
 

@@ -26,8 +26,8 @@ from bundle.repository import Repository
 
 POLICY = "serving.json"
 _SCHEMA_VERSION = 1
-_MOST_PREVIOUS = 16
-_LARGEST = 2**16  # bytes; the longest policy takes 1 KiB
+_MAX_PREVIOUS = 16
+_MAX_BYTES = 2**16  # bytes; the longest policy takes 1 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class ServingPolicy:
         if self.stable < (1 if self.versions == "pinned" else 0):
             least = "1 or more, as versions are pinned" if self.versions == "pinned" else "0 or more"
             raise ValueError(f"a stable version of {least}, got {self.stable}")
-        if len(self.previous) > _MOST_PREVIOUS or min(self.previous, default=1) < 1:
-            raise ValueError(f"at most {_MOST_PREVIOUS} previous versions of 1 or more, got {list(self.previous)}")
+        if len(self.previous) > _MAX_PREVIOUS or min(self.previous, default=1) < 1:
+            raise ValueError(f"at most {_MAX_PREVIOUS} previous versions of 1 or more, got {list(self.previous)}")
 
     def pinned_to(self, version: int, current: int) -> "ServingPolicy":
         """Serve exactly `version`, whatever is published. `current` is the version that answers now, 0 where none does.
@@ -74,7 +74,7 @@ class ServingPolicy:
     def promoted(self, version: int, current: int) -> "ServingPolicy":
         """As `pinned_to`, but where every version answers by number they all go on to do so."""
         versions = tuple(filter(None, (*self.previous, current if current != version else 0)))
-        return self._with_stable(version, versions[-_MOST_PREVIOUS:])
+        return self._with_stable(version, versions[-_MAX_PREVIOUS:])
 
     def earlier(self, current: int, versions: Sequence[int]) -> list[int]:
         """What may follow `current` in a rollback, best first: stable versions before it, then those of lower number.
@@ -152,7 +152,7 @@ def read_policy(root: Path, name: str) -> ServingPolicy:
     """
     path = _folder(root, name) / POLICY
     try:
-        text = files.read_regular(path, _LARGEST).decode()
+        text = files.read_regular(path, _MAX_BYTES).decode()
     except FileNotFoundError:
         return ServingPolicy()
     except OSError as exc:

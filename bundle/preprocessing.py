@@ -1,7 +1,7 @@
 """From encoded bytes to the uint8 pixels that the model sees: one implementation, for training and service alike.
 
-On a plain RGB picture the result equals torchvision's `Resize(resize)` → `CenterCrop(crop)` on a PIL image, bit for
-bit. What Pillow alone gets wrong or leaves open has one policy: what is refused here, what is corrected in `rgb`.
+On a plain RGB image the result equals torchvision's `Resize(resize)` → `CenterCrop(crop)` on a PIL image, bit for bit.
+Where Pillow is wrong or leaves a choice there is one policy: this module says what is refused, `rgb` what is corrected.
 """
 
 import io
@@ -13,8 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bundle import parts, resample, rgb, tiff
-from bundle.errors import ImageFormatRefused, ImageModeRefused, ImageTooManyBytes, ImageTooManyPixels, ImageUndecodable
+from bundle import file_checks, rgb
+from bundle.errors import (
+    ImageAspectRatioRefused,
+    ImageFormatRefused,
+    ImageModeRefused,
+    ImageTooManyBytes,
+    ImageTooManyPixels,
+    ImageUndecodable,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,12 +43,8 @@ _SIGNATURES = (  # the first bytes by which a refusal can say what was found
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"<", "text or markup"),
 )
-# A long thin picture grows by its aspect ratio squared when its short side is scaled up; past this area only the
-# crop is computed. 2**24 pixels are 64 MiB in Pillow and an aspect ratio of 1:256 at the default size.
-_LARGEST_WHOLE_RESIZE = 2**24
-# Every scan of a JPEG runs over the whole picture, and a hundred bytes are a scan: 20 MB of them take hours. Ordinary
-# progressive files have about ten.
-_MOST_SCANS, _MOST_SCANNED = 500, 2 * 10**9  # scans, and pixels that all scans together may run over
+# The central square is at most a hundredth of a longer image, and resizing its short side would take gigabytes.
+MAX_ASPECT_RATIO = 100
 
 # The second line behind `Limits.max_pixels`, which is checked when Pillow has opened the file: while opening, Pillow
 # already takes memory for a GIF's disposal and a WebP's canvas, and does so only below twice this number.
@@ -66,7 +69,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The recorded recipe: sizes in pixels, and the policies that this version of the code knows.
+    """The recorded recipe: sizes in pixels, and the policies that this version of the code supports.
 
     Each policy has one value today; a manifest that asks for another is refused rather than served wrongly.
     """
@@ -85,7 +88,7 @@ class Preprocessing:
             raise ValueError(f"0 < crop <= resize <= 4096, got crop {self.crop} and resize {self.resize}")
 
     def __call__(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> Pixels:
-        """Decode, turn, flatten, resize and crop one encoded picture.
+        """Decode, turn, flatten, resize and crop one encoded image.
 
         Returns uint8 [crop, crop, 3], RGB. Raises `ImageRefused`.
         """
@@ -96,8 +99,6 @@ class Preprocessing:
         width, height = self.resized(*image.size)
         left, top = round((width - self.crop) / 2.0), round((height - self.crop) / 2.0)
         box = (left, top, left + self.crop, top + self.crop)
-        if width * height > _LARGEST_WHOLE_RESIZE:
-            return resample.resize_box(np.asarray(image), (width, height), box)
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR).crop(box))
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -108,18 +109,21 @@ class Preprocessing:
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """One encoded picture to an upright, opaque 8-bit RGB image of its own size.
+    """One encoded image to an upright, opaque 8-bit RGB image of its own size.
 
-    Raises `ImageRefused`: too many bytes or pixels, a format or pixel type that is not allowed, damaged data.
+    Raises `ImageRefused`: too many bytes or pixels, too long for its width, a format or pixel type that is not allowed,
+    damaged data.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooManyBytes(len(data), limits.max_bytes)
-    _refuse_too_many_parts(data)
+    if reason := file_checks.too_many_parts(data):
+        raise ImageUndecodable(_found(data), reason)
     image = _open(data, limits)
-    _refuse_too_many_pixels(image.size, limits)
+    _refuse_size(image.size, limits)
     if image.mode not in rgb.MODES:
         raise ImageModeRefused(image.mode)
-    _refuse_missing_end(data, image.format)
+    if reason := file_checks.missing_end(data, image.format):
+        raise ImageUndecodable(image.format or "image", reason)
     _refuse_hidden_work(data, image, limits)
     try:
         image.load()
@@ -161,39 +165,24 @@ def _first_number(text: str) -> int:
     return int(number[0]) if number else 2 * _PILLOW_GUARD
 
 
+def _refuse_size(size: tuple[int, int], limits: Limits) -> None:
+    _refuse_too_many_pixels(size, limits)
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise ImageAspectRatioRefused(size, MAX_ASPECT_RATIO)
+
+
 def _refuse_too_many_pixels(size: tuple[int, int], limits: Limits) -> None:
     if size[0] * size[1] > limits.max_pixels:
         raise ImageTooManyPixels(size[0] * size[1], limits.max_pixels, size)
 
 
-def _refuse_too_many_parts(data: bytes) -> None:
-    """They cost before the file is even open."""
-    if reason := parts.too_many(data):
-        raise ImageUndecodable(_found(data), reason)
-
-
 def _refuse_hidden_work(data: bytes, image: Image.Image, limits: Limits) -> None:
-    """A TIFF's tiles are decoded whole however small the picture, and every scan of a JPEG is."""
+    """Every tile of a TIFF is decoded whole however small the image is, and so is every scan of a JPEG."""
     if image.format == "TIFF":
         try:
-            tile = tiff.tile_size(data)
+            tile = file_checks.tile_size(data)
         except ValueError as exc:
             raise ImageUndecodable("TIFF", str(exc)) from exc
         _refuse_too_many_pixels(tile, limits)
-    most = min(_MOST_SCANS, _MOST_SCANNED // (image.width * image.height))
-    if image.format in {"JPEG", "MPO"} and _scans(data, most) > most:
-        raise ImageUndecodable("JPEG", f"more than {most} scans")
-
-
-def _scans(data: bytes, most: int) -> int:
-    """At most so many. A single byte is counted fifty times faster than the marker, and suffices for most photos."""
-    few = data.count(b"\xda")
-    return few if few <= most else data.count(b"\xff\xda")
-
-
-def _refuse_missing_end(data: bytes, format_name: str | None) -> None:
-    """Pillow is content with PNG and GIF files that break off between the last pixel and the end mark."""
-    if format_name == "PNG" and data.rfind(b"IEND\xae\x42\x60\x82") < 0:
-        raise ImageUndecodable("PNG", "truncated: no IEND chunk")
-    if format_name == "GIF" and not data.rstrip(b"\x00").endswith(b";"):
-        raise ImageUndecodable("GIF", "truncated: no trailer")
+    if image.format in {"JPEG", "MPO"} and (reason := file_checks.too_many_scans(data, image.width * image.height)):
+        raise ImageUndecodable("JPEG", reason)

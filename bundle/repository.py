@@ -25,8 +25,8 @@ from bundle.errors import (
 from bundle.manifest import Manifest, valid_name
 
 MANIFEST, GOLDEN, REPORT = "manifest.json", "golden.npz", "report.html"
-LARGEST_MANIFEST = 16 * 2**20  # bytes; a thousand classes take 11 MiB, nearly all of it their confusion matrix
-LARGEST_FILE = 2**31 - 1  # bytes; protobuf allows no larger model
+MAX_MANIFEST_BYTES = 16 * 2**20  # bytes; a thousand classes take 11 MiB, nearly all of it their confusion matrix
+MAX_FILE_BYTES = 2**31 - 1  # bytes; protobuf allows no larger model
 _STAGING = ".staging-"
 
 
@@ -189,7 +189,7 @@ def sha256_of(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return _read(path, LARGEST_MANIFEST, "UTF-8 JSON").decode()
+        return _read(path, MAX_MANIFEST_BYTES, "UTF-8 JSON").decode()
     except UnicodeDecodeError as exc:
         raise BundleCorrupt(path, f"unreadable ({exc})", "UTF-8 JSON") from exc
 
@@ -205,7 +205,7 @@ def _read(path: Path, largest: int, expected: str) -> bytes:
 
 
 def _read_checked(path: Path, expected: str) -> bytes:
-    data = _read(path, LARGEST_FILE, f"a file with SHA-256 {expected}")
+    data = _read(path, MAX_FILE_BYTES, f"a file with SHA-256 {expected}")
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise BundleCorrupt(path, f"SHA-256 {found} of {len(data):,} bytes", f"SHA-256 {expected}")

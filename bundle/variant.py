@@ -2,9 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-LowPrecision = Literal["int8"]
+from bundle.precision import VariantPrecision
 
 _ROUNDING = 1e-9  # so that a loss of exactly the limit is not over it
 
@@ -25,10 +24,10 @@ class VariantMetrics:
 class Variant:
     """Inputs, outputs, labels, preprocessing, temperature and threshold are the primary model's.
 
-    `largest_loss` is the top-1 accuracy, from 0 to 1, that a service may give away for speed when it is left to choose.
+    `largest_loss` is the top-1 accuracy, from 0 to 1, that a service with `--precision auto` may trade for speed.
     """
 
-    precision: LowPrecision
+    precision: VariantPrecision
     file: str
     bytes: int
     metrics: VariantMetrics

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from anther.program import EMBEDDED_MODELS
+from bundle.precision import VariantPrecision
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "int8", "auto"]
+PrecisionChoice = Literal["fp32", VariantPrecision, "auto"]
 LogFormat = Literal["text", "json"]
 
 
@@ -31,7 +32,7 @@ class Settings:
     device: Device = "auto"  # 'cuda' refuses to start without a GPU; 'auto' takes one where there is one
     # 'fp32' is the model as it was trained (fp16, or TF32 on a GPU, where it was exported so); 'int8' is faster on a
     # CPU and a little less accurate, and refuses bundles without it; 'auto' takes the fastest whose loss is allowed.
-    precision: Precision = "fp32"
+    precision: PrecisionChoice = "fp32"
     host: str = "127.0.0.1"  # the address to listen on; 0.0.0.0 opens the service to the network
     grpc_port: int = 8001  # 0 picks a free one
     ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one

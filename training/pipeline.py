@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from bundle.manifest import Precision
+from bundle.precision import PrimaryPrecision
 from bundle.preprocessing import Preprocessing
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle
 from training import batch_inference, run
@@ -230,7 +230,7 @@ def export(
     output: Path | None,
     machine: Machine,
     reporter: Reporter,
-    precision: Precision = "fp32",
+    precision: PrimaryPrecision = "fp32",
     *,
     int8: bool = True,
     tf32: float = 0.0,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from service.config import MODELS_DEFAULT, Device, Precision, Settings, default_models
+from service.config import MODELS_DEFAULT, Device, PrecisionChoice, Settings, default_models
 
 if TYPE_CHECKING:
     from bundle.policy import ServingPolicy
@@ -54,7 +54,7 @@ def _engine(command: F) -> F:
                           help="Where golden pictures are replayed; 'cuda' fails without a GPU.")  # fmt: skip
     precision = click.option(
         "--precision", default=Settings().precision, show_default=True, envvar="ANTHER_PRECISION", show_envvar=True,
-        type=click.Choice(get_args(Precision)), help="What they are replayed in: that of the server in question.",
+        type=click.Choice(get_args(PrecisionChoice)), help="What they are replayed in: that of the server in question.",
     )  # fmt: skip
     return device(precision(command))
 

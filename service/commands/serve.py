@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from service.config import MODELS_DEFAULT, Device, LogFormat, Precision, Settings, default_models
+from service.config import MODELS_DEFAULT, Device, LogFormat, PrecisionChoice, Settings, default_models
 
 _DEFAULT = Settings()
 
@@ -35,7 +35,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--device", "'cuda' refuses to start without a GPU.", click.Choice(get_args(Device)))
 @_option(
     "--precision", "'int8' is faster on a CPU; 'auto' takes it where the bundle allows its loss.",
-    click.Choice(get_args(Precision)),
+    click.Choice(get_args(PrecisionChoice)),
 )  # fmt: skip
 @_option("--host", "Address to listen on; 0.0.0.0 opens the service to the network.")
 @_option("--grpc-port", "gRPC; 0 picks a free port and prints it.", _PORT)

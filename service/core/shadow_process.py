@@ -12,7 +12,7 @@ import numpy as np
 
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, open_bundle
-from service.config import Precision
+from service.config import PrecisionChoice
 from service.core.shadow_worker import COMPUTED, FAILED, ShadowWorkerFailed, identity
 from service.engines.engine import OnnxEngine, open_on_cpu
 
@@ -21,10 +21,10 @@ _MOST_MODELS = 4  # held at once; a process that rests holds none
 
 def main() -> None:
     descriptor, max_bytes, max_pixels = map(int, sys.argv[1:4])
-    serve(Connection(descriptor), Limits(max_bytes, max_pixels), cast("Precision", sys.argv[4]))
+    serve(Connection(descriptor), Limits(max_bytes, max_pixels), cast("PrecisionChoice", sys.argv[4]))
 
 
-def serve(connection: Connection, limits: Limits, precision: Precision = "fp32") -> None:
+def serve(connection: Connection, limits: Limits, precision: PrecisionChoice = "fp32") -> None:
     """Until the other side is gone."""
     while True:
         try:
@@ -50,7 +50,7 @@ def _answer(
 
 
 @lru_cache(_MOST_MODELS)
-def _opened(folder: str, version: int, expected: str, precision: Precision) -> tuple[Bundle, OnnxEngine]:
+def _opened(folder: str, version: int, expected: str, precision: PrecisionChoice) -> tuple[Bundle, OnnxEngine]:
     """On the CPU, whatever the server runs on: a GPU knows no work that nobody waits for."""
     bundle = open_bundle(Path(folder), version)
     if identity(bundle) != expected:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from anther.backoff import Backoff
 from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle
-from service.config import Precision
+from service.config import PrecisionChoice
 from service.system import priority
 
 FAILED = b"-"
@@ -54,7 +54,7 @@ class ShadowWorker:
     """Started with the first picture. For one thread, save `close`."""
 
     def __init__(
-        self, limits: Limits, step_back: Callable[[int], object] = priority.idle, precision: Precision = "fp32"
+        self, limits: Limits, step_back: Callable[[int], object] = priority.idle, precision: PrecisionChoice = "fp32"
     ) -> None:
         self._limits = limits
         self._precision = precision
@@ -119,7 +119,7 @@ class _Running:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, limits: Limits, precision: Precision) -> "_Running":
+    def start(cls, limits: Limits, precision: PrecisionChoice) -> "_Running":
         """Raises `OSError`."""
         connection, end = Pipe()
         command = [sys.executable, "-P", "-m", "anther.program", "service.core.shadow_process"]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.manifest import TF32
+from bundle.precision import Precision
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
-from service.config import Precision
+from service.config import PrecisionChoice
 from service.engines.engine import Outputs
 from service.engines.precision import choose
 from service.engines.runtime import CUDA, Usable, open_session, require_on_cuda
@@ -69,12 +70,14 @@ class CudaEngine:
     Raises `DeviceUnavailable`, and `ValueError` on a model whose rows have no fixed shape.
     """
 
-    def __init__(self, model: bytes, options: CudaOptions, device: Usable = "cuda", precision: str = "fp32") -> None:
+    def __init__(
+        self, model: bytes, options: CudaOptions, device: Usable = "cuda", precision: Precision = "fp32"
+    ) -> None:
         self._session: Any = open_session(model, provider_options(options) if device == "cuda" else None)
         if device == "cuda":
             require_on_cuda(self._session)
         self.provider: str = self._session.get_providers()[0]
-        self.precision = precision
+        self.precision: Precision = precision
         self.batch_sizes = options.batch_sizes
         # A captured graph belongs to the thread that captured it, so with graphs one thread runs everything.
         self._runner = ThreadPoolExecutor(1, "device") if options.graphs else None
@@ -115,7 +118,7 @@ class CudaEngine:
                     list(pool.map(self._execute, slots, [size] * _SLOTS, [False] * _SLOTS))
 
 
-def open_on_cuda(bundle: Bundle, options: CudaOptions, precision: Precision = "fp32") -> CudaEngine:
+def open_on_cuda(bundle: Bundle, options: CudaOptions, precision: PrecisionChoice = "fp32") -> CudaEngine:
     """With the others, an `OpenEngine`. TF32 is on where the manifest has a tolerance for it, and nowhere else."""
     chosen = choose(bundle, precision, CUDA)
     model = bundle.read(bundle.manifest.file_of(chosen))

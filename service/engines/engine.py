@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bundle.precision import Precision
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
-from service.config import Precision
+from service.config import PrecisionChoice
 from service.engines.precision import choose
 from service.engines.runtime import CPU, open_session
 
@@ -25,8 +26,8 @@ class Engine(Protocol):
     """Safe to call from several threads at once."""
 
     provider: str
-    precision: str
-    """What it computes in: 'fp32', 'tf32', 'fp16' or 'int8'."""
+    precision: Precision
+    """What it computes in."""
     batch_sizes: tuple[int, ...]
     """Ascending: the numbers of rows that the device runs; any other number is filled up to the next of them."""
 
@@ -49,9 +50,9 @@ class OnnxEngine:
     provider: str = CPU
     batch_sizes: tuple[int, ...] = (1,)
 
-    def __init__(self, model: bytes, precision: str = "fp32") -> None:
+    def __init__(self, model: bytes, precision: Precision = "fp32") -> None:
         self._session: Any = open_session(model)
-        self.precision = precision
+        self.precision: Precision = precision
 
     def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -62,7 +63,7 @@ class OnnxEngine:
         self._session = None
 
 
-def open_on_cpu(bundle: Bundle, precision: Precision = "fp32") -> OnnxEngine:
+def open_on_cpu(bundle: Bundle, precision: PrecisionChoice = "fp32") -> OnnxEngine:
     """With the precision, an `OpenEngine`. Of the bundle's models only the one that is chosen is kept in memory."""
     chosen = choose(bundle, precision, CPU)
     return OnnxEngine(bundle.read(bundle.manifest.file_of(chosen)), chosen)

@@ -1,28 +1,33 @@
 """Which of a bundle's models is computed: the primary one, or the same one in eight bits."""
 
 from collections.abc import Callable
-from typing import get_args
 
 from bundle.errors import BundleRefused
 from bundle.manifest import CUDA, TF32, Manifest
-from bundle.processor import multiplies_bytes
+from bundle.precision import Precision, VariantPrecision, multiplies_bytes
 from bundle.repository import Bundle
-from bundle.variant import LowPrecision
-from service.config import Precision
+from service.config import PrecisionChoice
 from service.engines.runtime import CPU
 
 
-def choose(bundle: Bundle, wanted: Precision, provider: str, fast_bytes: Callable[[], bool] = multiplies_bytes) -> str:
-    """What to compute in; `Manifest.file_of` has the file for it.
+def choose(
+    bundle: Bundle, wanted: PrecisionChoice, provider: str, fast_bytes: Callable[[], bool] = multiplies_bytes
+) -> Precision:
+    """The precision to compute in; `Manifest.file_of` has the file for it.
 
     'auto' takes a variant that its manifest calls worth it, on a CPU that is made for it. Raises `BundleRefused` where
-    the bundle cannot do what is wanted.
+    the bundle does not have what is wanted.
     """
-    manifest = bundle.manifest
-    if wanted in get_args(LowPrecision):
-        _require(bundle, wanted, provider)
-        return wanted
-    if wanted == "auto" and provider == CPU and fast_bytes():
+    if wanted == "fp32":
+        return primary_on(bundle.manifest, provider)
+    if wanted == "auto":
+        return _fastest(bundle.manifest, provider, fast_bytes)
+    _require(bundle, wanted, provider)
+    return wanted
+
+
+def _fastest(manifest: Manifest, provider: str, fast_bytes: Callable[[], bool]) -> Precision:
+    if provider == CPU and fast_bytes():
         allowed = manifest.tolerances.get(provider, {})
         variants = [found for found in manifest.variants if found.worth_it(manifest.metrics.top1)]
         usable = [found for found in variants if found.precision in allowed]
@@ -31,13 +36,13 @@ def choose(bundle: Bundle, wanted: Precision, provider: str, fast_bytes: Callabl
     return primary_on(manifest, provider)
 
 
-def primary_on(manifest: Manifest, provider: str) -> str:
+def primary_on(manifest: Manifest, provider: str) -> Precision:
     """The primary model's own precision, but 'tf32' on CUDA where fp32 has a tolerance for that."""
     own = manifest.model.precision
     return TF32 if provider == CUDA and own == "fp32" and TF32 in manifest.tolerances.get(CUDA, {}) else own
 
 
-def _require(bundle: Bundle, wanted: str, provider: str) -> None:
+def _require(bundle: Bundle, wanted: VariantPrecision, provider: str) -> None:
     if bundle.manifest.variant(wanted) is None:
         raise BundleRefused(
             f"{bundle.path}: it holds no {wanted} model; serve with --precision auto or fp32, "

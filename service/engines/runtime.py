@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
-from bundle.processor import EXACT_INT8, multiplies_bytes
+from bundle.precision import EXACT_INT8, multiplies_bytes
 from service.config import Device
 from service.errors import DeviceUnavailable, RuntimeConflict, RuntimeMissing
 

@@ -18,6 +18,7 @@ from bundle import golden
 from bundle.errors import BundleRefused, GoldenMismatch
 from bundle.golden import Golden
 from bundle.manifest import Metrics
+from bundle.precision import Precision
 from bundle.repository import Bundle, Repository
 from bundle.variant import VariantMetrics
 from service.engines.engine import Engine, OpenEngine, Outputs
@@ -46,7 +47,7 @@ class LiveModel:
         return self.bundle.version
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """The precision that it computes in."""
         return self.engine.precision
 

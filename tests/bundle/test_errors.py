@@ -15,6 +15,10 @@ EXAMPLES: list[tuple[AntherError, str]] = [
     ),
     (errors.ImageTooManyPixels(6, 5, (3, 2)), "the image has 3×2 = 6 pixels; at most 5 are allowed"),
     (errors.ImageTooManyPixels(6, 5), "the image has 6 pixels; at most 5 are allowed"),
+    (
+        errors.ImageAspectRatioRefused((20_000, 100), 100),
+        "the image has 20,000×100 pixels; one side may be at most 100 times as long as the other",
+    ),
     (errors.ImageFormatRefused("PDF", ["JPEG", "PNG"]), "the data is PDF; allowed formats are JPEG, PNG"),
     (
         errors.ImageModeRefused("F"),

@@ -15,7 +15,7 @@ import pytest
 
 from bundle.errors import BundleCorrupt, BundleRefused, ManifestInvalid
 from bundle.manifest import Manifest
-from bundle.repository import LARGEST_FILE, LARGEST_MANIFEST, MANIFEST, Repository, open_bundle, sha256_of
+from bundle.repository import MANIFEST, MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Repository, open_bundle, sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_thousand_classes_have_room(repository: Repository, folder: Path) -> N
     confusion = tuple((0,) * 1000 for _ in range(1000))
     large = dataclasses.replace(manifest, metrics=dataclasses.replace(manifest.metrics, confusion=confusion))
     (folder / MANIFEST).write_text(large.to_json())
-    assert 2**23 < (folder / MANIFEST).stat().st_size < LARGEST_MANIFEST
+    assert 2**23 < (folder / MANIFEST).stat().st_size < MAX_MANIFEST_BYTES
     assert repository.open("flowers").manifest.metrics.confusion == confusion
 
 
@@ -171,7 +171,7 @@ def test_a_terabyte_is_refused_by_its_size_alone(repository: Repository, folder:
     """Without a block on disk, as anybody can make one."""
     with (folder / file).open("ab") as opened:
         opened.truncate(2**40)
-    with pytest.raises(BundleCorrupt, match=f"more than the {LARGEST_FILE:,} that are read"):
+    with pytest.raises(BundleCorrupt, match=f"more than the {MAX_FILE_BYTES:,} that are read"):
         repository.open("flowers")
 
 

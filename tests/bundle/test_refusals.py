@@ -14,7 +14,13 @@ from typing import Literal
 import pytest
 from PIL import Image, ImageFile, features
 
-from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPixels, ImageUndecodable
+from bundle.errors import (
+    ImageAspectRatioRefused,
+    ImageFormatRefused,
+    ImageTooManyBytes,
+    ImageTooManyPixels,
+    ImageUndecodable,
+)
 from bundle.preprocessing import ALLOWED_FORMATS, Limits, decode
 
 BILLION = (40000, 25000)
@@ -225,6 +231,30 @@ def test_a_billion_pixels_are_refused_without_taking_memory(bombs: dict[str, byt
     grown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
     assert grown.keys() == bombs.keys()
     assert {name: grew for name, grew in grown.items() if grew > 32 * 2**20} == {}
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("upright", [True, False])
+@pytest.mark.parametrize("file", ["PNG", "JPEG", "GIF", "TIFF"])
+def test_one_side_over_a_hundred_times_the_other_is_refused(encode, file: str, upright: bool) -> None:
+    """The model would see less than a hundredth of it."""
+
+    def image(long: int) -> bytes:
+        return encode(Image.new("RGB", (3, long) if upright else (long, 3)), file)
+
+    assert max(decode(image(300)).size) == 300
+    with pytest.raises(ImageAspectRatioRefused) as refusal:
+        decode(image(301))
+    width, height = ("3", "301") if upright else ("301", "3")
+    assert refusal.value.facts == {"width": width, "height": height, "limit": "100"}
+
+
+def test_a_refused_shape_is_not_decoded(png) -> None:
+    """Its pixels are missing, which nobody finds out."""
+    with pytest.raises(ImageAspectRatioRefused):
+        decode(png((10_000, 50), 8, 2, []))
 
 
 # Work that the number of pixels does not show

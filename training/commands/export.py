@@ -8,7 +8,7 @@ import click
 from training.commands.options import FOLDER, int8_option, json_option, machine, machine_options, precision_option
 
 if TYPE_CHECKING:
-    from bundle.manifest import Precision
+    from bundle.precision import PrimaryPrecision
 
 
 @click.command()
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def export(
     run: Path,
     output: Path | None,
-    export_precision: "Precision",
+    export_precision: "PrimaryPrecision",
     int8: bool,
     tf32: float,
     as_json: bool,

@@ -10,7 +10,8 @@ import numpy as np
 
 from bundle import golden, manifest
 from bundle.golden import Golden
-from bundle.manifest import CUDA, TF32, Manifest, Metrics, Model, Precision, Provenance
+from bundle.manifest import CUDA, TF32, Manifest, Metrics, Model, Provenance
+from bundle.precision import PrimaryPrecision
 from bundle.repository import GOLDEN, MANIFEST, REPORT, Bundle
 from training import provenance
 from training.batch_inference import Floats, answer_all, torch_infer
@@ -38,7 +39,7 @@ def write(
     material: RunContext,
     folder: Path,
     reporter: Reporter,
-    precision: Precision = "fp32",
+    precision: PrimaryPrecision = "fp32",
     *,
     int8: bool = True,
     tf32: float = 0.0,

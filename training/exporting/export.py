@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from bundle.manifest import Precision
+from bundle.precision import PrimaryPrecision
 from training.learning.augment import MEAN, STD
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
@@ -26,7 +26,7 @@ class Graph:
     """A serialized ModelProto without external data, and the facts that the manifest tells of it."""
 
     data: bytes
-    precision: Precision
+    precision: PrimaryPrecision
     opset: int
     ir_version: int
     parameters: int
@@ -48,7 +48,7 @@ class Servable(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, model: Classifier, temperature: float, precision: Precision = "fp32") -> None:
+    def __init__(self, model: Classifier, temperature: float, precision: PrimaryPrecision = "fp32") -> None:
         super().__init__()
         plain = folded(model).cpu()
         self.features = plain.features
@@ -69,7 +69,7 @@ class Servable(nn.Module):
         return (logits / self.temperature).softmax(1), logits, evidence
 
 
-def to_onnx(model: Classifier, temperature: float, crop: int, precision: Precision = "fp32") -> Graph:
+def to_onnx(model: Classifier, temperature: float, crop: int, precision: PrimaryPrecision = "fp32") -> Graph:
     """Export for any number of pictures of `crop` × `crop` pixels, and have ONNX's own checker look at the result."""
     servable = Servable(model, temperature, precision).eval()
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)  # a batch of one would be taken for a constant

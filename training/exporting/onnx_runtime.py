@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.processor import EXACT_INT8, multiplies_bytes
+from bundle.precision import EXACT_INT8, multiplies_bytes
 from training.batch_inference import Floats, Infer, Pixels
 from training.errors import LibraryMissing
 

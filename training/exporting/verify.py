@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bundle.manifest import Precision
+from bundle.precision import PrimaryPrecision
 from training.batch_inference import Floats
 from training.errors import VerificationFailed
 
-LARGEST_DIFFERENCE: dict[Precision, float] = {  # of a logit, between torch in float32 and ONNX Runtime on one CPU
+LARGEST_DIFFERENCE: dict[
+    PrimaryPrecision, float
+] = {  # of a logit, between torch in float32 and ONNX Runtime on one CPU
     "fp32": 1e-3,  # about 1e-5 is usual
     "fp16": 0.25,  # about 0.05 is usual, most of it from rounding the weights
 }
@@ -32,7 +34,7 @@ class Verification:
     golden_max_abs_logit_difference: float
     photos_max_abs_logit_difference: float
 
-    def tolerances(self, precision: Precision) -> dict[str, dict[str, float]]:
+    def tolerances(self, precision: PrimaryPrecision) -> dict[str, dict[str, float]]:
         """What the manifest allows each execution provider; in fp16 a multiple of what was measured."""
         if precision == "fp32":
             return {provider: {"fp32": tolerance} for provider, tolerance in _FP32_TOLERANCES.items()}
@@ -42,7 +44,7 @@ class Verification:
 
 
 def compare(
-    names: Sequence[str], labels: Sequence[str], expected: Floats, found: Floats, precision: Precision = "fp32"
+    names: Sequence[str], labels: Sequence[str], expected: Floats, found: Floats, precision: PrimaryPrecision = "fp32"
 ) -> float:
     """The largest absolute difference between logits [N, C] of torch in float32 and of ONNX Runtime.
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bundle import golden
 from bundle.errors import BundleRefused
-from bundle.manifest import Manifest, Precision
+from bundle.manifest import Manifest
+from bundle.precision import PrimaryPrecision
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle, sha256_of
 from bundle.verdict import Verdict
 from training.errors import GateRefused
@@ -30,7 +31,7 @@ class Release:
 
     models: Path
     gate: GatePolicy | None = field(default_factory=GatePolicy)  # None publishes without a comparison
-    precision: Precision = "fp32"
+    precision: PrimaryPrecision = "fp32"
     int8: bool = True  # a second model beside one of fp32
 
 

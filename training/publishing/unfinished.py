@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.manifest import Precision
+from bundle.precision import PrimaryPrecision
 from bundle.verdict import Verdict
 from training.errors import RunUnusable
 from training.publishing import lineage
@@ -24,7 +24,7 @@ class Asked:
     strict: bool
     models: str
     gate: GatePolicy | None
-    precision: Precision
+    precision: PrimaryPrecision
     int8: bool
 
 

@@ -11,7 +11,7 @@ from bundle.errors import BundleRefused, GoldenMismatch
 from bundle.repository import Bundle, Repository
 from bundle.variant import VariantMetrics
 from service.assembly import opener
-from service.config import Precision, Settings
+from service.config import PrecisionChoice, Settings
 from service.engines.engine import open_on_cpu
 from service.engines.precision import choose, primary_on
 from service.engines.runtime import CPU, CUDA
@@ -110,7 +110,7 @@ def test_tf32_is_used_on_cuda_where_the_manifest_has_a_tolerance_for_it(
 # Served
 
 
-def started(bundle: Bundle, precision: Precision) -> Registry:
+def started(bundle: Bundle, precision: PrecisionChoice) -> Registry:
     registry = Registry(Repository(bundle.path.parents[1]), opener(Settings(precision=precision), "cpu"))
     registry.load_all()
     return registry

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from bundle.processor import multiplies_bytes
+from bundle.precision import multiplies_bytes
 from service.engines import runtime
 from service.engines.runtime import (
     CPU,

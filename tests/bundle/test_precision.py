@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.processor import multiplies_bytes
+from bundle.precision import multiplies_bytes
 
 
 @pytest.mark.parametrize(
