@@ -26,7 +26,8 @@ from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle, Repository
 from service.assembly import opener, scheduler
 from service.config import Settings
-from service.core.classifier import Classifier, PixelsRequest, Request
+from service.core.classifier import Classifier
+from service.core.requests import ImageRequest, PixelsRequest
 from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda, provider_options
 from service.engines.engine import Engine
 from service.engines.precision import primary_on
@@ -129,12 +130,13 @@ def _in_process(settings: Settings, photo: Path, sizes: list[int], counts: list[
     live, batches = registry.find(), list[int]()
     batcher = scheduler(settings, "cuda", lambda _, rows: batches.append(rows))
     classifier = Classifier(registry, batcher, Limits())
-    request = Request(photo.read_bytes())
-    jpeg = {count: asyncio.run(_ask(partial(classifier.classify, request), 1, count, seconds)) for count in counts}
+    request = ImageRequest(photo.read_bytes())
+    classify = partial(classifier.classify, live, request)
+    jpeg = {count: asyncio.run(_ask(classify, 1, count, seconds)) for count in counts}
     rows_per_batch = round(sum(batches) / len(batches), 1)
     pixels = {}
     for size, count in _affordable(sizes, counts):
-        ask = partial(classifier.infer, PixelsRequest(_pixels(live.bundle, size)))
+        ask = partial(classifier.infer, live, PixelsRequest(_pixels(live.bundle, size)))
         pixels[f"{size} x {count}"] = asyncio.run(_ask(ask, size, count, seconds))
     batcher.close()
     proof = {"provider": live.engine.provider, "golden_difference": live.golden_difference}

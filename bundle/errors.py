@@ -24,12 +24,19 @@ AntherError
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from anther.errors import AntherError
 
 
 class ImageRefused(AntherError):
     """An image that the policy in `bundle.preprocessing` does not accept."""
+
+    def at(self, index: int) -> Self:
+        """The same refusal, of the image at `index` of several; `facts` has the index too."""
+        refusal = type(self).__new__(type(self))
+        AntherError.__init__(refusal, f"image {index}: {self}", **self.facts, index=index)
+        return refusal
 
 
 class ImageTooManyBytes(ImageRefused):

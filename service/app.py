@@ -15,8 +15,10 @@ from bundle.repository import Repository
 from service.assembly import opener, scheduler
 from service.config import Settings
 from service.core.classifier import Classifier
+from service.core.recorder import Recorder
 from service.core.shadow import Shadow
 from service.core.shadow_worker import ShadowWorker
+from service.core.statistics import Statistics
 from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.metrics import Metrics
@@ -54,7 +56,9 @@ class App:
         self._scheduler = scheduler(settings, device, self._metrics.batch)
         shadow_worker = ShadowWorker(limits, precision=settings.precision if device == "cpu" else "fp32")
         self._shadow = Shadow(self._registry, shadow_worker, self._metrics.shadowed, self._core_to_spare)
-        self._classifier = Classifier(self._registry, self._scheduler, limits, self._shadow.copy)
+        self._statistics = Statistics()
+        self._recorder = Recorder((self._metrics, self._statistics))
+        self._classifier = Classifier(self._registry, self._scheduler, limits, self._recorder, self._shadow.copy)
         self._watcher = Watcher(self._registry, settings.watch_s, inbox)
         self._state = "starting"
         self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
@@ -69,7 +73,7 @@ class App:
             )
         self._registry.load_all()
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
-        self._rpc = RpcServer(self._classifier, self._metrics, self._settings, control)
+        self._rpc = RpcServer(self._classifier, self._recorder, self._statistics, self._settings, control)
         await self._rpc.start()
         self._watcher.start()
         self._shadow.start()
@@ -113,6 +117,7 @@ class App:
     def _changed(self, change: Change) -> None:
         """Tell the parts that show what serves. Called by whichever thread rescanned the folder."""
         self._metrics.changed(change)
+        self._recorder.changed(change)
         if self._rpc is not None:
             self._rpc.changed(change)
 

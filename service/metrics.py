@@ -5,7 +5,6 @@ Labels come from loaded models alone; what a client sends never becomes a label.
 
 import math
 import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -21,8 +20,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.core.classifier import Answer
-from service.core.statistics import Statistics
+from service.core.answers import AnyAnswer
+from service.core.recorder import End, Where
 from service.engines.engine import Engine
 from service.versions.reconcile import Change
 from service.versions.registry import LiveModel
@@ -35,14 +34,14 @@ Together = Literal["livemin", "livemax", "livesum"]
 _VERSION = ["model", "version"]
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.02, 0.05, 0.1, 0.5, 1.0)
-_INFERENCES = frozenset({"Classify", "ClassifyStream", "Explain", "ModelInfer", "ModelStreamInfer"})
 _PROBABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHADOW = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_KEPT = 8  # versions that have left service and whose counts are still shown; more would grow with every reload
 
 
-_STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
+STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
+"""The fields of `service.core.answers.Timings`, and the values of the label `stage`."""
+
 _Family = TypeVar("_Family", Counter, Histogram)
 
 
@@ -50,7 +49,7 @@ _Family = TypeVar("_Family", Counter, Histogram)
 class _Series:
     """What every answer of one version touches, looked up by labels once."""
 
-    stages: tuple[Histogram, ...]  # in the order of _STAGES
+    stages: dict[str, Histogram]
     predictions: dict[str, Counter]  # by label; a version published anew under its number may bring others
     confidence: Histogram
     abstained: Counter
@@ -65,7 +64,6 @@ class Metrics:
 
     def __init__(self, shared: bool = False) -> None:
         self._shared = shared
-        self.statistics = Statistics()
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -79,7 +77,7 @@ class Metrics:
         self._predictions = self._counter("predictions", "Answers by most probable label", [*_VERSION, "label"])
         self._confidence = self._histogram("confidence", "Top probability of an answer", _VERSION, _PROBABILITY)
         self._abstained = self._counter("abstained", "Answers under the model's threshold", _VERSION)
-        self._rows = self._histogram("batch_size", "Pictures that a GPU ran at once", _VERSION, _ROWS)
+        self._rows = self._histogram("batch_size", "Images that a GPU ran at once", _VERSION, _ROWS)
         self._batches: weakref.WeakKeyDictionary[Engine, Histogram] = weakref.WeakKeyDictionary()
         info = [*_VERSION, "sha256", "provider", "precision", "architecture"]
         self._info = self._gauge("model_info", "Always 1; the labels describe the model in service", info)
@@ -92,7 +90,7 @@ class Metrics:
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
         )
         self._loads = self._counter("model_loads", "Attempts to load a version", ["model", "outcome"])
-        self._shadowed = self._counter("shadow", "Pictures that a shadow got a copy of", [*_VERSION, "outcome"])
+        self._shadowed = self._counter("shadow", "Images that a shadow got a copy of", [*_VERSION, "outcome"])
         self._shadow_difference = self._histogram(
             "shadow_probability_difference",
             "Largest difference of a probability from the live answer",
@@ -102,7 +100,6 @@ class Metrics:
         self._watched: tuple[tuple[Gauge, Callable[[], float]], ...] = ()
         self._described: dict[tuple[str, str], tuple[Gauge, ...]] = {}
         self._refusals: dict[tuple[str, str], Gauge] = {}
-        self._departed: deque[tuple[str, str]] = deque()
         self._series: dict[tuple[str, str], _Series] = {}
         self._ended: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
 
@@ -121,7 +118,7 @@ class Metrics:
             gauge.set(read())
 
     def changed(self, change: Change) -> None:
-        """A look at a model's folder ended."""
+        """A model's folder was followed."""
         for model in change.retired:
             self.retired(model)
         for model in change.loaded:
@@ -145,8 +142,6 @@ class Metrics:
         for gauge, value in values.items():
             gauge.set(value)
         self._described[where] = tuple(values)
-        if where in self._departed:
-            self._departed.remove(where)
         self._series_of(model)
         if model.engine.batch_sizes[-1] > 1:
             self._batches[model.engine] = self._rows.labels(*where)
@@ -157,7 +152,7 @@ class Metrics:
             series.observe(rows)
 
     def retired(self, model: LiveModel) -> None:
-        """A version left service: it is neither ready nor refused. What it answered stays counted for a while."""
+        """A version left service: it is neither ready nor refused. What it answered stays until `forget`."""
         gauges = self._described.pop(model.labels, ())
         if self._shared:
             for gauge in gauges:
@@ -165,9 +160,6 @@ class Metrics:
         else:
             for family in (self._info, self._ready, self._load, self._golden):
                 _drop(family, model.labels)
-        self._departed.append(model.labels)
-        if len(self._departed) > _KEPT:
-            self._forget(self._departed.popleft())
 
     def refused_version(self, model: str, version: str, kind: str) -> None:
         """A version on disk failed its checks; an older one may serve in its place."""
@@ -199,44 +191,42 @@ class Metrics:
         elif refusal is not None:
             _drop(self._refused, where)
 
-    def answered(self, answer: Answer) -> None:
-        """One picture was classified."""
-        series = self._series_of(answer.model)
-        timings, top = answer.timings, answer.predictions[0]
-        spent = (timings.queue, timings.decode, timings.preprocess, timings.inference, timings.postprocess)
-        for stage, seconds in zip(series.stages, spent, strict=True):
-            stage.observe(seconds)
-        predicted = series.predictions.get(top.label)
-        if predicted is None:
-            predicted = series.predictions[top.label] = self._predictions.labels(*answer.model.labels, top.label)
-        predicted.inc()
-        series.confidence.observe(top.probability)
-        if not answer.confident:
-            series.abstained.inc()
-        self.statistics.ran(answer.model.labels, 1, (answer.spent,), timings)
+    def answered(self, answer: AnyAnswer) -> None:
+        """One image was classified, or several rows of pixels."""
+        series, where = self._series_of(answer.model), answer.model.labels
+        for stage in STAGES:
+            seconds = getattr(answer.timings, stage)
+            if seconds is not None:
+                series.stages[stage].observe(seconds)
+        for top in answer.tops:
+            label = top.prediction.label
+            predicted = series.predictions.get(label)
+            if predicted is None:
+                predicted = series.predictions[label] = self._predictions.labels(*where, label)
+            predicted.inc()
+            series.confidence.observe(top.prediction.probability)
+            if not top.confident:
+                series.abstained.inc()
 
-    def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
-        """A request ended; `model` and `version` are empty where it named none that serves."""
-        ended = self._ended.get((model, version, method, code))
+    def ended(self, end: End) -> None:
+        """A request ended; a stream as a whole is no request."""
+        if end.reason:
+            self._rejected.labels(end.reason).inc()
+        if end.method is None:
+            return
+        key = (*end.where, end.method, end.code)
+        ended = self._ended.get(key)
         if ended is None:
-            ended = (
-                self._requests.labels(model, version, method, code),
-                self._seconds.labels(model, version, method),
-            )
-            self._ended[model, version, method, code] = ended
+            ended = self._requests.labels(*key), self._seconds.labels(*end.where, end.method)
+            self._ended[key] = ended
         ended[0].inc()
-        ended[1].observe(seconds)
-        if model and method in _INFERENCES:
-            self.statistics.ended((model, version), code == "OK", seconds)
+        ended[1].observe(end.seconds)
 
-    def refused(self, reason: str) -> None:
-        self._rejected.labels(reason).inc()
-
-    def _forget(self, where: tuple[str, str]) -> None:
+    def forget(self, where: Where) -> None:
+        """A version left service long ago: its series leave the page, where it is this process's own."""
         for family in [] if self._shared else self._of_versions:
             _drop(family, where)
         self._series.pop(where, None)
-        self.statistics.forget(where)
         for key in [key for key in list(self._ended) if key[:2] == where]:
             del self._ended[key]
 
@@ -245,7 +235,7 @@ class Metrics:
         series = self._series.get(where)
         if series is None:
             series = self._series[where] = _Series(
-                tuple(self._stages.labels(*where, stage) for stage in _STAGES),
+                {stage: self._stages.labels(*where, stage) for stage in STAGES},
                 {label: self._predictions.labels(*where, label) for label in model.bundle.manifest.labels},
                 self._confidence.labels(*where),
                 self._abstained.labels(*where),

@@ -1,249 +1,188 @@
-"""The hot path: an encoded picture, or pixels, to ranked classes, timed stage by stage."""
+"""The life of a request, of every kind and protocol: admit, decode and preprocess, infer, rank, record.
+
+The edge resolves the version with `find` and passes it on, so a request counts for the version that answered it.
+"""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.preprocessing import Limits, Pixels, decode
-from service.engines.engine import Engine, Outputs
-from service.errors import Draining, InvalidArgument
-from service.scheduling.scheduler import RunTiming, Scheduler, Work
-from service.versions.registry import LiveModel, Registry
-
-DEFAULT_TOP_K = 5
+from bundle.preprocessing import Limits
+from service.core.answers import Answer, AnyAnswer, Explanation, PixelsAnswer
+from service.core.recorder import Recorder
+from service.core.requests import AnyRequest, ImageRequest, PixelsRequest, Target
+from service.core.work import ExplainWork, ImageWork, PixelsWork, joined
+from service.errors import DeadlineExpired, Draining, InvalidArgument, NoEvidence, QueueFull
+from service.scheduling.scheduler import Scheduler, Work
+from service.versions.loader import LiveModel
+from service.versions.registry import Registry
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which model answers: `version` 0 is whichever serves; `label` 'stable' or 'canary' asks for that one; `id` is the
-    request's own, by whose hash a canary gets its share.
-    """
-
-    model: str = ""
-    version: int = 0
-    label: str = ""
-    id: str = ""
+Copy = Callable[[AnyRequest, AnyAnswer], None]
+"""Called with each answered request and its answer."""
 
 
-ANY = Target()
-
-answering: ContextVar[LiveModel | None] = ContextVar("answering", default=None)
-"""The version that the current request was given to: whatever becomes of the request counts for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An encoded picture. `deadline` in seconds of `time.monotonic`; `top_k` 0 is the default."""
-
-    image: bytes
-    target: Target = ANY
-    top_k: int = 0
-    deadline: float | None = None
-    evidence: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PixelsRequest:
-    """Pictures that the caller has preprocessed: uint8 [n, crop, crop, 3]."""
-
-    pixels: Pixels
-    target: Target = ANY
-    deadline: float | None = None
-    evidence: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds spent in each stage."""
-
-    queue: float
-    decode: float
-    preprocess: float
-    inference: float
-    postprocess: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Predictions, most probable first; `confident` where the first reaches the model's threshold.
-
-    `outputs` are the model's own, of one row; `spent` tells the engine's run. `pixels` uint8 [crop, crop, 3] is what it
-    saw, kept where evidence was asked for.
-    """
-
-    model: LiveModel
-    predictions: tuple[Prediction, ...]
-    confident: bool
-    timings: Timings
-    outputs: Outputs
-    spent: RunTiming
-    pixels: Pixels | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchAnswer:
-    """The model's outputs, a row for each row of pixels. `timings` add up those of the parts that ran one by one, and
-    `spent` tells of each.
-    """
-
-    model: LiveModel
-    outputs: Outputs
-    timings: Timings
-    spent: tuple[RunTiming, ...]
-
-
-Copy = Callable[[Request | PixelsRequest, Answer | BatchAnswer], None]
+def _nobody(request: AnyRequest, answer: AnyAnswer) -> None:
+    """No shadow wants copies."""
 
 
 class Classifier:
-    """Finds the model, queues the work, and refuses everything once it is draining."""
+    """Answers requests; refuses new ones once it is draining.
+
+    A `patient` request that finds the queue full waits for its place, after those that wait already. It meets
+    `QueueFull` only where even the empty queue is too small for it, `DeadlineExpired` where no place came in time, and
+    `Draining` where the server stopped meanwhile.
+    """
 
     def __init__(
         self,
         registry: Registry,
         scheduler: Scheduler,
         limits: Limits,
-        copy: Copy | None = None,  # is called with each answered request
+        recorder: Recorder | None = None,
+        copy: Copy = _nobody,
     ) -> None:
         self.registry = registry
         self.limits = limits
         self._scheduler = scheduler
+        self._recorder = recorder or Recorder(())
         self._copy = copy
         self._draining = False
+        self._turn = asyncio.Lock()  # of patient requests, in the order in which they came
 
-    async def classify(self, request: Request) -> Answer:
-        """Answer one picture. Raises `ImageRefused` and what `find` and `Scheduler.submit` raise."""
-        model = self.find(request.target)
-        if request.top_k < 0:
-            raise InvalidArgument("top_k", request.top_k, "0 (for the default) or more")
-        answer = await self._scheduler.submit(PictureWork(model, request, self.limits))
-        self.hand_on(request, answer)
+    def find(self, target: Target) -> LiveModel:
+        """The version that answers. Raises `Draining` and what `Registry.find` raises."""
+        if self._draining:
+            raise Draining
+        return self.registry.find(target.model, target.version, target.label, target.id)
+
+    async def classify(self, model: LiveModel, request: ImageRequest, patient: bool = False) -> Answer:
+        """Raises `InvalidArgument`, `ImageRefused` and what `Scheduler.submit` raises."""
+        _check_top_k(request)
+        (answer,) = await self._run(lambda: [ImageWork(model, request, self.limits)], request.deadline, patient)
+        self._answered(request, answer)
         return answer
 
-    async def infer(self, request: PixelsRequest) -> BatchAnswer:
-        """Answer rows of pixels, in the device's largest batches. Raises as `classify` does."""
-        model = self.find(request.target)
+    async def classify_all(
+        self, model: LiveModel, requests: Sequence[ImageRequest], patient: bool = False
+    ) -> list[Answer]:
+        """One answer for each request, or none: the first failure cancels the rest. All have the same deadline.
+
+        Raises as `classify` does; `ImageRefused` says at which index.
+        """
+
+        def works() -> list[ImageWork]:
+            return [ImageWork(model, request, self.limits, index) for index, request in enumerate(requests)]
+
+        for request in requests:
+            _check_top_k(request)
+        answers = await self._run(works, requests[0].deadline, patient)
+        for request, answer in zip(requests, answers, strict=True):
+            self._answered(request, answer)
+        return answers
+
+    async def infer(self, model: LiveModel, request: PixelsRequest, patient: bool = False) -> PixelsAnswer:
+        """Rows of pixels, in batches as large as the device takes. Raises as `classify` does."""
         _check_pixels(request.pixels, model)
         largest = model.engine.batch_sizes[-1]
         parts = [request.pixels[start : start + largest] for start in range(0, len(request.pixels), largest)]
-        works = [_PixelsWork(model.engine, part, request.deadline, request.evidence) for part in parts]
-        answer = _joined(model, await self.run_all(works))
-        self.hand_on(request, answer)
+
+        def works() -> list[PixelsWork]:
+            return [PixelsWork(model, part, request.deadline, request.evidence) for part in parts]
+
+        answer = joined(await self._run(works, request.deadline, patient))
+        self._answered(request, answer)
         return answer
 
-    async def run_all(self, works: Sequence[Work[T]]) -> list[T]:
-        """The results in order. The first failure cancels the rest: half an answer is none."""
+    async def explain(
+        self, model: LiveModel, request: ImageRequest, wanted: int | str | None = None, patient: bool = False
+    ) -> Explanation:
+        """Explain the class with that index or label; None is the most probable class.
+
+        Raises `NoEvidence`, and as `classify` does.
+        """
+        if not model.bundle.manifest.model.evidence:
+            raise NoEvidence(model.name, model.version)
+        _check_top_k(request)
+        index = None if wanted is None else _index(model.bundle.manifest.labels, wanted)
+        request = dataclasses.replace(request, evidence=True)
+        (explanation,) = await self._run(
+            lambda: [ExplainWork(model, request, self.limits, index)], request.deadline, patient
+        )
+        self._answered(request, explanation)
+        return explanation
+
+    async def patient_placed(self) -> None:
+        """Return when every patient request that came so far has its place in the queue."""
+        await asyncio.sleep(0)  # a task that has just been made asks for its place in its first step
+        async with self._turn:
+            return
+
+    def drain(self) -> None:
+        """Refuse new requests from now on, and those that still wait for a place; accepted ones finish."""
+        self._draining = True
+
+    def _answered(self, request: AnyRequest, answer: AnyAnswer) -> None:
+        self._recorder.answered(answer)
+        self._copy(request, answer)
+
+    async def _run(self, works: Callable[[], Sequence[Work[T]]], deadline: float | None, patient: bool) -> list[T]:
+        """The results in order. The first failure cancels the rest."""
+        futures = await self._wait_for_place(works, deadline) if patient else self._submit(works())
+        if len(futures) == 1:
+            return [await futures.pop()]
+        try:
+            return list(await asyncio.gather(*futures))
+        except BaseException:
+            _cancel(futures)
+            raise
+
+    async def _wait_for_place(
+        self, works: Callable[[], Sequence[Work[T]]], deadline: float | None
+    ) -> list["asyncio.Future[T]"]:
+        """`works` makes new work for every try: what was cancelled may still be in a scheduler's thread."""
+        began = time.monotonic()
+        async with self._turn:
+            while True:
+                nobody_waits = self._scheduler.waiting == 0
+                try:
+                    return self._submit(works())
+                except QueueFull as full:
+                    if nobody_waits:
+                        raise
+                    retry_after_s = full.retry_after_s
+                await asyncio.sleep(retry_after_s)
+                if self._draining:
+                    raise Draining
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise DeadlineExpired(time.monotonic() - began)
+
+    def _submit(self, works: Sequence[Work[T]]) -> list["asyncio.Future[T]"]:
+        """All of them or none."""
         futures: list[asyncio.Future[T]] = []
         try:
             futures.extend(self._scheduler.submit(work) for work in works)
-            return list(await asyncio.gather(*futures))
         except BaseException:
-            while futures:  # emptied, too: the error's trace holds this list, and one of its futures holds the error
-                futures.pop().cancel()
+            _cancel(futures)
             raise
-
-    @property
-    def waiting(self) -> int:
-        """Pieces of work before the scheduler."""
-        return self._scheduler.waiting
-
-    def hand_on(self, request: Request | PixelsRequest, answer: Answer | BatchAnswer) -> None:
-        """Let a shadow have the answered request too."""
-        if self._copy is not None:
-            self._copy(request, answer)
-
-    def find(self, target: Target) -> LiveModel:
-        """The live model for a request. Raises `Draining` and what `Registry.find` raises."""
-        if self._draining:
-            raise Draining
-        model = self.registry.find(target.model, target.version, target.label, target.id)
-        answering.set(model)
-        return model
-
-    def drain(self) -> None:
-        """Refuse new requests from now on; accepted ones finish."""
-        self._draining = True
+        return futures
 
 
-class PictureWork:
-    """Encoded bytes to an `Answer`."""
-
-    __slots__ = ("_decoded_s", "_limits", "_pixels", "_preprocessed_s", "_request", "model")
-
-    def __init__(self, model: LiveModel, request: Request, limits: Limits) -> None:
-        self.model = model
-        self._request = request
-        self._limits = limits
-        self._pixels: Pixels | None = None
-
-    @property
-    def engine(self) -> Engine:
-        return self.model.engine
-
-    @property
-    def size(self) -> int:
-        return len(self._request.image)
-
-    @property
-    def deadline(self) -> float | None:
-        return self._request.deadline
-
-    @property
-    def evidence(self) -> bool:
-        return self._request.evidence
-
-    def prepare(self) -> Pixels:
-        started = time.perf_counter()
-        picture = decode(self._request.image, self._limits)
-        decoded = time.perf_counter()
-        pixels = self.model.bundle.manifest.preprocessing.resize_and_crop(picture)
-        self._decoded_s, self._preprocessed_s = decoded - started, time.perf_counter() - decoded
-        if self._request.evidence:
-            self._pixels = pixels
-        return pixels[np.newaxis]
-
-    def finish(self, outputs: Outputs, spent: RunTiming) -> Answer:
-        started = time.perf_counter()
-        manifest, probabilities = self.model.bundle.manifest, outputs.probabilities[0]
-        best = np.argsort(-probabilities, kind="stable")[: self._request.top_k or DEFAULT_TOP_K].tolist()
-        predictions = tuple(Prediction(manifest.labels[index], index, float(probabilities[index])) for index in best)
-        confident = predictions[0].probability >= manifest.calibration.threshold
-        postprocess = time.perf_counter() - started
-        timings = Timings(spent.queue, self._decoded_s, self._preprocessed_s, spent.inference, postprocess)
-        return Answer(self.model, predictions, confident, timings, outputs, spent, self._pixels)
+def _cancel(futures: list["asyncio.Future[T]"]) -> None:
+    """The list is emptied: an error's trace holds it, and a future in it holds the error."""
+    while futures:
+        futures.pop().cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class _PixelsWork:
-    engine: Engine
-    pixels: Pixels
-    deadline: float | None
-    evidence: bool
-
-    @property
-    def size(self) -> int:
-        return self.pixels.nbytes
-
-    def prepare(self) -> Pixels:
-        return self.pixels
-
-    def finish(self, outputs: Outputs, spent: RunTiming) -> tuple[Outputs, RunTiming]:
-        return outputs, spent
+def _check_top_k(request: ImageRequest) -> None:
+    if request.top_k < 0:
+        raise InvalidArgument("top_k", request.top_k, "0 (for the default) or more")
 
 
 def _check_pixels(pixels: npt.NDArray[np.uint8], model: LiveModel) -> None:
@@ -253,18 +192,11 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], model: LiveModel) -> None:
         raise InvalidArgument("pixels", found, f"uint8 [N, {side}, {side}, 3] with N of 1 or more")
 
 
-def _joined(model: LiveModel, parts: list[tuple[Outputs, RunTiming]]) -> BatchAnswer:
-    outputs, spent = [part for part, _ in parts], tuple(spent for _, spent in parts)
-    timings = Timings(max(each.queue for each in spent), 0.0, 0.0, sum(each.inference for each in spent), 0.0)
-    return BatchAnswer(model, _stacked(outputs), timings, spent)
-
-
-def _stacked(parts: list[Outputs]) -> Outputs:
-    def stack(pick: Callable[[Outputs], npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
-        found = [array for part in parts if (array := pick(part)) is not None]
-        return np.concatenate(found) if found else None
-
-    probabilities, logits = stack(lambda part: part.probabilities), stack(lambda part: part.logits)
-    assert probabilities is not None
-    assert logits is not None
-    return Outputs(probabilities, logits, stack(lambda part: part.evidence))
+def _index(labels: tuple[str, ...], wanted: int | str) -> int:
+    if isinstance(wanted, str):
+        if wanted not in labels:
+            raise InvalidArgument("class_label", wanted, f"one of {', '.join(labels)}")
+        return labels.index(wanted)
+    if not 0 <= wanted < len(labels):
+        raise InvalidArgument("class_index", wanted, f"0 to {len(labels) - 1}")
+    return wanted

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from bundle.preprocessing import Pixels
 from bundle.repository import Bundle
-from service.core.classifier import Answer, BatchAnswer, PixelsRequest, Request
+from service.core.answers import AnyAnswer
+from service.core.requests import AnyRequest, ImageRequest, PixelsRequest
 from service.core.shadow_worker import ShadowWorkerFailed
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
@@ -77,7 +78,7 @@ class Shadow:
     def start(self) -> None:
         self._thread.start()
 
-    def copy(self, request: Request | PixelsRequest, answer: Answer | BatchAnswer) -> None:
+    def copy(self, request: AnyRequest, answer: AnyAnswer) -> None:
         """Have the shadow of the model that answered, if it has one, compute the same pictures some time.
 
         Pixels of another size than the shadow takes can tell nothing of it.
@@ -85,13 +86,13 @@ class Shadow:
         route = self._registry.route(answer.model.name)
         if route is None or route.shadow is None:
             return
-        shadow = route.shadowing(request.target.id)
+        shadow = route.shadowing(request.id)
         if shadow is None or shadow is answer.model:
             return
         side = shadow.bundle.manifest.preprocessing.crop
         if isinstance(request, PixelsRequest) and request.pixels.shape[1:3] != (side, side):
             return
-        pictures = [request.image] if isinstance(request, Request) else request.pixels
+        pictures = [request.image] if isinstance(request, ImageRequest) else request.pixels
         labels = answer.model.bundle.manifest.labels
         for picture, probabilities in zip(pictures, answer.outputs.probabilities, strict=True):
             self._offer(_Copy(shadow, picture, labels, probabilities))

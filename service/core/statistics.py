@@ -1,17 +1,13 @@
-"""What each version has answered since the server started, in plain numbers, for whoever asks the server itself.
+"""What each version has answered since the server started, in plain numbers: ModelStatistics tells them to clients.
 
-Prometheus has the same and more in `service.metrics`; this is what a client gets that only speaks gRPC.
+Prometheus gets the same and more by `service.metrics`.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.core.classifier import Timings
-from service.scheduling.scheduler import RunTiming
-
-Where = tuple[str, str]
-"""A model's name and version, as `LiveModel.labels` has them."""
+from service.core.answers import AnyAnswer
+from service.core.recorder import End, Where
 
 
 @dataclass(slots=True)
@@ -46,12 +42,12 @@ class Compute:
 class Counts:
     """One version's."""
 
-    last_ms: int = 0  # when the last picture was answered, since 1970
-    pictures: int = 0
+    last_ms: int = 0  # when the last image was answered, since 1970
+    images: int = 0
     success: Duration = field(default_factory=Duration)  # requests, from arrival to response
     fail: Duration = field(default_factory=Duration)
     queue_ns: int = 0  # what `compute` counts waited before it
-    compute: Compute = field(default_factory=Compute)  # pieces of work: a picture, or all pixels of a request
+    compute: Compute = field(default_factory=Compute)  # pieces of work: an image, or all pixels of a request
     by_size: dict[int, Compute] = field(default_factory=dict)  # rows that the engine ran at once → those runs
 
     @property
@@ -60,7 +56,7 @@ class Counts:
 
 
 class Statistics:
-    """Filled from the event loop's thread alone, so that adding needs no lock."""
+    """A reader of the recorder. The event loop's thread alone adds, so that adding needs no lock."""
 
     def __init__(self) -> None:
         self._counts: dict[Where, Counts] = {}
@@ -69,19 +65,19 @@ class Statistics:
         """All zero for a version that has answered nothing."""
         return self._counts.get(where) or Counts()
 
-    def ran(self, where: Where, pictures: int, runs: Sequence[RunTiming], timings: Timings) -> None:
-        """Pictures of one request were answered, which together took `timings`, by `runs` that others may have shared.
+    def answered(self, answer: AnyAnswer) -> None:
+        """Count the images, the stages and the engine's runs.
 
-        A run takes its time once, whoever shares it; what comes before and after it is each one's own.
+        A run that several requests shared counts once, with its time; the stages around it are each request's own.
         """
-        counts, parts = self._of(where), len(runs)
-        before = int((timings.decode + timings.preprocess) * 1e9)
+        counts, timings, parts = self._of(answer.model.labels), answer.timings, len(answer.runs)
+        before = int(((timings.decode or 0.0) + (timings.preprocess or 0.0)) * 1e9)
         inside, after = int(timings.inference * 1e9), int(timings.postprocess * 1e9)
         counts.last_ms = time.time_ns() // 1_000_000
-        counts.pictures += pictures
+        counts.images += len(answer.tops)
         counts.queue_ns += int(timings.queue * 1e9)
         counts.compute.add(before, inside, after)
-        for run in runs:
+        for run in answer.runs:
             by_size = counts.by_size.get(run.rows)
             if by_size is None:
                 by_size = counts.by_size[run.rows] = Compute()
@@ -90,13 +86,13 @@ class Statistics:
             by_size.inside += int(run.inference * 1e9) * run.first
             by_size.after += after // parts
 
-    def ended(self, where: Where, succeeded: bool, seconds: float) -> None:
-        """A request for inference ended."""
-        counts = self._of(where)
-        (counts.success if succeeded else counts.fail).add(int(seconds * 1e9))
+    def ended(self, end: End) -> None:
+        if end.model is None or not end.inference:
+            return
+        counts = self._of(end.where)
+        (counts.success if end.code == "OK" else counts.fail).add(int(end.seconds * 1e9))
 
     def forget(self, where: Where) -> None:
-        """The version left service for good."""
         self._counts.pop(where, None)
 
     def _of(self, where: Where) -> Counts:

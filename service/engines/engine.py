@@ -22,6 +22,19 @@ class Outputs(NamedTuple):
     evidence: npt.NDArray[np.float32] | None = None
 
 
+def stacked(parts: Sequence[Outputs]) -> Outputs:
+    """One `Outputs` with the rows of all parts, in order; evidence where every part has it."""
+    if len(parts) == 1:
+        return parts[0]
+    probabilities, logits, maps = zip(*parts, strict=True)
+    evidence = [found for found in maps if found is not None]
+    return Outputs(
+        np.concatenate(probabilities),
+        np.concatenate(logits),
+        np.concatenate(evidence) if len(evidence) == len(parts) else None,
+    )
+
+
 class Engine(Protocol):
     """Safe to call from several threads at once."""
 

@@ -1,11 +1,10 @@
-"""Around every call of our own services: errors become statuses, and the call is counted and timed.
+"""Handlers of our own services: messages are parsed, errors become statuses, and every request is recorded.
 
 Handlers are wrapped once, when they are registered: a gRPC interceptor would cost a coroutine with every call.
 """
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -13,32 +12,25 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from anther.errors import AntherError, reason_of
-from service.core.classifier import answering
-from service.errors import DeadlineExpired, InvalidArgument
-from service.metrics import Metrics
+from service.errors import InvalidArgument
+from service.rpc.calls import Calls, Method, Resolve
 from service.rpc.status import Status, status_of
-from service.versions.registry import Registry
 
-log = logging.getLogger(__name__)
-
-SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
-
-Handler = Callable[[Any, Any], Awaitable[Any]]
-StreamHandler = Callable[[Any, Any], Awaitable[None]]
+UnaryHandler = Callable[[bytes, Any], Awaitable[Any]]
+StreamHandler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
 
 
 class InstrumentedHandlers:
-    """Stands in for the server where generated code registers its handlers, and passes them on, wrapped."""
+    """Stands in for the server where generated code registers a servicer's handlers, and passes them on, wrapped.
 
-    def __init__(self, server: grpc.aio.Server, metrics: Metrics, registry: Registry) -> None:
+    A unary handler is called with the request, the version that `resolve` gives for it, and the deadline; a streaming
+    one with the requests and the deadline, and records each of its requests itself.
+    """
+
+    def __init__(self, server: grpc.aio.Server, calls: Calls, resolve: Resolve) -> None:
         self._server = server
-        self._metrics = metrics
-        self._registry = registry
-        self._running = 0
-        self.last_call = 0.0  # when one last came, in seconds of `time.monotonic`
-        self.idle = asyncio.Event()  # set while no call of ours is in progress
-        self.idle.set()
+        self._calls = calls
+        self._resolve = resolve
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """What generated code calls first; the next one brings the same handlers by name."""
@@ -49,106 +41,63 @@ class InstrumentedHandlers:
 
     def _wrapped(self, handler: Any, name: str) -> Any:
         if handler.request_streaming:
-            stream = self._observed_stream(handler)
-            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(self._observed(handler, name), None, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(self._stream(handler), None, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler, name), None, handler.response_serializer)
 
-    def _observed(self, handler: Any, name: str) -> Handler:
-        parse, behave = handler.request_deserializer, handler.unary_unary
+    def _unary(self, handler: Any, name: str) -> UnaryHandler:
+        calls, parse, method = (
+            self._calls,
+            handler.request_deserializer,
+            Method(name, self._resolve, handler.unary_unary),
+        )
 
-        async def observed(data: bytes, context: Any) -> Any:
-            started, request, code = time.perf_counter(), None, "CANCELLED"
-            self._begin()
+        async def unary(data: bytes, context: Any) -> Any:
+            started = time.perf_counter()
+            calls.begin()
             try:
-                request = parsed(parse, data)
-                response = await behave(request, context)
-                code = "OK"
-                return response
-            except asyncio.CancelledError:
-                code = self._note_departure(context)
-                raise
+                try:
+                    request = parsed(parse, data)
+                except InvalidArgument as exc:
+                    calls.refused(name, exc, started)
+                    raise
+                return await calls.run(method, request, deadline_of(context))
             except Exception as exc:
-                status = noted(exc, self._metrics)
-                code = status.code.name
-                return fail(context, status)
+                return fail(context, status_of(exc))
             finally:
-                self._metrics.finished(*self._labels(request), name, code, time.perf_counter() - started)
-                self._end()
+                calls.end()
 
-        return observed
+        return unary
 
-    def _observed_stream(self, handler: Any) -> StreamHandler:
-        """A stream counts its own items; what ends it is turned into a status here.
-
-        The handler's generator is closed before the call ends: gRPC would leave that to the garbage collector, and work
-        for a caller who left would go on until then.
+    def _stream(self, handler: Any) -> StreamHandler:
+        """The handler's generator is closed before the call ends: gRPC would leave that to the garbage collector, and
+        work for a caller who left would go on until then.
         """
-        parse, behave = handler.request_deserializer, handler.stream_stream
+        calls, parse, answers = self._calls, handler.request_deserializer, handler.stream_stream
 
-        async def observed(messages: AsyncIterator[bytes], context: Any) -> None:
-            self._begin()
+        async def stream(messages: AsyncIterator[bytes], context: Any) -> None:
+            started, deadline = time.perf_counter(), deadline_of(context)
+            calls.begin()
             try:
-                async with contextlib.aclosing(behave(parsed_all(parse, messages), context)) as responses:
+                async with contextlib.aclosing(answers(parsed_all(parse, messages), deadline)) as responses:
                     async for response in responses:
-                        self.last_call = time.monotonic()
+                        calls.last = time.monotonic()
                         await context.write(response)
             except (asyncio.CancelledError, grpc.aio.BaseError):  # the latter: a write to a caller who has just left
-                self._note_departure(context)
+                calls.stream_departed(deadline, started)
                 raise
             except Exception as exc:
-                fail(context, noted(exc, self._metrics))
+                calls.stream_failed(exc, started)
+                fail(context, status_of(exc))
             finally:
-                self._end()
+                calls.end()
 
-        return observed
-
-    def _begin(self) -> None:
-        self._running += 1
-        self.last_call = time.monotonic()
-        if self._running == 1:
-            self.idle.clear()
-
-    def _end(self) -> None:
-        self._running -= 1
-        if self._running == 0:
-            self.idle.set()
-
-    def _note_departure(self, context: Any) -> str:
-        code = departure(context)
-        self._metrics.refused(reason_of(DeadlineExpired) if code == "DEADLINE_EXCEEDED" else code)
-        return code
-
-    def _labels(self, request: Any) -> tuple[str, str]:
-        """The version that was asked, or that stands for the model; empty for a name that the client made up."""
-        model = answering.get()
-        if model is None and request is not None:
-            model = self._registry.named(_model_of(request))
-        return model.labels if model else ("", "")
+        return stream
 
 
-def departure(context: Any) -> str:
-    """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
+def deadline_of(context: Any) -> float | None:
+    """In seconds of `time.monotonic`; None where the caller set none."""
     remaining = context.time_remaining()
-    late = remaining is not None and remaining < SAME_MOMENT_S
-    return "DEADLINE_EXCEEDED" if late else "CANCELLED"
-
-
-def _model_of(request: Any) -> str:
-    """The field is `model` in anther.v1, and `model_name` or `name` in the Open Inference Protocol."""
-    for field in ("model", "model_name", "name"):
-        name: str | None = getattr(request, field, None)
-        if name is not None:
-            return name
-    return ""
-
-
-def noted(error: BaseException, metrics: Metrics) -> Status:
-    """The status of a call, or of an item of a stream, that failed; counted, and logged where nobody foresaw it."""
-    status = status_of(error)
-    metrics.refused(status.reason)
-    if not isinstance(error, AntherError):
-        log.error("a call failed", exc_info=error)
-    return status
+    return None if remaining is None else time.monotonic() + remaining
 
 
 def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
@@ -168,7 +117,7 @@ async def parsed_all(parse: Callable[[bytes], Any], messages: AsyncIterator[byte
 
 
 def fail(context: Any, status: Status) -> None:
-    """Not `context.abort`: its exception and the call hold each other, and with them the picture, until the garbage
+    """Not `context.abort`: its exception and the call hold each other, and with them the image, until the garbage
     collector comes by.
     """
     context.set_code(status.code)

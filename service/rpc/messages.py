@@ -1,15 +1,14 @@
 """The records of the core as messages of `anther.v1`, and back."""
 
 from anther.v1 import classifier_pb2 as pb
-from service.core.classifier import Answer, Prediction, Request, Target
-from service.core.explain import Explanation
+from service.core.answers import Answer, Explanation, Prediction
+from service.core.requests import ImageRequest
 from service.rpc.status import Status
 from service.versions.loader import LiveModel
 
 
-def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, deadline: float | None) -> Request:
-    target = Target(message.model, message.version, message.label, message.id)
-    return Request(message.image, target, message.top_k, deadline)
+def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, deadline: float | None) -> ImageRequest:
+    return ImageRequest(message.image, message.top_k, deadline, id=message.id)
 
 
 def response(answer: Answer, request_id: str) -> pb.ClassifyResponse:

@@ -13,15 +13,17 @@ from anther.v1 import classifier_pb2
 from anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
 from service.config import Settings
 from service.core.classifier import Classifier
-from service.metrics import Metrics
+from service.core.recorder import Recorder
+from service.core.statistics import Statistics
+from service.core.streams import BoundedStreams
 from service.rpc import reflected
+from service.rpc.calls import Calls
 from service.rpc.guarded import GuardedHandlers, Health
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
 from service.rpc.instrumented import InstrumentedHandlers
 from service.rpc.servicer import Servicer
-from service.rpc.stream import Streams
 from service.system.address import refuse_unusable, shown
 from service.system.cores import usable_cores
 from service.versions.reconcile import Change
@@ -40,7 +42,12 @@ class RpcServer:
     """Not listening until `start`; NOT_SERVING from `announce_stop`; `stop` waits for calls in progress."""
 
     def __init__(
-        self, classifier: Classifier, metrics: Metrics, settings: Settings, control: Control | None = None
+        self,
+        classifier: Classifier,
+        recorder: Recorder,
+        statistics: Statistics,
+        settings: Settings,
+        control: Control | None = None,
     ) -> None:
         self._classifier = classifier
         request_bytes = settings.max_image_bytes + _ENVELOPE_BYTES
@@ -56,19 +63,19 @@ class RpcServer:
                 *_keepalive(),
             ],
         )
-        self._observed = InstrumentedHandlers(self._server, metrics, classifier.registry)
-        places = _places(settings, classifier)
-        self._streams = Streams(classifier, metrics, places)
-        add_ImageClassifierServicer_to_server(Servicer(classifier, metrics, self._streams), self._observed)
-        # As many pictures in a request as may wait: with more it would be refused whenever it comes.
+        self._calls = calls = Calls(recorder, classifier.registry)
+        self._streams = BoundedStreams(_places(settings, classifier), classifier.patient_placed)
+        images = Servicer(classifier, calls, self._streams)
+        add_ImageClassifierServicer_to_server(images, InstrumentedHandlers(self._server, calls, images.resolve))
+        # As many images in a request as may wait: with more it would be refused whenever it comes.
         bounds = Bounds(settings.queue_limit, request_bytes, classifier.limits)
         allowed = control if settings.control else None
-        self._inference = InferenceServicer(classifier, metrics, bounds, places, allowed)
-        add_GRPCInferenceServiceServicer_to_server(self._inference, self._observed)
-        borrowed = GuardedHandlers(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, borrowed)
+        tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, allowed)
+        add_GRPCInferenceServiceServicer_to_server(tensors, InstrumentedHandlers(self._server, calls, tensors.resolve))
+        guarded = GuardedHandlers(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
-        reflected.enable(borrowed, (SERVICE, OPEN_INFERENCE), files)
+        reflected.enable(guarded, (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
         self.port = int(self._server.add_insecure_port(shown(settings.host, settings.grpc_port)))
@@ -92,7 +99,6 @@ class RpcServer:
     async def announce_stop(self) -> None:
         await self._health.enter_graceful_shutdown()
         self._streams.end()
-        self._inference.end_streams()
 
     async def stop(self, grace_s: float) -> None:
         """End as soon as every call of ours is answered, at the latest after `grace_s` seconds; cancel what is left.
@@ -102,7 +108,7 @@ class RpcServer:
         ends = time.monotonic() + grace_s
         await self._let_callers_leave(min(ends, time.monotonic() + _LONGEST_REFUSAL_S))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._observed.idle.wait(), ends - time.monotonic())
+            await asyncio.wait_for(self._calls.idle.wait(), ends - time.monotonic())
         await self._server.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
 
     async def _let_callers_leave(self, latest: float) -> None:
@@ -110,8 +116,8 @@ class RpcServer:
 
         Until callers have gone, the draining classifier refuses them with UNAVAILABLE.
         """
-        while (now := time.monotonic()) < min(latest, self._observed.last_call + _QUIET_S):
-            await asyncio.sleep(min(latest, self._observed.last_call + _QUIET_S) - now)
+        while (now := time.monotonic()) < min(latest, self._calls.last + _QUIET_S):
+            await asyncio.sleep(min(latest, self._calls.last + _QUIET_S) - now)
 
 
 def _keepalive() -> list[tuple[str, int]]:
@@ -128,7 +134,7 @@ def _keepalive() -> list[tuple[str, int]]:
 
 
 def _places(settings: Settings, classifier: Classifier) -> int:
-    """Enough of a stream's pictures to keep every lane busy, or the device with two batches; never the whole queue."""
+    """Enough of a stream's requests to keep every lane busy, or the device with two batches; never the whole queue."""
     batch = max((model.engine.batch_sizes[-1] for model in classifier.registry.live()), default=1)
     enough = 4 + 2 * max(settings.lanes or usable_cores(), batch)
     return settings.stream_in_flight or max(1, min(enough, settings.queue_limit // 2))

@@ -1,69 +1,72 @@
-"""`anther.v1.ImageClassifier`: wire in, domain call, wire out."""
+"""`anther.v1.ImageClassifier`: wire in, domain call, wire out. Errors are left to `instrumented`."""
+# ruff: noqa: N802, ARG002 - methods have the protocol's names, and every handler takes the same arguments
 
-import time
-from collections.abc import AsyncIterator
-from typing import Any
-
-import grpc
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from anther.v1 import classifier_pb2 as pb
-from anther.v1.classifier_pb2_grpc import ImageClassifierServicer
-from service.core.classifier import Classifier, Target
-from service.core.explain import explain
-from service.metrics import Metrics
-from service.rpc.messages import description, explanation, request_of, response
-from service.rpc.stream import Stream, Streams
+from service.core.classifier import Classifier
+from service.core.requests import Target
+from service.core.streams import BoundedStreams
+from service.rpc.calls import Calls, Method
+from service.rpc.messages import description, explanation, item_error, request_of, response
+from service.rpc.status import status_of
+from service.versions.loader import LiveModel
 from service.versions.routes import STABLE
 
+Request = pb.ClassifyRequest | pb.ExplainRequest | pb.ListModelsRequest | pb.GetModelRequest
 
-class Servicer(ImageClassifierServicer):
-    """Errors are left to `observed`."""
 
-    def __init__(self, classifier: Classifier, metrics: Metrics, streams: Streams) -> None:
+class Servicer:
+    def __init__(self, classifier: Classifier, calls: Calls, streams: BoundedStreams) -> None:
         self._classifier = classifier
-        self._metrics = metrics
+        self._calls = calls
         self._streams = streams
+        self._streamed = Method("ClassifyStream", self.resolve, self._classify_patiently, streamed=True)
 
-    async def Classify(  # noqa: N802 - the name is the protocol's
-        self, request: pb.ClassifyRequest, context: "grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyResponse]"
+    def resolve(self, request: Request) -> LiveModel | None:
+        """The version that answers; None for `ListModels`. Raises what `Classifier.find` raises."""
+        if isinstance(request, pb.ListModelsRequest):
+            return None
+        if isinstance(request, pb.GetModelRequest):
+            return self._classifier.find(Target(request.model, request.version, request.label or STABLE))
+        return self._classifier.find(Target(request.model, request.version, request.label, request.id))
+
+    async def Classify(
+        self, request: pb.ClassifyRequest, model: LiveModel, deadline: float | None
     ) -> pb.ClassifyResponse:
-        answer = await self._classifier.classify(request_of(request, _deadline(context)))
-        self._metrics.answered(answer)
-        return response(answer, request.id)
+        return response(await self._classifier.classify(model, request_of(request, deadline)), request.id)
 
-    def ClassifyStream(  # noqa: N802
-        self,
-        requests: AsyncIterator[pb.ClassifyRequest],
-        context: "grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyStreamResponse]",
-    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
-        return Stream(self._streams, _deadline(context)).answers(requests)
+    def ClassifyStream(
+        self, requests: AsyncIterator[pb.ClassifyRequest], deadline: float | None
+    ) -> AsyncGenerator[pb.ClassifyStreamResponse, None]:
+        return self._streams.answers(requests, functools.partial(self._stream_item, deadline), in_order=False)
 
-    async def Explain(  # noqa: N802
-        self, request: pb.ExplainRequest, context: "grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainResponse]"
-    ) -> pb.ExplainResponse:
+    async def Explain(self, request: pb.ExplainRequest, model: LiveModel, deadline: float | None) -> pb.ExplainResponse:
         named = request.WhichOneof("explained")
         wanted = None if named is None else getattr(request, named)
-        found = await explain(self._classifier, request_of(request, _deadline(context)), wanted)
-        self._metrics.answered(found)
+        found = await self._classifier.explain(model, request_of(request, deadline), wanted)
         return explanation(found, request.id)
 
-    async def ListModels(  # noqa: N802
-        self,
-        request: pb.ListModelsRequest,  # noqa: ARG002 - it has no fields
-        context: "grpc.aio.ServicerContext[pb.ListModelsRequest, pb.ListModelsResponse]",  # noqa: ARG002
+    async def ListModels(
+        self, request: pb.ListModelsRequest, model: None, deadline: float | None
     ) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[description(model) for model in self._classifier.registry.live()])
+        return pb.ListModelsResponse(models=[description(live) for live in self._classifier.registry.live()])
 
-    async def GetModel(  # noqa: N802
-        self,
-        request: pb.GetModelRequest,
-        context: "grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse]",  # noqa: ARG002
+    async def GetModel(
+        self, request: pb.GetModelRequest, model: LiveModel, deadline: float | None
     ) -> pb.GetModelResponse:
-        target = Target(request.model, request.version, request.label or STABLE)
-        return pb.GetModelResponse(model=description(self._classifier.find(target)))
+        return pb.GetModelResponse(model=description(model))
 
+    async def _classify_patiently(
+        self, request: pb.ClassifyRequest, model: LiveModel, deadline: float | None
+    ) -> pb.ClassifyResponse:
+        answer = await self._classifier.classify(model, request_of(request, deadline), patient=True)
+        return response(answer, request.id)
 
-def _deadline(context: "grpc.aio.ServicerContext[Any, Any]") -> float | None:
-    """In seconds of `time.monotonic`."""
-    remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
+    async def _stream_item(self, deadline: float | None, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
+        try:
+            answer = await self._calls.run(self._streamed, request, deadline)
+        except Exception as exc:  # recorded, and logged where nobody foresaw it
+            return pb.ClassifyStreamResponse(id=request.id, error=item_error(status_of(exc)))
+        return pb.ClassifyStreamResponse(id=request.id, answer=answer)

@@ -17,7 +17,8 @@ import pytest
 
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.core.classifier import PictureWork, Request
+from service.core.requests import ImageRequest
+from service.core.work import ImageWork
 from service.scheduling.bounded_queue import Item
 
 CALLERS, SECONDS = 8, 5.0
@@ -93,7 +94,7 @@ def ranking(answer: pb.ClassifyResponse) -> dict[str, float]:
 def in_memory() -> Counter[str]:
     """Requests and what carries them. Not `isinstance`, which wakes modules that load when looked at."""
     gc.collect()
-    kinds = (Request, PictureWork, Item, asyncio.Future, asyncio.Task)
+    kinds = (ImageRequest, ImageWork, Item, asyncio.Future, asyncio.Task)
     return Counter(type(item).__name__ for item in gc.get_objects() if type(item) in kinds)
 
 

@@ -11,7 +11,8 @@ from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.assembly import opener, scheduler
 from service.config import Settings
-from service.core.classifier import Classifier, Request
+from service.core.classifier import Classifier
+from service.core.requests import ImageRequest
 from service.engines.cuda import CudaEngine, CudaOptions, open_on_cuda
 from service.engines.engine import open_on_cpu
 from service.engines.pinned import cuda_runtime
@@ -75,8 +76,9 @@ def test_a_model_is_proven_and_answers_in_batches(models: Path, make_picture) ->
     }
 
     async def ask() -> list[str]:
-        classifier = Classifier(registry, batcher, Limits())
-        answers = await asyncio.gather(*(classifier.classify(Request(pictures[label])) for label in [*pictures] * 20))
+        classifier, model = Classifier(registry, batcher, Limits()), registry.find()
+        requests = [ImageRequest(pictures[label]) for label in [*pictures] * 20]
+        answers = await asyncio.gather(*(classifier.classify(model, request) for request in requests))
         return [answer.predictions[0].label for answer in answers]
 
     assert asyncio.run(ask()) == [*pictures] * 20

@@ -27,6 +27,8 @@ from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.config import Settings
 from service.core.classifier import Classifier
+from service.core.recorder import Recorder
+from service.core.statistics import Statistics
 from service.engines.engine import open_on_cpu
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
@@ -72,6 +74,7 @@ class Edge:
     port: int
     channel: grpc.Channel
     metrics: Metrics
+    statistics: Statistics
     lanes: Lanes
     classifier: Classifier
     server: RpcServer
@@ -231,14 +234,16 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     )
     registry.load_all()
     lanes = Lanes(settings.lanes, settings.queue_limit, settings.queue_bytes)
-    classifier = Classifier(registry, lanes, Limits(settings.max_image_bytes, settings.max_image_pixels))
-    metrics = Metrics()
-    server = RpcServer(classifier, metrics, settings, control)
+    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+    metrics, statistics = Metrics(), Statistics()
+    recorder = Recorder((metrics, statistics))
+    classifier = Classifier(registry, lanes, limits, recorder)
+    server = RpcServer(classifier, recorder, statistics, settings, control)
     servers.append(server)
     await server.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)
-    return Edge(server.port, channel, metrics, lanes, classifier, server, engines)
+    return Edge(server.port, channel, metrics, statistics, lanes, classifier, server, engines)
 
 
 def _stop(run: Run, edge: Edge) -> None:

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest, values
 
 from bundle.repository import Repository
-from service.core.classifier import Answer, Prediction, Timings
+from service.core.answers import Answer, PixelsAnswer, Prediction, Timings, Top
+from service.core.recorder import End, Recorder
 from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
 from service.scheduling.scheduler import RunTiming
@@ -104,8 +105,7 @@ def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.changed(change(loaded=(answer.model, batching), refused={3: "GOLDEN_MISMATCH"}))
     metrics.batch(batching.engine, 3)
     metrics.answered(answer)
-    metrics.finished("flowers", "1", "Classify", "OK", 0.01)
-    metrics.refused("QUEUE_FULL")
+    metrics.ended(End(answer.model, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
     metrics.shadowed(answer.model, "agree", 0.01)
     metrics.sample()
 
@@ -181,6 +181,20 @@ def test_a_version_published_anew_under_its_number_may_have_other_labels(metrics
     assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 1
 
 
+def test_rows_of_pixels_count_like_images_without_the_stages_they_skip(metrics: Metrics, answer: Answer) -> None:
+    tops = (Top(Prediction("tulips", 1, 0.75), True), Top(Prediction("daisy", 0, 0.5), False))
+    timings = Timings(0.5, None, None, 1.0, 0.25)
+    metrics.answered(PixelsAnswer(answer.model, answer.outputs, tops, timings, (answer.run,)))
+    counted = [value(metrics, "anther_predictions_total", **WHERE, label=label) for label in ("tulips", "daisy")]
+    assert counted == [1, 1]
+    assert value(metrics, "anther_confidence_count", **WHERE) == 2
+    assert value(metrics, "anther_abstained_total", **WHERE) == 1
+    stages = ("queue", "decode", "preprocess", "inference", "postprocess")
+    assert [value(metrics, "anther_stage_duration_seconds_count", **WHERE, stage=stage) for stage in stages] == [
+        1, 0, 0, 1, 1,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("confident", "abstained"), [(True, 0), (False, 1)])
 def test_an_answer_that_is_not_confident_counts_as_abstained(metrics, answer, confident, abstained) -> None:
     metrics.answered(dataclasses.replace(answer, confident=confident))
@@ -196,18 +210,18 @@ def test_every_stage_is_observed_in_seconds(metrics: Metrics, answer: Answer, st
     assert value(metrics, "anther_stage_duration_seconds_sum", **WHERE, stage=stage) == seconds
 
 
-def test_calls_are_counted_by_code_and_timed(metrics: Metrics) -> None:
-    metrics.finished("flowers", "1", "Classify", "OK", 0.25)
-    metrics.finished("flowers", "1", "Classify", "UNAVAILABLE", 0.5)
-    metrics.finished("", "", "ListModels", "OK", 0.5)
+def test_calls_are_counted_by_code_and_timed(metrics: Metrics, model: LiveModel) -> None:
+    metrics.ended(End(model, "Classify", "OK", 0.25))
+    metrics.ended(End(model, "Classify", "UNAVAILABLE", 0.5, "DRAINING"))
+    metrics.ended(End(None, "ListModels", "OK", 0.5))
     assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
     assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="UNAVAILABLE") == 1
     assert value(metrics, "anther_request_duration_seconds_sum", **WHERE, method="Classify") == 0.75
 
 
 def test_refusals_are_counted_by_reason(metrics: Metrics) -> None:
-    metrics.refused("QUEUE_FULL")
-    metrics.refused("QUEUE_FULL")
+    metrics.ended(End(None, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
+    metrics.ended(End(None, None, "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))  # a stream as a whole
     assert value(metrics, "anther_rejected_total", reason="QUEUE_FULL") == 2
 
 
@@ -219,10 +233,10 @@ def test_the_queue_is_read_at_every_scrape(metrics: Metrics) -> None:
     assert (value(metrics, "anther_queue_depth"), value(metrics, "anther_inflight_requests")) == (7, 9)
 
 
-def test_buckets_tell_ten_milliseconds_from_five(metrics: Metrics) -> None:
-    """A picture takes about 7 ms on a core; buckets that start at 10 ms would show nothing."""
+def test_buckets_tell_ten_milliseconds_from_five(metrics: Metrics, model: LiveModel) -> None:
+    """An image takes about 7 ms on a core; buckets that start at 10 ms would show nothing."""
     for seconds in (0.004, 0.006, 0.009, 0.012, 0.018):
-        metrics.finished("flowers", "1", "Classify", "OK", seconds)
+        metrics.ended(End(model, "Classify", "OK", seconds))
     counts = [
         value(metrics, "anther_request_duration_seconds_bucket", **WHERE, method="Classify", le=le)
         for le in ("0.005", "0.0075", "0.01", "0.015", "0.02")
@@ -270,30 +284,37 @@ def test_what_a_retired_version_answered_stays_counted(metrics: Metrics, answer:
     assert value(metrics, "anther_model_ready", **WHERE) is None
 
 
+def both(metrics: Metrics, recorder: Recorder, happened: Change) -> None:
+    """What the registry tells its listeners."""
+    metrics.changed(happened)
+    recorder.changed(happened)
+
+
 def test_versions_that_left_long_ago_are_forgotten(metrics: Metrics, answer: Answer) -> None:
     """Else every reload would make the page and the memory grow."""
+    recorder = Recorder((metrics,))
     first, *others = versions(answer.model, *range(1, 12))
     for model in (first, *others):
-        metrics.loaded(model)
-        metrics.answered(dataclasses.replace(answer, model=model))
-        metrics.finished(*model.labels, "Classify", "OK", 0.01)
-        metrics.retired(model)
+        both(metrics, recorder, change(loaded=(model,)))
+        recorder.answered(dataclasses.replace(answer, model=model))
+        recorder.ended(End(model, "Classify", "OK", 0.01))
+        both(metrics, recorder, change(retired=(model,)))
     text = generate_latest(metrics.registry).decode()
     assert [number for number in range(1, 12) if f'version="{number}"' in text] == list(range(4, 12))
     assert {where for where, *_ in metrics._series.items()} == {("flowers", str(number)) for number in range(4, 12)}
-    metrics.finished(*first.labels, "Classify", "OK", 0.01)
+    recorder.ended(End(first, "Classify", "OK", 0.01))
     assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
 
 
 def test_a_version_that_came_back_is_not_forgotten(metrics: Metrics, answer: Answer) -> None:
+    recorder = Recorder((metrics,))
     first, *others = versions(answer.model, *range(1, 12))
-    metrics.loaded(first)
-    metrics.answered(answer)
-    metrics.retired(first)
-    metrics.loaded(first)
+    both(metrics, recorder, change(loaded=(first,)))
+    recorder.answered(answer)
+    both(metrics, recorder, change(loaded=(first,), retired=(first,)))
     for model in others:
-        metrics.loaded(model)
-        metrics.retired(model)
+        both(metrics, recorder, change(loaded=(model,)))
+        both(metrics, recorder, change(retired=(model,)))
     assert value(metrics, "anther_predictions_total", **WHERE, label="tulips") == 1
     assert value(metrics, "anther_model_ready", **WHERE) == 1
 
@@ -301,10 +322,11 @@ def test_a_version_that_came_back_is_not_forgotten(metrics: Metrics, answer: Ans
 def test_with_several_workers_what_was_forgotten_is_found_again_in_the_files(folder: Path, answer: Answer) -> None:
     """Nothing can be taken out of them, so a version that comes back must go on where it was."""
     metrics, page = Metrics(shared=True), shared_metrics.page(folder, dict)
+    recorder = Recorder((metrics,))
     for model in versions(answer.model, *range(1, 12), 1):
-        metrics.loaded(model)
-        metrics.answered(dataclasses.replace(answer, model=model))
-        metrics.retired(model)
+        both(metrics, recorder, change(loaded=(model,)))
+        recorder.answered(dataclasses.replace(answer, model=model))
+        both(metrics, recorder, change(retired=(model,)))
     assert page.get_sample_value("anther_predictions_total", {**WHERE, "label": "tulips"}) == 2
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.core.classifier import Classifier, Request
-from service.core.explain import Explanation, explain
+from service.core.answers import Explanation
+from service.core.classifier import Classifier
+from service.core.requests import ImageRequest
 from service.engines.engine import open_on_cpu
 from service.scheduling.lanes import Lanes
 from service.versions.registry import Registry
@@ -45,7 +46,7 @@ def explained(tmp_path):
         registry, lanes = Registry(Repository(tmp_path / "models"), open_on_cpu), Lanes(1, 8, 2**20)
         registry.load_all()
         try:
-            return asyncio.run(explain(Classifier(registry, lanes, Limits()), Request(picture)))
+            return asyncio.run(Classifier(registry, lanes, Limits()).explain(registry.find(), ImageRequest(picture)))
         finally:
             lanes.close()
             registry.close()

@@ -19,7 +19,7 @@ _DATA_TYPES = {BYTES: pb.TYPE_STRING, UINT8: pb.TYPE_UINT8, FP32: pb.TYPE_FP32}
 class Bounds:
     """What one request may hold at most."""
 
-    pictures: int
+    images: int
     request_bytes: int
     image: Limits
 
@@ -32,7 +32,7 @@ def model_config(model: LiveModel, versions: Sequence[int], bounds: Bounds) -> p
         platform=PLATFORM,
         backend="onnxruntime",
         version_policy=pb.ModelVersionPolicy(specific=specific),
-        max_batch_size=bounds.pictures,
+        max_batch_size=bounds.images,
         input=map(_input, inputs_of(model)),
         output=map(_output, outputs_of(model)),
         instance_group=[_instances(model)],

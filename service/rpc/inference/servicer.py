@@ -1,112 +1,145 @@
-"""`inference.GRPCInferenceService`: wire in, domain call, wire out."""
-# ruff: noqa: N802, ARG002 - names and arguments are the protocol's
+"""`inference.GRPCInferenceService`: wire in, domain call, wire out. Errors are left to `instrumented`."""
+# ruff: noqa: N802, ARG002 - methods have the protocol's names, and every handler takes the same arguments
 
 import asyncio
-import contextlib
 import functools
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, TypeAlias
-
-import grpc
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
 
 from anther.errors import AntherError
 from anther.open_inference import open_inference_pb2 as pb
-from service.core.classifier import Classifier, Target, answering
-from service.errors import Draining
-from service.metrics import Metrics
-from service.rpc.inference.absent import AbsentCalls
+from service.core.classifier import Classifier
+from service.core.requests import Target
+from service.core.statistics import Statistics
+from service.core.streams import BoundedStreams
+from service.errors import Draining, NotOffered
+from service.rpc.calls import Calls, Method
 from service.rpc.inference.config import Bounds, model_config
-from service.rpc.inference.infer import Inference
+from service.rpc.inference.infer import Inference, target_of
 from service.rpc.inference.metadata import model_metadata, server_metadata
 from service.rpc.inference.parameters import version_of
 from service.rpc.inference.repository import Control, ModelControl, index
 from service.rpc.inference.statistics import model_statistics
-from service.rpc.inference.stream import OrderedStreams
 from service.rpc.inference.versions import serving
-from service.rpc.instrumented import departure, noted
-from service.versions.registry import LiveModel
+from service.rpc.status import status_of
+from service.versions.loader import LiveModel
 from service.versions.routes import STABLE
 
 _FINAL = "triton_final_response"  # a response parameter: no other response to the request follows
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_MEMORY = ("shared memory", "send tensors in the message, as raw_input_contents where speed matters")
+_TRACING = ("trace settings", "stage times are in its metrics and in ModelStatistics")
+_LOGGING = ("log settings for clients", "its operator chooses them when it is started")
+
+# Requests that may name a model without being answered by one of its versions, and the field that names it.
+_NAMES: dict[type, str] = {
+    pb.ModelReadyRequest: "name",
+    pb.ModelStatisticsRequest: "name",
+    pb.RepositoryModelLoadRequest: "model_name",
+    pb.RepositoryModelUnloadRequest: "model_name",
+    pb.TraceSettingRequest: "model_name",
+}
 
 
-class InferenceServicer(AbsentCalls):
-    """Errors are left to `observed`. A stream has at most `places` requests in work. Without a `Control`, clients may
-    not load and unload models.
-    """
+def _refusal(call: str, what: str, instead: str) -> Callable[..., Awaitable[NoReturn]]:
+    async def refuse(*_: object) -> NoReturn:
+        raise NotOffered(call, what, instead)
+
+    return refuse
+
+
+class InferenceServicer:
+    """`control` brings models into service and takes them out; None refuses clients that want to."""
 
     def __init__(
-        self, classifier: Classifier, metrics: Metrics, bounds: Bounds, places: int, control: Control | None = None
+        self,
+        classifier: Classifier,
+        calls: Calls,
+        streams: BoundedStreams,
+        statistics: Statistics,
+        bounds: Bounds,
+        control: Control | None = None,
     ) -> None:
         self._classifier = classifier
         self._registry = classifier.registry
-        self._metrics = metrics
+        self._calls = calls
+        self._streams = streams
+        self._statistics = statistics
         self._bounds = bounds
-        self._inference = Inference(classifier, metrics, bounds.pictures)
+        self._inference = Inference(classifier, bounds.images)
         self._control = ModelControl(control)
-        self._streams = OrderedStreams(places)
+        patiently = functools.partial(self._inference.answer, patient=True)
+        self._streamed = Method("ModelStreamInfer", self.resolve, patiently, streamed=True)
 
-    def end_streams(self) -> None:
-        """Each answers what it has read, then ends as UNAVAILABLE."""
-        self._streams.end()
+    def resolve(self, request: Any) -> LiveModel | None:
+        """The version that answers, or that stands for the named model; None where the request names none.
 
-    async def ServerLive(self, request: pb.ServerLiveRequest, context: "Context") -> pb.ServerLiveResponse:
+        Raises what `Classifier.find` raises, and `InvalidArgument`.
+        """
+        if isinstance(request, pb.ModelInferRequest):
+            return self._classifier.find(target_of(request))
+        if isinstance(request, pb.ModelMetadataRequest | pb.ModelConfigRequest):
+            # Without a number the stable one, also beside a canary: two questions in a row are about the same model.
+            return self._registry.find(request.name, version_of(request.version), STABLE)
+        name = getattr(request, _NAMES.get(type(request), ""), "")
+        return self._registry.named(name) if name else None
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, *_: object) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: pb.ServerReadyRequest, context: "Context") -> pb.ServerReadyResponse:
+    async def ServerReady(self, request: pb.ServerReadyRequest, *_: object) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=any(self._serves(Target(model.name)) for model in self._registry.live()))
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, context: "Context") -> pb.ModelReadyResponse:
+    async def ModelReady(self, request: pb.ModelReadyRequest, *_: object) -> pb.ModelReadyResponse:
         return pb.ModelReadyResponse(ready=self._serves(Target(request.name, version_of(request.version))))
 
-    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: "Context") -> pb.ServerMetadataResponse:
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, *_: object) -> pb.ServerMetadataResponse:
         return server_metadata(self._bounds.request_bytes)
 
-    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: "Context") -> pb.ModelMetadataResponse:
-        model = self._described(request.name, request.version)
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, model: LiveModel, deadline: float | None
+    ) -> pb.ModelMetadataResponse:
         return model_metadata(model, serving(self._registry, model.name))
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest, context: "Context") -> pb.ModelConfigResponse:
-        model = self._described(request.name, request.version)
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, model: LiveModel, deadline: float | None
+    ) -> pb.ModelConfigResponse:
         return pb.ModelConfigResponse(config=model_config(model, serving(self._registry, model.name), self._bounds))
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: "Context") -> pb.ModelInferResponse:
-        return await self._inference.answer(request, context.time_remaining())
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, model: LiveModel, deadline: float | None
+    ) -> pb.ModelInferResponse:
+        return await self._inference.answer(request, model, deadline)
 
-    async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: "Context"
+    def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], deadline: float | None
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        answer = functools.partial(self._stream_item, context)
-        async with contextlib.aclosing(self._streams.answers(requests, answer)) as responses:
-            async for response in responses:
-                yield response
+        return self._streams.answers(requests, functools.partial(self._stream_item, deadline), in_order=True)
 
-    async def ModelStatistics(
-        self, request: pb.ModelStatisticsRequest, context: "Context"
-    ) -> pb.ModelStatisticsResponse:
-        return model_statistics(request, self._registry, self._metrics.statistics)
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, *_: object) -> pb.ModelStatisticsResponse:
+        return model_statistics(request, self._registry, self._statistics)
 
-    async def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: "Context"
-    ) -> pb.RepositoryIndexResponse:
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, *_: object) -> pb.RepositoryIndexResponse:
         return await asyncio.to_thread(index, request, self._registry)
 
     async def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: "Context"
+        self, request: pb.RepositoryModelLoadRequest, *_: object
     ) -> pb.RepositoryModelLoadResponse:
         return await self._control.load(request)
 
     async def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: "Context"
+        self, request: pb.RepositoryModelUnloadRequest, *_: object
     ) -> pb.RepositoryModelUnloadResponse:
         return await self._control.unload(request)
 
-    def _described(self, name: str, version: str) -> LiveModel:
-        """Without a number the stable one, also beside a canary: two questions in a row are about the same model."""
-        return self._registry.find(name, version_of(version), STABLE)
+    SystemSharedMemoryStatus = _refusal("SystemSharedMemoryStatus", *_MEMORY)
+    SystemSharedMemoryRegister = _refusal("SystemSharedMemoryRegister", *_MEMORY)
+    SystemSharedMemoryUnregister = _refusal("SystemSharedMemoryUnregister", *_MEMORY)
+    CudaSharedMemoryStatus = _refusal("CudaSharedMemoryStatus", *_MEMORY)
+    CudaSharedMemoryRegister = _refusal("CudaSharedMemoryRegister", *_MEMORY)
+    CudaSharedMemoryUnregister = _refusal("CudaSharedMemoryUnregister", *_MEMORY)
+    TraceSetting = _refusal("TraceSetting", *_TRACING)
+    LogSettings = _refusal("LogSettings", *_LOGGING)
 
     def _serves(self, target: Target) -> bool:
         try:
@@ -115,26 +148,14 @@ class InferenceServicer(AbsentCalls):
             return False
         return True
 
-    async def _stream_item(self, context: "Context", request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
-        """Counted here: a stream's items are what calls are elsewhere. Raises `Draining`, which ends the stream."""
-        started, code = time.perf_counter(), "CANCELLED"
+    async def _stream_item(self, deadline: float | None, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        """Raises `Draining`, which ends the stream."""
         try:
-            response = await self._inference.answer(request, context.time_remaining(), patient=True)
-            code = "OK"
-        except asyncio.CancelledError:
-            code = departure(context)
-            raise
+            response = await self._calls.run(self._streamed, request, deadline)
         except Draining:
-            code = "UNAVAILABLE"
             raise
-        except Exception as exc:
-            status = noted(exc, self._metrics)
-            code = status.code.name
+        except Exception as exc:  # recorded, and logged where nobody foresaw it
             failed = pb.ModelInferResponse(id=request.id)
-            return pb.ModelStreamInferResponse(error_message=status.message, infer_response=failed)
-        finally:
-            model = answering.get() or self._registry.named(request.model_name)
-            labels = model.labels if model else ("", "")
-            self._metrics.finished(*labels, "ModelStreamInfer", code, time.perf_counter() - started)
+            return pb.ModelStreamInferResponse(error_message=status_of(exc).message, infer_response=failed)
         response.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)

@@ -36,7 +36,7 @@ def _version(known: Known, counts: Counts) -> pb.ModelStatistics:
         name=known.name,
         version=str(known.version),
         last_inference=counts.last_ms,
-        inference_count=counts.pictures,
+        inference_count=counts.images,
         execution_count=counts.runs,
         inference_stats=pb.InferStatistics(
             success=_duration(counts.success),

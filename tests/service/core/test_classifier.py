@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,16 @@ from hypothesis import strategies as st
 from bundle.errors import ImageFormatRefused, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound, VersionNotFound
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.core.classifier import Answer, Classifier, PixelsRequest, Request, Target
+from service.core.answers import Answer
+from service.core.classifier import Classifier
+from service.core.requests import ImageRequest, PixelsRequest, Target
 from service.engines.engine import Outputs, open_on_cpu
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
 from service.scheduling.lanes import Lanes
 from service.versions.registry import LiveModel, Registry
 
 LABELS = ("daisy", "tulips", "roses")
+ANY = Target()
 POISON = 255  # a pixel value that the fixed engine fails on
 
 
@@ -51,16 +53,6 @@ class FixedEngine:
         raise AssertionError("nobody closes it")
 
 
-@dataclass
-class OneModel:
-    """A registry in which every request finds the same model."""
-
-    model: LiveModel
-
-    def find(self, *target: Any) -> LiveModel:
-        return self.model
-
-
 @pytest.fixture(scope="module")
 def registry(models: Path) -> Iterator[Registry]:
     registry = Registry(Repository(models), open_on_cpu)
@@ -83,7 +75,10 @@ def classifier(registry: Registry, lanes: Lanes) -> Classifier:
 
 @pytest.fixture
 def classify(classifier: Classifier) -> Callable[..., Answer]:
-    return lambda *args, **options: asyncio.run(classifier.classify(Request(*args, **options)))
+    def ask(image: bytes, target: Target = ANY, **options: Any) -> Answer:
+        return asyncio.run(classifier.classify(classifier.find(target), ImageRequest(image, **options)))
+
+    return ask
 
 
 @pytest.fixture
@@ -92,9 +87,9 @@ def classify_with(registry: Registry, lanes: Lanes, make_picture) -> Callable[..
     bundle = registry.find().bundle
 
     def answer(probabilities: list[float], **options: Any) -> Answer:
-        fixed = OneModel(LiveModel(bundle, FixedEngine(probabilities), 0.0, 0.0))
-        request = Request(make_picture((9, 9, 9)), **options)
-        return asyncio.run(Classifier(fixed, lanes, Limits()).classify(request))
+        model = LiveModel(bundle, FixedEngine(probabilities), 0.0, 0.0)
+        request = ImageRequest(make_picture((9, 9, 9)), **options)
+        return asyncio.run(Classifier(registry, lanes, Limits()).classify(model, request))
 
     return answer
 
@@ -114,13 +109,14 @@ def test_a_picture_gets_its_class_in_every_format(classify, make_picture, label:
 @settings(max_examples=15, deadline=None)
 @given(colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=40), sizes=st.integers(1, 90))
 def test_concurrent_answers_equal_single_answers(classifier, make_picture, colours, sizes) -> None:
-    requests = [Request(make_picture(colour, (sizes, 30)), top_k=3) for colour in colours]
+    model = classifier.find(ANY)
+    requests = [ImageRequest(make_picture(colour, (sizes, 30)), top_k=3) for colour in colours]
 
     async def together() -> list[Answer]:
-        return await asyncio.gather(*(classifier.classify(request) for request in requests))
+        return await asyncio.gather(*(classifier.classify(model, request) for request in requests))
 
     async def one_by_one() -> list[Answer]:
-        return [await classifier.classify(request) for request in requests]
+        return [await classifier.classify(model, request) for request in requests]
 
     shared, alone = asyncio.run(together()), asyncio.run(one_by_one())
     assert [answer.predictions for answer in shared] == [answer.predictions for answer in alone]
@@ -147,7 +143,8 @@ def test_the_default_is_five_predictions(tmp_path, publish_bundle, lanes, pictur
     publish_bundle(tmp_path, labels=tuple("abcdefg"))
     registry = Registry(Repository(tmp_path), open_on_cpu)
     registry.load_all()
-    answer = asyncio.run(Classifier(registry, lanes, Limits()).classify(Request(pictures["daisy"])))
+    asked = Classifier(registry, lanes, Limits()).classify(registry.find(), ImageRequest(pictures["daisy"]))
+    answer = asyncio.run(asked)
     assert len(answer.predictions) == 5
 
 
@@ -193,17 +190,17 @@ def test_evidence_comes_with_the_picture_that_the_model_saw(classify, pictures) 
 def test_pixels_get_the_outputs_of_the_pictures_they_came_from(classifier, registry, pictures) -> None:
     preprocessing = registry.find().bundle.manifest.preprocessing
     pixels = np.stack([preprocessing(pictures[label]) for label in LABELS])
-    answer = asyncio.run(classifier.infer(PixelsRequest(pixels, evidence=True)))
+    answer = asyncio.run(classifier.infer(registry.find(), PixelsRequest(pixels, evidence=True)))
     assert answer.outputs.probabilities.argmax(1).tolist() == [0, 1, 2]
     assert answer.outputs.evidence.shape == (3, 3, 4, 4)
-    alone = asyncio.run(classifier.classify(Request(pictures["roses"]))).outputs
+    alone = asyncio.run(classifier.classify(registry.find(), ImageRequest(pictures["roses"]))).outputs
     assert np.array_equal(answer.outputs.logits[2:], alone.logits)
 
 
 def test_pixels_go_to_the_device_in_its_largest_batches(registry, lanes) -> None:
     engine = FixedEngine([0.2, 0.3, 0.5], largest=4)
-    classifier = Classifier(OneModel(LiveModel(registry.find().bundle, engine, 0.0, 0.0)), lanes, Limits())
-    answer = asyncio.run(classifier.infer(PixelsRequest(np.zeros((10, 32, 32, 3), np.uint8))))
+    model, classifier = LiveModel(registry.find().bundle, engine, 0.0, 0.0), Classifier(registry, lanes, Limits())
+    answer = asyncio.run(classifier.infer(model, PixelsRequest(np.zeros((10, 32, 32, 3), np.uint8))))
     assert sorted(engine.rows) == [2, 4, 4]
     assert answer.outputs.probabilities.shape == (10, 3)
 
@@ -220,18 +217,18 @@ def test_pixels_go_to_the_device_in_its_largest_batches(registry, lanes) -> None
 )
 def test_pixels_of_another_shape_or_type_are_refused(classifier, pixels) -> None:
     with pytest.raises(InvalidArgument, match=r"expected uint8 \[N, 32, 32, 3\] with N of 1 or more"):
-        asyncio.run(classifier.infer(PixelsRequest(pixels)))
+        asyncio.run(classifier.infer(classifier.find(ANY), PixelsRequest(pixels)))
 
 
 def test_the_first_failing_part_fails_the_whole_and_cancels_the_rest(registry) -> None:
     engine = FixedEngine([0.2, 0.3, 0.5])
     one_lane = Lanes(1, 100, 2**30)
-    classifier = Classifier(OneModel(LiveModel(registry.find().bundle, engine, 0.0, 0.0)), one_lane, Limits())
+    model, classifier = LiveModel(registry.find().bundle, engine, 0.0, 0.0), Classifier(registry, one_lane, Limits())
     pixels = np.zeros((60, 32, 32, 3), np.uint8)
     pixels[0] = POISON
     engine.second_may_run.clear()
     with pytest.raises(OSError, match="the device is gone"):
-        asyncio.run(classifier.infer(PixelsRequest(pixels)))
+        asyncio.run(classifier.infer(model, PixelsRequest(pixels)))
     engine.second_may_run.set()
     one_lane.close()
     assert len(engine.rows) <= 2
@@ -241,7 +238,7 @@ def test_parts_that_the_queue_refuses_take_the_accepted_ones_with_them(registry)
     small = Lanes(1, 3, 2**30)
     classifier = Classifier(registry, small, Limits())
     with pytest.raises(QueueFull):
-        asyncio.run(classifier.infer(PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))))
+        asyncio.run(classifier.infer(registry.find(), PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))))
     assert small.waiting <= 3
     small.close()
 
@@ -259,7 +256,7 @@ def test_what_is_no_picture_is_refused_to_its_caller(classify) -> None:
 )
 def test_the_limits_are_those_that_were_set(registry, lanes, pictures, limits, kind) -> None:
     with pytest.raises(kind):
-        asyncio.run(Classifier(registry, lanes, limits).classify(Request(pictures["daisy"])))
+        asyncio.run(Classifier(registry, lanes, limits).classify(registry.find(), ImageRequest(pictures["daisy"])))
 
 
 def test_unknown_models_and_versions_are_refused(classify, pictures) -> None:
@@ -278,4 +275,113 @@ def test_draining_refuses_everything(registry, lanes, pictures) -> None:
     classifier = Classifier(registry, lanes, Limits())
     classifier.drain()
     with pytest.raises(Draining):
-        asyncio.run(classifier.classify(Request(pictures["daisy"])))
+        classifier.find(ANY)
+
+
+# Patient requests
+
+
+def test_a_patient_request_waits_for_its_place(registry, pictures) -> None:
+    """One lane and a queue of one: of five at once, three would be refused."""
+    small = Lanes(1, 1, 2**30)
+    classifier, model = Classifier(registry, small, Limits()), registry.find()
+
+    async def ask() -> list[Answer]:
+        requests = [ImageRequest(pictures["daisy"]) for _ in range(5)]
+        return await asyncio.gather(*(classifier.classify(model, request, patient=True) for request in requests))
+
+    answers = asyncio.run(asyncio.wait_for(ask(), 60))
+    small.close()
+    assert [answer.predictions[0].label for answer in answers] == ["daisy"] * 5
+
+
+def held(registry: Registry) -> tuple[Classifier, LiveModel, FixedEngine, Lanes]:
+    """A classifier whose one lane and whose queue of one are taken until the engine's `second_may_run` is set."""
+    engine = FixedEngine([0.2, 0.3, 0.5])
+    engine.rows.append(0)  # as if one had run
+    engine.second_may_run.clear()
+    lanes = Lanes(1, 1, 2**30)
+    return Classifier(registry, lanes, Limits()), LiveModel(registry.find().bundle, engine, 0.0, 0.0), engine, lanes
+
+
+async def until_taken(lanes: Lanes) -> None:
+    while not (lanes.running == 1 and lanes.waiting == 1):
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("ending", ["deadline", "drain", "cancel"])
+def test_a_patient_request_that_gets_no_place_is_told(registry, make_picture, ending: str) -> None:
+    classifier, model, engine, lanes = held(registry)
+
+    async def ask() -> None:
+        request = ImageRequest(make_picture((9, 9, 9)))
+        others = [asyncio.ensure_future(classifier.classify(model, request)) for _ in range(2)]
+        await until_taken(lanes)
+        deadline = time.monotonic() + 0.05 if ending == "deadline" else None
+        last = asyncio.ensure_future(
+            classifier.classify(model, ImageRequest(make_picture((9, 9, 9)), deadline=deadline), patient=True)
+        )
+        await asyncio.sleep(0.01)
+        if ending == "drain":
+            classifier.drain()
+        if ending == "cancel":
+            last.cancel()
+        expected = {"deadline": DeadlineExpired, "drain": Draining, "cancel": asyncio.CancelledError}[ending]
+        with pytest.raises(expected):
+            await last
+        engine.second_may_run.set()
+        await asyncio.gather(*others)
+
+    try:
+        asyncio.run(asyncio.wait_for(ask(), 60))
+    finally:
+        engine.second_may_run.set()
+        lanes.close()
+    assert engine.rows == [0, 1, 1], "the one without a place never reached the engine"
+
+
+def test_patient_requests_get_their_places_in_the_order_they_came(registry, make_picture) -> None:
+    classifier, model, engine, lanes = held(registry)
+    done: list[int] = []
+
+    async def one(number: int) -> None:
+        await classifier.classify(model, ImageRequest(make_picture((9, 9, 9))), patient=True)
+        done.append(number)
+
+    async def ask() -> None:
+        tasks = [asyncio.ensure_future(one(number)) for number in range(6)]
+        await until_taken(lanes)
+        engine.second_may_run.set()
+        await asyncio.gather(*tasks)
+
+    try:
+        asyncio.run(asyncio.wait_for(ask(), 60))
+    finally:
+        engine.second_may_run.set()
+        lanes.close()
+    assert done == sorted(done)
+
+
+def test_what_the_empty_queue_cannot_hold_is_refused_at_once(registry) -> None:
+    small = Lanes(1, 3, 2**30)
+    classifier = Classifier(registry, small, Limits())
+    request = PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))
+    with pytest.raises(QueueFull):
+        asyncio.run(asyncio.wait_for(classifier.infer(registry.find(), request, patient=True), 60))
+    small.close()
+
+
+# Several images
+
+
+def test_of_several_images_the_refused_one_is_named(classifier, registry, pictures) -> None:
+    requests = [ImageRequest(image) for image in (pictures["daisy"], b"junk", pictures["roses"])]
+    with pytest.raises(ImageFormatRefused, match=r"^image 1: the data is ") as refusal:
+        asyncio.run(classifier.classify_all(registry.find(), requests))
+    assert refusal.value.facts["index"] == "1"
+
+
+def test_several_images_get_the_answers_that_each_gets_alone(classifier, registry, pictures) -> None:
+    requests = [ImageRequest(image) for image in pictures.values()]
+    together = asyncio.run(classifier.classify_all(registry.find(), requests))
+    assert [answer.predictions[0].label for answer in together] == list(pictures)

@@ -13,13 +13,13 @@ from PIL import Image
 from bundle import golden
 from bundle.errors import ImageFormatRefused, ModelNotFound
 from bundle.repository import Repository
-from service.core.classifier import Request, Target
-from service.core.explain import Explanation, explain
+from service.core.answers import Explanation
+from service.core.requests import ImageRequest, Target
 from service.engines.engine import open_on_cpu
 from service.errors import Draining, InvalidArgument, NoEvidence
 
 LABELS = ("daisy", "tulips", "roses")
-EMBEDDED = Path(__file__).parents[2] / "models"
+EMBEDDED = Path(__file__).parents[3] / "models"
 
 
 @pytest.fixture
@@ -31,8 +31,9 @@ def edge(start_edge):
 def explained(edge, run):
     """`explained(image, wanted)`"""
 
-    def ask(image: bytes, wanted: int | str | None = None, **options) -> Explanation:
-        return run(explain(edge.classifier, Request(image, **options), wanted))
+    def ask(image: bytes, wanted: int | str | None = None, target: Target | None = None, **options) -> Explanation:
+        model = edge.classifier.find(target or Target())
+        return run(edge.classifier.explain(model, ImageRequest(image, **options), wanted))
 
     return ask
 
@@ -87,7 +88,7 @@ def test_the_class_is_named_by_index_or_label_or_is_the_most_probable(explained,
 
 def test_an_explanation_is_the_answer_and_more(edge, explained, pictures, run) -> None:
     found = explained(pictures["roses"], "daisy", top_k=2)
-    answer = run(edge.classifier.classify(Request(pictures["roses"], top_k=2)))
+    answer = run(edge.classifier.classify(edge.classifier.find(Target()), ImageRequest(pictures["roses"], top_k=2)))
     assert (found.model, found.predictions, found.confident) == (answer.model, answer.predictions, answer.confident)
     assert min(found.timings.decode, found.timings.preprocess, found.timings.inference) > 0
 
@@ -129,7 +130,7 @@ def test_a_model_without_evidence_says_so_before_any_work(start_edge, run, publi
     publish_bundle(tmp_path, evidence=False)
     edge = start_edge(tmp_path)
     with pytest.raises(NoEvidence, match="flowers/1 gives no evidence maps") as raised:
-        run(explain(edge.classifier, Request(b"junk")))
+        run(edge.classifier.explain(edge.classifier.find(Target()), ImageRequest(b"junk")))
     assert raised.value.facts == {"model": "flowers", "version": "1"}
 
 

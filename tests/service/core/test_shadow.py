@@ -16,8 +16,9 @@ from bundle.policy import ServingPolicy, edit_policy
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.core import shadow as shadow_module
-from service.core.classifier import Answer, BatchAnswer, Classifier, PixelsRequest, Request, Target
-from service.core.explain import explain
+from service.core.answers import Answer, PixelsAnswer
+from service.core.classifier import Classifier
+from service.core.requests import ImageRequest, PixelsRequest, Target
 from service.core.shadow import Shadow
 from service.core.shadow_worker import ShadowWorkerFailed
 from service.engines.engine import open_on_cpu
@@ -80,16 +81,20 @@ class Trial:
         self.core_to_spare = True
         self.shadow = Shadow(self.registry, self.computer, self.told, lambda: self.core_to_spare)
         self.lanes = Lanes(1, 100, 2**30)
-        self.classifier = Classifier(self.registry, self.lanes, Limits(), self.shadow.copy)
+        self.classifier = Classifier(self.registry, self.lanes, Limits(), copy=self.shadow.copy)
 
     def ask(self, *pictures: bytes, target: Target | None = None) -> list[Answer]:
+        target = target or Target()
+        model = self.classifier.find(target)
+
         async def ask() -> list[Answer]:
-            return [await self.classifier.classify(Request(picture, target or Target())) for picture in pictures]
+            return [await self.classifier.classify(model, ImageRequest(each, id=target.id)) for each in pictures]
 
         return asyncio.run(asyncio.wait_for(ask(), PATIENCE_S))
 
-    def infer(self, pixels: np.ndarray) -> BatchAnswer:
-        return asyncio.run(asyncio.wait_for(self.classifier.infer(PixelsRequest(pixels)), PATIENCE_S))
+    def infer(self, pixels: np.ndarray) -> PixelsAnswer:
+        answer = self.classifier.infer(self.registry.find(), PixelsRequest(pixels))
+        return asyncio.run(asyncio.wait_for(answer, PATIENCE_S))
 
     def close(self) -> None:
         self.lanes.close()
@@ -239,7 +244,8 @@ def test_pixels_of_another_size_tell_nothing_of_the_shadow(tmp_path: Path, publi
 
 def test_what_is_explained_is_compared_too(try_out, pictures, eventually) -> None:
     trial = try_out()
-    asyncio.run(asyncio.wait_for(explain(trial.classifier, Request(pictures["daisy"])), PATIENCE_S))
+    explanation = trial.classifier.explain(trial.registry.find(), ImageRequest(pictures["daisy"]))
+    asyncio.run(asyncio.wait_for(explanation, PATIENCE_S))
     eventually(lambda: trial.told.outcomes["agree"] == 1)
     assert trial.told.differences == [0.0]
 
@@ -269,7 +275,7 @@ def test_the_answer_of_a_model_that_has_left_is_not_copied(root: Path, try_out, 
     (answer,) = trial.ask(pictures["daisy"])
     edit_policy(root, "flowers", ServingPolicy.unloaded)
     trial.registry.refresh()
-    trial.shadow.copy(Request(pictures["daisy"]), answer)
+    trial.shadow.copy(ImageRequest(pictures["daisy"]), answer)
     assert trial.shadow._copies.qsize() == 1, "the one from before"
 
 

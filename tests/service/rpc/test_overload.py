@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from anther.v1 import classifier_pb2 as pb
-from service.core.classifier import Request
+from service.core.requests import ImageRequest
 
 SERVICE = "anther.v1.ImageClassifier"
 CLASSIFY = f"/{SERVICE}/Classify"
@@ -111,7 +111,7 @@ def test_refused_pictures_are_let_go_without_the_garbage_collector(edge, failure
 
 
 def requests_in_memory() -> int:
-    return sum(type(item) is Request for item in gc.get_objects())  # `isinstance` would wake lazy modules
+    return sum(type(item) is ImageRequest for item in gc.get_objects())  # `isinstance` would wake lazy modules
 
 
 # The end

@@ -257,8 +257,9 @@ def test_calls_are_counted_with_labels_of_loaded_models_alone(edge, failure_of, 
     for number in range(20):
         failure_of(lambda number=number: edge.stub.Classify(pb.ClassifyRequest(model=f"made-up-{number}")))
     assert edge.sample("anther_requests_total", **WHERE, method="Classify", code="OK") == 1
-    assert edge.sample("anther_requests_total", **WHERE, method="ListModels", code="OK") == 1
-    unknown = {"model": "", "version": "", "method": "Classify", "code": "NOT_FOUND"}
+    none = {"model": "", "version": ""}
+    assert edge.sample("anther_requests_total", **none, method="ListModels", code="OK") == 1
+    unknown = {**none, "method": "Classify", "code": "NOT_FOUND"}
     assert edge.sample("anther_requests_total", **unknown) == 20
     labels = {
         label
@@ -289,9 +290,9 @@ def test_a_stream_whose_caller_no_longer_answers_is_let_go(start_edge, monkeypat
     edge = start_edge()
     with RawClient(edge.port) as caller:
         caller.open_call(f"/{SERVICE}/ClassifyStream")
-        eventually(lambda: len(edge.server._streams.open) == 1)
-        eventually(lambda: len(edge.server._streams.open) == 0)
-        eventually(edge.server._observed.idle.is_set)
+        eventually(lambda: len(edge.server._streams.waiting) == 1)
+        eventually(lambda: len(edge.server._streams.waiting) == 0)
+        eventually(edge.server._calls.idle.is_set)
 
 
 def test_a_caller_may_be_silent_as_long_as_its_machine_answers(start_edge, monkeypatch, red) -> None:

@@ -1,4 +1,4 @@
-"""The stream by itself, over a classifier that answers when a test says so: how much it reads, and how it ends."""
+"""`ClassifyStream` over a classifier that answers when a test says so: its items, how they count, how it ends."""
 
 import asyncio
 import contextlib
@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from anther.v1 import classifier_pb2 as pb
-from bundle.errors import ImageFormatRefused
-from service.core.classifier import Answer, Prediction, Request, Timings, answering
+from bundle.errors import ImageFormatRefused, ModelNotFound
+from service.core.answers import Answer, Prediction, Timings
+from service.core.recorder import End, Recorder
+from service.core.requests import ImageRequest, Target
+from service.core.streams import BoundedStreams
 from service.engines.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
-from service.rpc.stream import Stream, Streams
+from service.rpc.calls import Calls
+from service.rpc.servicer import Servicer
 from service.scheduling.scheduler import RunTiming
 
 MODEL: Any = SimpleNamespace(
@@ -30,34 +32,33 @@ ANSWER = Answer(
 
 
 class HandClassifier:
-    """Holds every picture until `settle` is called for it; refuses the next `full` ones as a full queue does."""
+    """Holds every image until `settle` is called for it."""
 
     def __init__(self) -> None:
         self.held: dict[str, asyncio.Future[Answer]] = {}
         self.tried: list[str] = []
         self.left: list[str] = []
-        self.full = 0
-        self.draining = False
         self.registry = SimpleNamespace(named=lambda name: None if name == "made-up" else MODEL)
 
-    async def classify(self, request: Request) -> Answer:
-        name = request.target.id
-        self.tried.append(name)
-        if request.target.label == "canary":
-            answering.set(CANARY)
-        if self.draining:
-            raise Draining
-        if self.full:
-            self.full -= 1
-            raise QueueFull(1, 1, "requests", 0.0)
-        self.held[name] = asyncio.get_running_loop().create_future()
+    def find(self, target: Target) -> Any:
+        if target.model == "made-up":
+            raise ModelNotFound("made-up", ["flowers"])
+        return CANARY if target.label == "canary" else MODEL
+
+    async def classify(self, model: Any, request: ImageRequest, patient: bool) -> Answer:
+        assert patient
+        self.tried.append(request.id)
+        self.held[request.id] = asyncio.get_running_loop().create_future()
         try:
-            return await self.held[name]
+            return await self.held[request.id]
         except asyncio.CancelledError:
-            self.left.append(name)
+            self.left.append(request.id)
             raise
         finally:
-            del self.held[name]
+            del self.held[request.id]
+
+    async def patient_placed(self) -> None:
+        await asyncio.sleep(0)
 
     def settle(self, name: str, error: Exception | None = None) -> None:
         if error is None:
@@ -67,22 +68,23 @@ class HandClassifier:
 
 
 class Tally:
-    """What the metrics were told."""
+    """What a reader of the recorder was told."""
 
     def __init__(self) -> None:
-        self.pictures = 0
         self.reasons: list[str] = []
-        self.ends: list[tuple[str, ...]] = []
+        self.ends: list[tuple[str | None, ...]] = []
 
-    def answered(self, answer: Answer) -> None:
-        self.pictures += 1
+    def answered(self, answer: Any) -> None:
+        raise AssertionError("the classifier tells of answers")
 
-    def refused(self, reason: str) -> None:
-        self.reasons.append(reason)
+    def ended(self, end: End) -> None:
+        assert end.seconds >= 0
+        if end.reason:
+            self.reasons.append(end.reason)
+        self.ends.append((*end.where, end.method, end.code))
 
-    def finished(self, model: str, version: str, method: str, code: str, seconds: float) -> None:
-        assert seconds >= 0
-        self.ends.append((model, version, method, code))
+    def forget(self, where: tuple[str, str]) -> None:
+        raise AssertionError("no version leaves")
 
 
 class Talk:
@@ -90,16 +92,16 @@ class Talk:
 
     def __init__(self, places: int, deadline: float | None = None) -> None:
         self.classifier, self.tally = HandClassifier(), Tally()
-        self.streams = Streams(self.classifier, self.tally, places)  # type: ignore[arg-type]
+        self.streams = BoundedStreams(places, self.classifier.patient_placed)
+        calls = Calls(Recorder((self.tally,)), self.classifier.registry)  # type: ignore[arg-type]
+        servicer = Servicer(self.classifier, calls, self.streams)  # type: ignore[arg-type]
         self.sent: asyncio.Queue[pb.ClassifyRequest | Exception | None] = asyncio.Queue()
-        self.reads = 0
-        self.answers = Stream(self.streams, deadline).answers(self._requests())
+        self.answers = servicer.ClassifyStream(self._requests(), deadline)
 
     async def _requests(self) -> AsyncIterator[pb.ClassifyRequest]:
         while (request := await self.sent.get()) is not None:
             if isinstance(request, Exception):
                 raise request
-            self.reads += 1
             yield request
 
     def send(self, *names: str, **options: str) -> None:
@@ -126,41 +128,6 @@ def turn(test: Callable[[], Awaitable[None]]) -> None:
 # What is read, and when
 
 
-def test_no_more_pictures_are_read_than_there_are_places() -> None:
-    async def test() -> None:
-        talk = Talk(places=3)
-        talk.send(*"abcdefgh")
-        first = asyncio.ensure_future(talk.take())
-        await settled()
-        assert (talk.reads, sorted(talk.classifier.held)) == (3, ["a", "b", "c"])
-        talk.classifier.settle("b")
-        assert (await first).id == "b"
-        await talk.answers.aclose()
-
-    turn(test)
-
-
-def test_a_caller_who_takes_no_answers_gets_no_more_read() -> None:
-    """The pictures are done with, but their answers would pile up."""
-
-    async def test() -> None:
-        talk = Talk(places=2)
-        talk.send(*"abcdefgh")
-        first = asyncio.ensure_future(talk.take())
-        await settled()
-        for name in "ab":
-            talk.classifier.settle(name)
-        await first
-        await settled()
-        assert talk.reads == 2  # the first answer is still being written: its place is not free yet
-        await talk.take()
-        await settled()
-        assert talk.reads == 3
-        await talk.answers.aclose()
-
-    turn(test)
-
-
 def test_answers_come_as_they_are_ready() -> None:
     async def test() -> None:
         talk = Talk(places=8)
@@ -175,54 +142,6 @@ def test_answers_come_as_they_are_ready() -> None:
         assert got == ["c", "a", "b"]
         with pytest.raises(StopAsyncIteration):
             await talk.take()
-
-    turn(test)
-
-
-def test_a_full_queue_is_waited_out_and_nothing_is_read_meanwhile() -> None:
-    async def test() -> None:
-        talk = Talk(places=4)
-        talk.classifier.full = 3
-        talk.send(*"ab")
-        first = asyncio.ensure_future(talk.take())
-        while not talk.classifier.held:
-            assert talk.reads <= 1
-            await asyncio.sleep(0)
-        assert talk.classifier.tried == ["a"] * 4
-        talk.classifier.settle("a")
-        assert (await first).HasField("answer")
-        assert talk.tally.reasons == []
-        await talk.answers.aclose()
-
-    turn(test)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.data())
-def test_whatever_happens_in_whichever_order_each_picture_is_answered_once(data: st.DataObject) -> None:
-    places = data.draw(st.integers(1, 4), "places")
-    names = [str(number) for number in range(data.draw(st.integers(0, 12), "pictures"))]
-
-    async def test() -> None:
-        talk, taken = Talk(places), []
-        talk.send(*names)
-        talk.half_close()
-        pending = asyncio.ensure_future(talk.take())
-        while len(taken) < len(names):
-            await settled()
-            assert talk.reads - len(taken) <= places
-            if held := sorted(talk.classifier.held):
-                name = data.draw(st.sampled_from(held), "next to end")
-                talk.classifier.full = data.draw(st.integers(0, 2), "refusals")
-                talk.classifier.settle(name, data.draw(st.sampled_from([None, ImageFormatRefused("text", ("JPEG",))])))
-            await settled()
-            if pending.done() and (not talk.classifier.held or data.draw(st.booleans(), "take")):
-                taken.append(pending.result().id)
-                pending = asyncio.ensure_future(talk.take())
-        with pytest.raises(StopAsyncIteration):
-            await pending
-        assert sorted(taken, key=int) == names
-        assert len(talk.tally.ends) == len(names)
 
     turn(test)
 
@@ -246,7 +165,6 @@ def test_a_failed_picture_is_an_item_with_code_reason_message_and_facts() -> Non
         assert (await talk.take()).HasField("answer")
         await talk.answers.aclose()
         assert talk.tally.reasons == ["IMAGE_FORMAT_REFUSED"]
-        assert talk.tally.pictures == 1
 
     turn(test)
 
@@ -273,16 +191,17 @@ def test_every_item_is_counted_by_its_own_end() -> None:
         talk.send("d", label="canary")
         first = asyncio.ensure_future(talk.take())
         await settled()
+        assert (await first).error.reason == "MODEL_NOT_FOUND"
         talk.classifier.settle("a")
-        await first
-        for name in "bcd":
+        await talk.take()
+        for name in "bd":
             talk.classifier.settle(name, InvalidArgument("top_k", -1, "0 or more"))
             await talk.take()
         await talk.answers.aclose()
         assert talk.tally.ends == [
+            ("", "", "ClassifyStream", "NOT_FOUND"),
             ("flowers", "1", "ClassifyStream", "OK"),
             ("flowers", "1", "ClassifyStream", "INVALID_ARGUMENT"),
-            ("", "", "ClassifyStream", "INVALID_ARGUMENT"),
             ("flowers", "2", "ClassifyStream", "INVALID_ARGUMENT"),
         ]
 
@@ -321,22 +240,7 @@ def test_closing_the_stream_leaves_no_work_behind(deadline: float | None, code: 
         assert sorted(talk.classifier.left) == ["a", "b", "c"]
         assert talk.tally.ends == [("flowers", "1", "ClassifyStream", code)] * 3
         assert asyncio.all_tasks() == before
-        assert talk.streams.open == set()
-
-    turn(test)
-
-
-def test_closing_while_the_queue_is_full_leaves_no_work_behind() -> None:
-    async def test() -> None:
-        before, talk = asyncio.all_tasks(), Talk(places=3)
-        talk.classifier.full = 10**9
-        talk.send("a")
-        first = asyncio.ensure_future(talk.take())
-        await settled()
-        first.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await first
-        assert asyncio.all_tasks() == before
+        assert talk.streams.waiting == set()
 
     turn(test)
 
@@ -370,34 +274,5 @@ def test_what_was_read_is_answered_before_the_server_ends(places: int) -> None:
         with pytest.raises(Draining):
             await talk.take()
         assert talk.classifier.tried == ["a", "b"]
-
-    turn(test)
-
-
-def test_a_picture_that_waits_for_the_queue_when_the_server_ends_is_told_so() -> None:
-    async def test() -> None:
-        talk = Talk(places=2)
-        talk.classifier.full = 10**9
-        talk.send("a")
-        first = asyncio.ensure_future(talk.take())
-        await settled()
-        talk.classifier.draining = True
-        talk.streams.end()
-        item = await first
-        assert (item.id, item.error.code, item.error.reason) == ("a", 14, "DRAINING")
-        with pytest.raises(Draining):
-            await talk.take()
-
-    turn(test)
-
-
-def test_a_stream_that_comes_too_late_is_refused() -> None:
-    async def test() -> None:
-        talk = Talk(places=2)
-        talk.streams.end()
-        talk.send("a")
-        with pytest.raises(Draining):
-            await talk.take()
-        assert talk.reads == 0
 
     turn(test)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from service.core.classifier import Request
+from service.core.requests import ImageRequest
 
 STREAM = "/anther.v1.ImageClassifier/ClassifyStream"
 WHERE = {"model": "flowers", "version": "1"}
@@ -58,7 +58,7 @@ def ended(edge: Any, code: str) -> float:
 
 
 def requests_in_memory() -> int:
-    return sum(type(item) is Request for item in gc.get_objects())  # `isinstance` would wake lazy modules
+    return sum(type(item) is ImageRequest for item in gc.get_objects())  # `isinstance` would wake lazy modules
 
 
 # Answers

@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from anther.open_inference import open_inference_pb2 as pb
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from service.core.classifier import Request
+from service.core.requests import ImageRequest
 
 PATIENCE_S = 60
 
@@ -74,7 +74,7 @@ def test_refused_pictures_are_let_go_without_the_garbage_collector(
 
 
 def requests_in_memory() -> int:
-    return sum(type(item) is Request for item in gc.get_objects())  # `isinstance` would wake lazy modules
+    return sum(type(item) is ImageRequest for item in gc.get_objects())  # `isinstance` would wake lazy modules
 
 
 # Limits

@@ -1,0 +1,75 @@
+"""The one place that hears of every answer and of every request's end. What is counted reads from here."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.core.answers import AnyAnswer
+from service.versions.loader import LiveModel
+from service.versions.reconcile import Change
+
+Where = tuple[str, str]
+"""A model's name and version, as `LiveModel.labels` has them."""
+
+MAX_RETIRED = 8  # versions that left service and are still counted; more would grow with every reload
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a request ended.
+
+    `model` is the version that it counts for, None where it asked for no model or for an unknown one. `method` is None
+    for a stream as a whole, whose requests end one by one. `reason` is empty for a success. `inference` tells requests
+    for an answer from questions about the server.
+    """
+
+    model: LiveModel | None
+    method: str | None
+    code: str
+    seconds: float
+    reason: str = ""
+    inference: bool = False
+
+    @property
+    def where(self) -> Where:
+        return self.model.labels if self.model is not None else ("", "")
+
+
+class Reader(Protocol):
+    """Counts what it is told. Called on the event loop, save `forget`, which the thread of a change calls."""
+
+    def answered(self, answer: AnyAnswer) -> None: ...
+
+    def ended(self, end: End) -> None: ...
+
+    def forget(self, where: Where) -> None:
+        """The version left service long ago."""
+        ...
+
+
+class Recorder:
+    """Tells every reader the same."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._readers = tuple(readers)
+        self._retired: deque[Where] = deque()
+
+    def answered(self, answer: AnyAnswer) -> None:
+        for reader in self._readers:
+            reader.answered(answer)
+
+    def ended(self, end: End) -> None:
+        for reader in self._readers:
+            reader.ended(end)
+
+    def changed(self, change: Change) -> None:
+        """A model's folder was followed. What a retired version answered stays counted for a while."""
+        self._retired.extend(model.labels for model in change.retired)
+        for model in change.loaded:
+            if model.labels in self._retired:
+                self._retired.remove(model.labels)
+        while len(self._retired) > MAX_RETIRED:
+            oldest = self._retired.popleft()
+            for reader in self._readers:
+                reader.forget(oldest)

@@ -1,0 +1,118 @@
+"""Calls in progress, and the record of how each request ended, whether it came alone or in a stream."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from anther.errors import AntherError, reason_of
+from service.core.recorder import End, Recorder
+from service.errors import DeadlineExpired
+from service.rpc.status import status_of
+from service.versions.loader import LiveModel
+from service.versions.registry import Registry
+
+log = logging.getLogger(__name__)
+
+SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
+INFERENCES = frozenset({"Classify", "ClassifyStream", "Explain", "ModelInfer", "ModelStreamInfer"})
+_MODEL_FIELDS = ("model", "model_name", "name")  # in anther.v1, and twice in the Open Inference Protocol
+
+Resolve = Callable[[Any], LiveModel | None]
+"""The version that answers a request; None for a request that asks for no model. Raises what `Classifier.find` does."""
+
+Answer = Callable[[Any, Any, float | None], Awaitable[Any]]
+"""From a request, the version that answers it, and the deadline in seconds of `time.monotonic`, to the response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a service. A `streamed` request is one of many in a call."""
+
+    name: str
+    resolve: Resolve
+    answer: Answer
+    streamed: bool = False
+
+
+class Calls:
+    def __init__(self, recorder: Recorder, registry: Registry) -> None:
+        self._recorder = recorder
+        self._registry = registry
+        self._running = 0
+        self.last = 0.0  # when a call last came or a stream last answered, in seconds of `time.monotonic`
+        self.idle = asyncio.Event()  # set while no call is in progress
+        self.idle.set()
+
+    def begin(self) -> None:
+        self._running += 1
+        self.last = time.monotonic()
+        if self._running == 1:
+            self.idle.clear()
+
+    def end(self) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.idle.set()
+
+    async def run(self, method: Method, request: Any, deadline: float | None) -> Any:
+        """The response. Records how the request ended, and raises what ended it."""
+        started, model, code, reason = time.perf_counter(), None, "OK", ""
+        try:
+            try:
+                model = method.resolve(request)
+            except AntherError:
+                model = self._registry.named(_model_of(request))
+                raise
+            return await method.answer(request, model, deadline)
+        except asyncio.CancelledError:
+            code = departure(deadline)
+            reason = "" if method.streamed else _departed(code)  # a stream that ends early has one reason
+            raise
+        except Exception as exc:
+            status = status_of(exc)
+            code, reason = status.code.name, status.reason
+            _log_unforeseen(exc)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            self._recorder.ended(End(model, method.name, code, seconds, reason, method.name in INFERENCES))
+
+    def refused(self, name: str, error: Exception, started: float) -> None:
+        """Record a message that is no request of the method `name`."""
+        status = status_of(error)
+        self._recorder.ended(End(None, name, status.code.name, time.perf_counter() - started, status.reason))
+
+    def stream_departed(self, deadline: float | None, started: float) -> None:
+        """Record that a stream's caller left, or that its deadline passed."""
+        code = departure(deadline)
+        self._recorder.ended(End(None, None, code, time.perf_counter() - started, _departed(code)))
+
+    def stream_failed(self, error: Exception, started: float) -> None:
+        """Record that a stream ended with an error."""
+        status = status_of(error)
+        _log_unforeseen(error)
+        self._recorder.ended(End(None, None, status.code.name, time.perf_counter() - started, status.reason))
+
+
+def departure(deadline: float | None) -> str:
+    """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
+    late = deadline is not None and time.monotonic() > deadline - SAME_MOMENT_S
+    return "DEADLINE_EXCEEDED" if late else "CANCELLED"
+
+
+def _departed(code: str) -> str:
+    """The reason that goes with the code."""
+    return reason_of(DeadlineExpired) if code == "DEADLINE_EXCEEDED" else code
+
+
+def _model_of(request: Any) -> str:
+    """The name in a request that asks for a model."""
+    return next((getattr(request, field) for field in _MODEL_FIELDS if hasattr(request, field)), "")
+
+
+def _log_unforeseen(error: Exception) -> None:
+    if not isinstance(error, AntherError):
+        log.error("a call failed", exc_info=error)
