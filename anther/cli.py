@@ -6,10 +6,11 @@ imports a server.
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
-from anther import program  # noqa: F401 - first of all: `service` and `training` must be our own
+from anther import installation, program  # the second, when imported, makes `service` and `training` our own
 from anther.errors import AntherError
 
 _COMMANDS = {  # in the order of the help
@@ -24,15 +25,30 @@ _COMMANDS = {  # in the order of the help
     "compare": "training.commands.compare",
     "data": "training.commands.data",
 }
-_EXTRAS = {  # top-level module → the extra that brings it
+_EXTRAS = {  # a module that an extra brings → the extra; "" for those that several bring: then the command decides
+    "numpy": "",
+    "PIL": "",
+    "grpc_health": "cpu",
+    "grpc_reflection": "cpu",
     "onnxruntime": "cpu",
-    "torch": "training",
-    "torchvision": "training",
+    "prometheus_client": "cpu",
+    "uvloop": "cpu",
+    "jinja2": "training",
     "onnx": "training",
     "onnxscript": "training",
-    "jinja2": "training",
+    "torch": "training",
+    "torchvision": "training",
     "pyarrow": "parquet",
 }
+
+
+class ExtraMissing(AntherError):
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this command needs the package '{package}'; run `pip install 'anther[{extra}]'`",
+            package=package,
+            extra=extra,
+        )
 
 
 class _Lazy(click.Group):
@@ -53,6 +69,16 @@ class _Lazy(click.Group):
             raise click.NoSuchCommand(args[0], possibilities=_COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Raises `ExtraMissing` where the command meets a package that is not installed."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as exc:
+            extra = _extra_of(exc.name or "", ctx.invoked_subcommand or "")
+            if extra is None:  # a mistake of ours is nothing to install
+                raise
+            raise ExtraMissing(exc.name or "", extra) from exc
+
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="anther")
@@ -63,16 +89,16 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: exit code 0 done, 1 failed, 2 wrong usage; errors in one line."""
     try:
+        installation.check()
+        program.check()
         cli(prog_name="anther")
     except AntherError as exc:
-        sys.exit(_say(str(exc)))
-    except ModuleNotFoundError as exc:
-        extra = _EXTRAS.get((exc.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        sys.exit(_say(f"this command needs the package '{exc.name}'; run `pip install 'anther[{extra}]'`"))
+        click.echo(f"anther: {' '.join(str(exc).split())}", err=True)
+        sys.exit(1)
 
 
-def _say(message: str) -> int:
-    click.echo(f"anther: {' '.join(message.split())}", err=True)
-    return 1
+def _extra_of(module: str, command: str) -> str | None:
+    extra = _EXTRAS.get(module.partition(".")[0])
+    if extra == "":
+        return "training" if _COMMANDS.get(command, "").startswith("training.") else "cpu"
+    return extra

@@ -6,9 +6,13 @@ take those first. Importing this module puts the folder that holds ours before a
 `python -m anther.program MODULE ARGUMENTS`.
 """
 
+import importlib.util
+import os
 import runpy
 import sys
 from pathlib import Path
+
+from anther.errors import AntherError
 
 PACKAGES = ("bundle", "service", "training")
 _INSTALLED = Path(__file__).parent / "_program"  # where a wheel has them; in a checkout they lie beside this package
@@ -17,6 +21,34 @@ EMBEDDED_MODELS = ROOT / "models"
 
 if sys.path[:1] != [str(ROOT)]:
     sys.path.insert(0, str(ROOT))
+
+
+class PackageHidden(AntherError):
+    def __init__(self, package: str, found: str) -> None:
+        super().__init__(
+            f"Python takes another package '{package}' ({found}) for Anther's own, since it was imported before or "
+            "has an import hook; run `anther` where that is not so, such as in a virtual environment of its own",
+            package=package,
+            found=found,
+        )
+
+
+def check() -> None:
+    """Raises `PackageHidden` where something goes before `sys.path`: an import that has been, or an import hook."""
+    for package in PACKAGES:
+        found = _found(package)
+        if found != str(ROOT / package) and os.path.realpath(found) != os.path.realpath(ROOT / package):
+            raise PackageHidden(package, found)
+
+
+def _found(package: str) -> str:
+    """The folder or file that `import package` takes."""
+    module = sys.modules.get(package)
+    if module is not None:
+        return next(iter(getattr(module, "__path__", ())), getattr(module, "__file__", None) or "built in")
+    spec = importlib.util.find_spec(package)
+    return "nothing" if spec is None else next(iter(spec.submodule_search_locations or ()), spec.origin or "built in")
+
 
 if __name__ == "__main__":
     del sys.argv[0]

@@ -7,16 +7,15 @@ Records that failed are taken out by a second file that takes the first one's pl
 
 import contextlib
 import fcntl
+import heapq
 import os
 import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-
-import numpy as np
-import numpy.typing as npt
 
 from anther.commands.photos import digest
 from anther.files import flush_folder
@@ -25,6 +24,7 @@ from anther.results.formats import Format, Recorded
 from anther.results.record import Outcome
 
 _SYNC_EVERY_S = 1.0
+_RUN = 2**16  # digests that are sorted at once, and then merged: a list of all would take five times their memory
 
 
 def records(path: Path, form: Format) -> Iterator[tuple[bytes, Recorded]]:
@@ -85,9 +85,9 @@ class Journal:
 
     def __contains__(self, photo: Path) -> bool:
         """Of what was in it when it was opened."""
-        short = np.frombuffer(digest(photo), np.uint64, 1)
-        place = int(np.searchsorted(self._known, short)[0])
-        return place < len(self._known) and bool(self._known[place] == short[0])
+        short = _short(photo)
+        place = bisect_left(self._known, short)
+        return place < len(self._known) and self._known[place] == short
 
     def add(self, photo: Path, outcome: Outcome) -> None:
         """Raises `OutputNotWritable`."""
@@ -97,19 +97,23 @@ class Journal:
                 self._sync()
         self.added += 1
 
-    def _read(self) -> tuple[npt.NDArray[np.uint64], int]:
+    def _read(self) -> tuple["array[int]", int]:
         """Short digests of the photos in it, sorted, and where its last whole record ends."""
-        known, end = array("Q"), len(self._form.header)
+        runs, end = [array("Q")], len(self._form.header)
         self.made_by.clear()
         self.failed = 0
         for data, recorded in records(self.path, self._form):
             end += len(data)
-            known.frombytes(digest(recorded.photo)[:8])
+            runs[-1].append(_short(recorded.photo))
+            if len(runs[-1]) == _RUN:
+                runs[-1] = array("Q", sorted(runs[-1]))
+                runs.append(array("Q"))
             if recorded.made_by is None:
                 self.failed += 1
             else:
                 self.made_by.add(recorded.made_by)
-        return np.sort(np.frombuffer(known, np.uint64)), end
+        runs[-1] = array("Q", sorted(runs[-1]))
+        return array("Q", heapq.merge(*runs)), end
 
     def _repair(self, end: int) -> None:
         """Cut off a torn record; give a new file, or one whose header is torn, its header."""
@@ -140,6 +144,10 @@ class Journal:
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
+
+
+def _short(photo: str | Path) -> int:
+    return int.from_bytes(digest(photo)[:8])
 
 
 def _locked(path: Path) -> FileIO:

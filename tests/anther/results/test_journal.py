@@ -213,12 +213,22 @@ def test_the_disk_is_waited_for_now_and_then(path: Path, form: Format, monkeypat
     assert len(synced) == opened + 2
 
 
+def test_photos_are_known_whichever_part_they_were_sorted_in(path: Path, form: Format, monkeypatch) -> None:
+    monkeypatch.setattr(results_journal, "_RUN", 4)
+    names = [f"{number}.jpg" for number in range(11)]
+    written(path, form, *names)
+    with Journal(path, form) as journal:
+        assert len(journal) == 11
+        assert all(Path(name) in journal for name in names)
+        assert not any(Path(f"other-{name}") in journal for name in names)
+
+
 def test_a_million_photos_take_eight_bytes_each(path: Path) -> None:
     form = JsonLines()
     with path.open("wb") as file:
         for number in range(5000):
             file.write(form.encode(f"{number}.jpg", GOOD))
     with Journal(path, form) as journal:
-        assert journal._known.nbytes == 8 * 5000
+        assert journal._known.itemsize * len(journal._known) == 8 * 5000
         assert all(Path(f"{number}.jpg") in journal for number in range(5000))
         assert not any(Path(f"{number}.png") in journal for number in range(5000))
