@@ -58,8 +58,8 @@ class _Series:
 class Metrics:
     """One registry per server, so that two servers in one process do not share numbers.
 
-    `shared` where the numbers go to the page of several processes (`service.workers.shared_metrics`), which reads no
-    functions and from which no series can be taken away.
+    `shared` where several processes have one page (`service.workers.shared_metrics`). That page reads no functions, and
+    no series can be removed from it.
     """
 
     def __init__(self, shared: bool = False) -> None:
@@ -258,5 +258,5 @@ class Metrics:
 
 
 def _drop(family: Counter | Gauge | Histogram, where: tuple[str, str]) -> None:
-    """Take a version's series off the page; who still counts on one counts unseen."""
+    """Take a version's series off the page; what is counted on one afterwards is not shown."""
     family.remove_by_labels(dict(zip(_VERSION, where, strict=True)))

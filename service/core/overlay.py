@@ -1,4 +1,4 @@
-"""Evidence drawn over the picture it was found in: where there is much it glows, where there is none the picture fades.
+"""Evidence drawn over its image: strong evidence glows, and the image fades where there is none.
 
 The colours are equally far apart for the eye: in Oklab (Ottosson 2020, "A perceptual color space for image processing")
 their lightness rises evenly while the hue turns from violet over red to yellow.
@@ -18,7 +18,7 @@ _Floats = npt.NDArray[np.float32]
 _COLOURS = 256
 _LIGHTNESS, _HUE, _CHROMA = (0.25, 0.93), (300.0, 470.0), 0.22  # hue in degrees; the chroma as far as screens show it
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_FADED, _DIMMED = 0.65, 0.75  # how grey and how dark the picture becomes below the evidence
+_FADED, _DIMMED = 0.65, 0.75  # how grey and how dark the image becomes below the evidence
 _COVER, _GAMMA = 0.75, 0.8  # opacity at full evidence; below 1 lets weaker evidence be seen better
 
 _TO_LMS = np.array(
@@ -52,9 +52,9 @@ def _strength(evidence: _Floats, full: float, size: tuple[int, int]) -> _Floats:
 
 
 def _blended(pixels: Pixels, strength: _Floats) -> Pixels:
-    picture = pixels.astype(np.float32)
-    grey = (picture @ _GREY)[..., np.newaxis]
-    faded = _DIMMED * (_FADED * grey + (1 - _FADED) * picture)
+    image = pixels.astype(np.float32)
+    grey = (image @ _GREY)[..., np.newaxis]
+    faded = _DIMMED * (_FADED * grey + (1 - _FADED) * image)
     colour = _colours()[np.rint(strength * (_COLOURS - 1)).astype(int)]
     cover = _COVER * strength[..., np.newaxis] ** _GAMMA
     blended: Pixels = np.rint(faded + cover * (colour - faded)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The one place that hears of every answer and of every request's end. What is counted reads from here."""
+"""The one place that is told of every answer and of every request's end; it tells those who count."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class End:
 
 
 class Reader(Protocol):
-    """Counts what it is told. Called on the event loop, save `forget`, which the thread of a change calls."""
+    """Counts answers and ends. The event loop calls it; the thread that follows a model's folder calls `forget`."""
 
     def answered(self, answer: AnyAnswer) -> None: ...
 
@@ -49,7 +49,7 @@ class Reader(Protocol):
 
 
 class Recorder:
-    """Tells every reader the same."""
+    """Passes every answer and every end on to each reader."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = tuple(readers)
@@ -64,7 +64,7 @@ class Recorder:
             reader.ended(end)
 
     def changed(self, change: Change) -> None:
-        """A model's folder was followed. What a retired version answered stays counted for a while."""
+        """Note which versions came and left. The last `MAX_RETIRED` that left stay counted."""
         self._retired.extend(model.labels for model in change.retired)
         for model in change.loaded:
             if model.labels in self._retired:

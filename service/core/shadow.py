@@ -1,6 +1,6 @@
-"""A version on trial that answers nobody: it gets copies of answered requests, and its answer is compared with theirs.
+"""The shadow: a version on trial that gets copies of answered requests. Its answers are compared with the live ones.
 
-It delays nobody: it computes in a process of its own, one picture at a time and only while a core is to spare; a copy
+No caller waits for it. It computes in a process of its own, one image at a time, and only while a core is idle. A copy
 that finds the queue full is dropped and counted.
 """
 
@@ -30,15 +30,15 @@ Outcome = Literal["agree", "disagree", "failed", "dropped"]
 Tell = Callable[[LiveModel, Outcome, float | None], None]
 """The shadow, how its copy of a request went, and the largest difference of a probability where it was computed."""
 
-_MOST_COPIES, _MOST_BYTES = 8, 32 * 2**20  # that wait; more would only be older when their turn comes
-_QUIET_S = 60.0  # without copies, its process is sent away
-_LOOK_S = 0.005  # between looks for a core to spare
+_MAX_COPIES, _MAX_BYTES = 8, 32 * 2**20  # that wait; more would only be older when their turn comes
+_QUIET_S = 60.0  # without copies, its process ends
+_POLL_S = 0.005  # between checks for an idle core
 
 
 class Computer(Protocol):
     """`service.core.shadow_worker.ShadowWorker`."""
 
-    def compute(self, bundle: Bundle, picture: bytes | Pixels) -> npt.NDArray[np.float32]: ...
+    def compute(self, bundle: Bundle, image: bytes | Pixels) -> npt.NDArray[np.float32]: ...
 
     def rest(self) -> None: ...
 
@@ -48,20 +48,20 @@ class Computer(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Copy:
     shadow: LiveModel
-    picture: bytes | Pixels  # encoded, or uint8 [H, W, 3]
+    image: bytes | Pixels  # encoded, or uint8 [H, W, 3]
     labels: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]  # [C], the live answer's
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return len(self.picture) if isinstance(self.picture, bytes) else self.picture.nbytes
+        return len(self.image) if isinstance(self.image, bytes) else self.image.nbytes
 
 
 class Shadow:
-    """`copy` is called from one thread, the event loop's; `tell` from it and from the shadow's own.
+    """The event loop's thread calls `copy`; that thread and the shadow's own call `tell`.
 
-    `spare` says whether a core is to spare: what the system lets idle may still count against a container's quota.
+    `spare` says whether a core is idle. Low priority alone is not enough: its work counts against a container's quota.
     """
 
     def __init__(self, registry: Registry, computer: Computer, tell: Tell, spare: Callable[[], bool]) -> None:
@@ -79,9 +79,9 @@ class Shadow:
         self._thread.start()
 
     def copy(self, request: AnyRequest, answer: AnyAnswer) -> None:
-        """Have the shadow of the model that answered, if it has one, compute the same pictures some time.
+        """Queue the same images for the shadow of the model that answered, if it has one.
 
-        Pixels of another size than the shadow takes can tell nothing of it.
+        Pixels of another size than the shadow takes are left out.
         """
         route = self._registry.route(answer.model.name)
         if route is None or route.shadow is None:
@@ -92,23 +92,23 @@ class Shadow:
         side = shadow.bundle.manifest.preprocessing.crop
         if isinstance(request, PixelsRequest) and request.pixels.shape[1:3] != (side, side):
             return
-        pictures = [request.image] if isinstance(request, ImageRequest) else request.pixels
+        images = [request.image] if isinstance(request, ImageRequest) else request.pixels
         labels = answer.model.bundle.manifest.labels
-        for picture, probabilities in zip(pictures, answer.outputs.probabilities, strict=True):
-            self._offer(_Copy(shadow, picture, labels, probabilities))
+        for image, probabilities in zip(images, answer.outputs.probabilities, strict=True):
+            self._offer(_Copy(shadow, image, labels, probabilities))
 
     def _offer(self, copy: _Copy) -> None:
         waiting = self._bytes_in - self._bytes_out
-        if self._copies.qsize() >= _MOST_COPIES or waiting + copy.size > _MOST_BYTES:
+        if self._copies.qsize() >= _MAX_COPIES or waiting + copy.size > _MAX_BYTES:
             self._tell(copy.shadow, "dropped", None)
             return
         self._bytes_in += copy.size
-        if not isinstance(copy.picture, bytes):  # a row must not keep its whole request in memory
-            copy = dataclasses.replace(copy, picture=copy.picture.copy())
+        if not isinstance(copy.image, bytes):  # a row must not keep its whole request in memory
+            copy = dataclasses.replace(copy, image=copy.image.copy())
         self._copies.put(copy)
 
     def close(self) -> None:
-        """What waits is let go."""
+        """Drop what waits, and end the thread and the process."""
         self._closed = True
         self._computer.close()
         if self._thread.ident is not None:
@@ -131,7 +131,7 @@ class Shadow:
 
     def _await_spare_core(self) -> None:
         while not self._closed and not self._spare():
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def _tried(self, copy: _Copy) -> None:
         try:
@@ -140,14 +140,14 @@ class Shadow:
             self._note_failure(copy.shadow, exc)
 
     def _compare(self, copy: _Copy) -> None:
-        found = self._computer.compute(copy.shadow.bundle, copy.picture)
+        found = self._computer.compute(copy.shadow.bundle, copy.image)
         labels = copy.shadow.bundle.manifest.labels
         agree = labels[int(found.argmax())] == copy.labels[int(copy.probabilities.argmax())]
         difference = _largest_difference(dict(zip(labels, found.tolist(), strict=True)), copy)
         self._tell(copy.shadow, "agree" if agree else "disagree", difference)
 
     def _note_failure(self, shadow: LiveModel, error: Exception) -> None:
-        """The first of a version in words, with a trace where nobody foresaw it; the others are counted."""
+        """Log the first failure of a version, with a trace if it is unforeseen; count the others."""
         if not self._closed and self._failed != shadow.labels:
             trace = None if isinstance(error, ShadowWorkerFailed) else error
             text = "the shadow %s/%s failed: %s; further failures are only counted"
@@ -157,7 +157,7 @@ class Shadow:
 
 
 def _largest_difference(found: dict[str, float], copy: _Copy) -> float:
-    """Over the classes of both: a version may have learned one that the other does not know, which is 0 there."""
+    """Over the classes of both versions; a class that only one of them knows has probability 0 in the other."""
     live = dict(zip(copy.labels, copy.probabilities.tolist(), strict=True))
     differences: list[float] = [abs(found.get(label, 0.0) - live.get(label, 0.0)) for label in {*found, *live}]
     return max(differences)

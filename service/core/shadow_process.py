@@ -1,4 +1,4 @@
-"""The other side of `service.core.shadow_worker`: reads pictures from a connection and answers with probabilities."""
+"""The other side of `service.core.shadow_worker`: reads images from a connection and answers with probabilities."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from service.config import PrecisionChoice
 from service.core.shadow_worker import COMPUTED, FAILED, ShadowWorkerFailed, identity
 from service.engines.engine import OnnxEngine, open_on_cpu
 
-_MOST_MODELS = 4  # held at once; a process that rests holds none
+_MAX_MODELS = 4  # held at once
 
 
 def main() -> None:
@@ -25,33 +25,33 @@ def main() -> None:
 
 
 def serve(connection: Connection, limits: Limits, precision: PrecisionChoice = "fp32") -> None:
-    """Until the other side is gone."""
+    """Answer until the other side closes the connection."""
     while True:
         try:
-            model, picture = json.loads(connection.recv_bytes()), connection.recv_bytes()
+            model, image = json.loads(connection.recv_bytes()), connection.recv_bytes()
             opened = partial(_opened, model["folder"], model["version"], model["identity"], precision)
-            connection.send_bytes(_answer(opened, picture, model["shape"], limits))
+            connection.send_bytes(_answer(opened, image, model["shape"], limits))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
 
 def _answer(
-    opened: Callable[[], tuple[Bundle, OnnxEngine]], picture: bytes, shape: list[int] | None, limits: Limits
+    opened: Callable[[], tuple[Bundle, OnnxEngine]], image: bytes, shape: list[int] | None, limits: Limits
 ) -> bytes:
     try:
         bundle, engine = opened()
         if shape is None:
-            pixels = bundle.manifest.preprocessing(picture, limits)
+            pixels = bundle.manifest.preprocessing(image, limits)
         else:
-            pixels = np.frombuffer(picture, np.uint8).reshape(shape)
+            pixels = np.frombuffer(image, np.uint8).reshape(shape)
         return COMPUTED + bytes(engine.run((pixels[np.newaxis],)).probabilities[0].tobytes())
     except Exception as exc:
         return FAILED + f"{type(exc).__name__}: {exc}".encode()
 
 
-@lru_cache(_MOST_MODELS)
+@lru_cache(_MAX_MODELS)
 def _opened(folder: str, version: int, expected: str, precision: PrecisionChoice) -> tuple[Bundle, OnnxEngine]:
-    """On the CPU, whatever the server runs on: a GPU knows no work that nobody waits for."""
+    """On the CPU, whatever the server runs on: a GPU has no low priority."""
     bundle = open_bundle(Path(folder), version)
     if identity(bundle) != expected:
         raise ShadowWorkerFailed(f"{folder} is not what the server loaded; it was published anew")

@@ -1,9 +1,7 @@
-"""A process of its own for what nobody waits for: it computes only where no other wants the processor.
+"""The shadow's process, of idle priority: it computes only while no other process wants the processor.
 
-A thread would not do. While other processes fill the cores, a thread of low priority that has just taken the
-interpreter lock may wait long for the processor, and everybody else for the lock: with two busy neighbours on two cores
-others stood still for up to 600 ms behind an idle thread, for 85 ms behind one of niceness 10, and for 30 ms behind one
-like themselves.
+A thread of idle priority would delay requests: when it holds the interpreter lock and waits for the processor, every
+other thread waits for the lock (up to 600 ms with two busy processes on two cores).
 """
 
 import hashlib
@@ -33,25 +31,25 @@ COMPUTED = b"+"
 
 
 class ShadowWorkerFailed(Exception):
-    """No answer; a sentence says why."""
+    """The process gave no answer; the message is a sentence with the reason."""
 
 
-def question(bundle: Bundle, picture: bytes | Pixels) -> dict[str, object]:
-    """Which model is to compute, and the shape of what follows, None where it is encoded.
+def question(bundle: Bundle, image: bytes | Pixels) -> dict[str, object]:
+    """The message before an image: which model computes, and the shape of the pixels, None for an encoded image.
 
-    A number may have been published anew: then folder and number are not enough.
+    The identity tells a version from another one that was published under its number.
     """
-    shape = None if isinstance(picture, bytes) else picture.shape
+    shape = None if isinstance(image, bytes) else image.shape
     return {"folder": str(bundle.path), "version": bundle.version, "identity": identity(bundle), "shape": shape}
 
 
 def identity(bundle: Bundle) -> str:
-    """The same for the same labels and files, a SHA-256 in hexadecimal."""
+    """SHA-256, in hexadecimal, of the labels and of the files' digests."""
     return hashlib.sha256(json.dumps([bundle.manifest.labels, dict(bundle.manifest.files)]).encode()).hexdigest()
 
 
 class ShadowWorker:
-    """Started with the first picture. For one thread, save `close`."""
+    """Starts its process with the first image. One thread uses it; any thread may `close` it."""
 
     def __init__(
         self, limits: Limits, step_back: Callable[[int], object] = priority.idle, precision: PrecisionChoice = "fp32"
@@ -65,15 +63,14 @@ class ShadowWorker:
         self._backoff = Backoff()
         self._not_before = 0.0
 
-    def compute(self, bundle: Bundle, picture: bytes | Pixels) -> npt.NDArray[np.float32]:
-        """The probabilities [C] that a version on the disk gives an encoded picture, or pixels uint8 [H, W, 3]; however
-        long it takes.
+    def compute(self, bundle: Bundle, image: bytes | Pixels) -> npt.NDArray[np.float32]:
+        """The probabilities, float32 [C], of an encoded image or of pixels uint8 [H, W, 3]. It has no time limit.
 
         Raises `ShadowWorkerFailed`.
         """
         running = self._running or self._start()
         try:
-            answer = running.ask(question(bundle, picture), picture)
+            answer = running.ask(question(bundle, image), image)
         except (EOFError, OSError) as exc:
             self.rest()
             self._not_before = time.monotonic() + self._backoff.after_run(running.age_s())
@@ -83,13 +80,13 @@ class ShadowWorker:
         return np.frombuffer(answer[1:], np.float32)
 
     def rest(self) -> None:
-        """Give all that it holds back; the next picture starts another process."""
+        """End the process; the next image starts another one."""
         if self._running is not None:
             self._running.end()
             self._running = None
 
     def close(self) -> None:
-        """From any thread: whoever waits for an answer is told that there is none, and nothing is started any more."""
+        """Kill the process, from any thread, and start no other; a caller of `compute` gets `ShadowWorkerFailed`."""
         with self._lock:
             self._closed = True
             if self._running is not None:
@@ -135,10 +132,10 @@ class _Running:
             )
         return cls(process, connection)
 
-    def ask(self, model: dict[str, object], picture: bytes | Pixels) -> bytes:
+    def ask(self, model: dict[str, object], image: bytes | Pixels) -> bytes:
         """Raises `EOFError` or `OSError` where the process is gone."""
         self.connection.send_bytes(json.dumps(model).encode())
-        self.connection.send_bytes(picture if isinstance(picture, bytes) else picture.tobytes())
+        self.connection.send_bytes(image if isinstance(image, bytes) else image.tobytes())
         return self.connection.recv_bytes()
 
     def age_s(self) -> float:

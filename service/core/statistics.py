@@ -1,6 +1,6 @@
-"""What each version has answered since the server started, in plain numbers: ModelStatistics tells them to clients.
+"""Counts of each version since the server started, which clients get by ModelStatistics.
 
-Prometheus gets the same and more by `service.metrics`.
+`service.metrics` counts the same and more for Prometheus.
 """
 
 import time
@@ -24,7 +24,7 @@ class Duration:
 
 @dataclass(slots=True)
 class Compute:
-    """What work with the engine took before, inside and after it, in nanoseconds."""
+    """Time before, inside and after the engine, in nanoseconds."""
 
     count: int = 0
     before: int = 0
@@ -40,7 +40,7 @@ class Compute:
 
 @dataclass(slots=True)
 class Counts:
-    """One version's."""
+    """The counts of one version."""
 
     last_ms: int = 0  # when the last image was answered, since 1970
     images: int = 0

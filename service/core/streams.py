@@ -17,7 +17,7 @@ A = TypeVar("A")
 class BoundedStreams:
     """The streams of a server, each with at most `places` requests in work.
 
-    `placed` returns when what was read has its place in the queue, which others fill, too; until then nothing is read.
+    `placed` returns when every request that was read has its place in the queue. Until then no stream reads another.
     """
 
     def __init__(self, places: int, placed: Callable[[], Awaitable[None]]) -> None:
@@ -78,7 +78,7 @@ class _Stream(Generic[Q, A]):
             self.pending.put_nowait(None)
 
     def left(self) -> list["asyncio.Future[A]"]:
-        """What nobody will take: in work, or done and waiting to be taken."""
+        """Requests in work, and answers that were not taken."""
         left = dict(self._working)
         while not self.pending.empty():
             if (future := self.pending.get_nowait()) is not None:

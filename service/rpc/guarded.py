@@ -1,13 +1,16 @@
-"""Health and reflection as their libraries bring them, made to refuse what is no message as our own services do.
+"""The standard services, health and reflection, from their libraries, with our refusal of malformed messages.
 
-gRPC's own parsing answers it with UNKNOWN and the name of a Python class, and logs a trace.
+gRPC's own parsing answers those with UNKNOWN and the name of a Python class, and logs a trace.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from service.errors import InvalidArgument
 from service.rpc.instrumented import fail, parsed, parsed_all
@@ -35,6 +38,30 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library ha
         found = self._server_status.items()
         statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in found}
         return health_pb2.HealthListResponse(statuses=statuses)
+
+
+def enable_reflection(server: GuardedHandlers, services: Sequence[str], files: Iterable[FileDescriptor]) -> None:
+    """Let clients ask for these services, for health and for reflection itself; `files` define the first of them."""
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    pool = copied((*files, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR))
+    servicer = reflection.aio.ReflectionServicer(names, pool)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+
+
+def copied(files: Iterable[FileDescriptor]) -> DescriptorPool:
+    """A new pool with these files and what they import; the default one may hold another library's text of the same
+    names.
+    """
+    pool = DescriptorPool()
+    for file in files:
+        _add(file, pool)
+    return pool
+
+
+def _add(file: FileDescriptor, pool: DescriptorPool) -> None:
+    for dependency in file.dependencies:
+        _add(dependency, pool)
+    pool.AddSerializedFile(file.serialized_pb)
 
 
 def _wrapped(handler: Any) -> Any:

@@ -109,16 +109,16 @@ def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 async def parsed_all(parse: Callable[[bytes], Any], messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """Not a generator expression, which begins to iterate when it is made: of messages that nobody asks for in the end
-    gRPC says that they were never awaited.
+    """Not a generator expression: that calls `aiter` when it is made, and gRPC warns about messages that are then never
+    awaited.
     """
     async for data in messages:
         yield parsed(parse, data)
 
 
 def fail(context: Any, status: Status) -> None:
-    """Not `context.abort`: its exception and the call hold each other, and with them the image, until the garbage
-    collector comes by.
+    """Not `context.abort`: its exception and the call would hold each other, and the image, until the next garbage
+    collection.
     """
     context.set_code(status.code)
     context.set_details(status.message)

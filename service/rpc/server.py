@@ -16,9 +16,8 @@ from service.core.classifier import Classifier
 from service.core.recorder import Recorder
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
-from service.rpc import reflected
 from service.rpc.calls import Calls
-from service.rpc.guarded import GuardedHandlers, Health
+from service.rpc.guarded import GuardedHandlers, Health, enable_reflection
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
@@ -31,8 +30,8 @@ from service.versions.reconcile import Change
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
-_WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual photo in one go, which 64 KB would not be
-_QUIET_S, _LONGEST_REFUSAL_S = 0.5, 5.0  # without a call, connections may close; callers who never rest wait for none
+_WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual image in one go, which 64 KB would not be
+_QUIET_S, _MAX_REFUSAL_S = 0.5, 5.0  # connections close after so long without a call, and after so long anyway
 _SILENCE_S, _PATIENCE_S = 60.0, 20.0  # on a connection before it is pinged; until the ping must be answered
 _CALLERS_PINGS_S = 10.0  # more often makes gRPC close the connection
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
@@ -75,7 +74,7 @@ class RpcServer:
         guarded = GuardedHandlers(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
-        reflected.enable(guarded, (SERVICE, OPEN_INFERENCE), files)
+        enable_reflection(guarded, (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
         self.port = int(self._server.add_insecure_port(shown(settings.host, settings.grpc_port)))
@@ -103,26 +102,26 @@ class RpcServer:
     async def stop(self, grace_s: float) -> None:
         """End as soon as every call of ours is answered, at the latest after `grace_s` seconds; cancel what is left.
 
-        So neither a health watcher nor half a request holds up the end.
+        Health watchers and unfinished requests do not delay it.
         """
         ends = time.monotonic() + grace_s
-        await self._let_callers_leave(min(ends, time.monotonic() + _LONGEST_REFUSAL_S))
+        await self._let_callers_leave(min(ends, time.monotonic() + _MAX_REFUSAL_S))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), ends - time.monotonic())
         await self._server.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
 
     async def _let_callers_leave(self, latest: float) -> None:
-        """Once gRPC closes, a call that crosses its notice ends as CANCELLED, which no client takes for 'ask another'.
+        """Wait until no calls come. Meanwhile the draining classifier refuses them with UNAVAILABLE.
 
-        Until callers have gone, the draining classifier refuses them with UNAVAILABLE.
+        A call that arrives while gRPC closes ends as CANCELLED, after which no client asks another server.
         """
         while (now := time.monotonic()) < min(latest, self._calls.last + _QUIET_S):
             await asyncio.sleep(min(latest, self._calls.last + _QUIET_S) - now)
 
 
 def _keepalive() -> list[tuple[str, int]]:
-    """A caller whose machine lost its power or its network closes nothing: without pings its connection, its streams
-    and half of an upload would be kept for two hours, gRPC's default. Callers may ping, too.
+    """Pings find callers whose machine lost its power or its network. Without them their connections, streams and
+    unfinished uploads would be kept for two hours, gRPC's default. Callers may ping, too.
     """
     return [
         ("grpc.keepalive_time_ms", int(_SILENCE_S * 1000)),

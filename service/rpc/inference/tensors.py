@@ -1,6 +1,6 @@
-"""A request's input: `image`, encoded pictures, or `pixels`, in the message's own fields or as raw bytes.
+"""A request's input: `image`, encoded images, or `pixels`, in the message's own fields or as raw bytes.
 
-Whatever a client sends either becomes pictures or is refused by a sentence that names what was found and expected.
+A tensor that is not as expected is refused with what was found and what is expected.
 """
 
 import math
@@ -22,13 +22,13 @@ _RAW = "raw_input_contents"
 _LENGTH_BYTES = 4  # before each element of BYTES: its length, unsigned and little-endian
 
 
-def read(request: pb.ModelInferRequest, side: int, most: int) -> list[bytes] | Pixels:
-    """Encoded pictures, or pixels uint8 [n, side, side, 3]; at most `most` of them. Raises `InvalidArgument`."""
+def read(request: pb.ModelInferRequest, side: int, max_images: int) -> list[bytes] | Pixels:
+    """Encoded images, or pixels uint8 [n, side, side, 3]; at most `max_images` of them. Raises `InvalidArgument`."""
     tensor = _only(request.inputs)
     refuse_shared_memory(tensor.parameters, tensor.name)
     if tensor.datatype != _DATATYPES[tensor.name]:
         raise InvalidArgument(f"{tensor.name}.datatype", tensor.datatype, _DATATYPES[tensor.name])
-    shape = _shape(tensor, side, most)
+    shape = _shape(tensor, side, max_images)
     raw = _raw(request, tensor)
     if tensor.name == IMAGE:
         return _images(tensor.contents.bytes_contents, shape[0]) if raw is None else split(raw, shape[0])
@@ -37,7 +37,7 @@ def read(request: pb.ModelInferRequest, side: int, most: int) -> list[bytes] | P
 
 
 def takes_long(request: pb.ModelInferRequest) -> bool:
-    """Pixels outside raw_input_contents come as numbers, one by one: milliseconds for each picture."""
+    """Pixels outside raw_input_contents come as numbers, one by one: milliseconds for each image."""
     return any(len(tensor.contents.uint_contents) > 0 for tensor in request.inputs)
 
 
@@ -73,12 +73,12 @@ def _only(tensors: Sequence[pb.ModelInferRequest.InferInputTensor]) -> pb.ModelI
     return tensors[0]
 
 
-def _shape(tensor: pb.ModelInferRequest.InferInputTensor, side: int, most: int) -> tuple[int, ...]:
+def _shape(tensor: pb.ModelInferRequest.InferInputTensor, side: int, max_images: int) -> tuple[int, ...]:
     shape = tuple(tensor.shape[:5])  # one more than is ever right
     right = shape[1:] == (side, side, 3) if tensor.name == PIXELS else shape[1:] in ((), (1,))
-    if not shape or not right or not 1 <= shape[0] <= most:
+    if not shape or not right or not 1 <= shape[0] <= max_images:
         form = f"[N, {side}, {side}, 3]" if tensor.name == PIXELS else "[N, 1] or [N]"
-        raise InvalidArgument(f"{tensor.name}.shape", list(shape), f"{form} with N from 1 to {most}")
+        raise InvalidArgument(f"{tensor.name}.shape", list(shape), f"{form} with N from 1 to {max_images}")
     return shape
 
 
@@ -109,9 +109,9 @@ def _unsigned_bytes(values: Sequence[int], shape: tuple[int, ...]) -> bytes:
     if len(values) != math.prod(shape):
         expected = f"{math.prod(shape):,} in uint_contents, as the shape says, or {_RAW}"
         raise InvalidArgument(f"{PIXELS}.contents", f"{len(values):,} elements", expected)
-    picture = math.prod(shape[1:])
-    try:  # a picture at a time, so that other threads have their turn in between
-        return b"".join(bytes(values[start : start + picture]) for start in range(0, len(values), picture))
+    image = math.prod(shape[1:])
+    try:  # an image at a time, so that other threads have their turn in between
+        return b"".join(bytes(values[start : start + image]) for start in range(0, len(values), image))
     except ValueError as exc:
         largest = max(values)
         raise InvalidArgument(f"{PIXELS}.contents", largest, "values from 0 to 255") from exc

@@ -1,4 +1,4 @@
-"""Every version that the registry has an opinion on: it serves, or it was refused for a reason."""
+"""Every version that the registry knows: it serves, or it was refused for a reason."""
 
 from dataclasses import dataclass, field
 

@@ -220,7 +220,7 @@ def test_each_row_of_pixels_is_compared(try_out, eventually) -> None:
 
 def test_a_row_that_waits_does_not_hold_the_others(try_out, monkeypatch: pytest.MonkeyPatch) -> None:
     row = 32 * 32 * 3
-    monkeypatch.setattr(shadow_module, "_MOST_BYTES", 2 * row)
+    monkeypatch.setattr(shadow_module, "_MAX_BYTES", 2 * row)
     trial = try_out(started=False)
     trial.infer(np.zeros((5, 32, 32, 3), np.uint8))
     assert trial.told.outcomes == {"dropped": 3}
@@ -289,7 +289,7 @@ def test_live_answers_flow_while_the_shadow_is_stuck_and_copies_are_dropped(try_
     assert trial.computer.entered.acquire(timeout=PATIENCE_S)
     answers = trial.ask(*[pictures["roses"]] * 30)
     assert [answer.predictions[0].label for answer in answers] == ["roses"] * 30
-    kept = shadow_module._MOST_COPIES
+    kept = shadow_module._MAX_COPIES
     assert trial.told.outcomes == {"dropped": 30 - kept}
     trial.computer.gate.set()
     eventually(lambda: trial.told.outcomes["agree"] == 1 + kept)
@@ -308,14 +308,14 @@ def test_it_computes_only_while_a_core_is_to_spare(try_out, pictures, eventually
 
 def test_copies_are_bounded_in_bytes_too(try_out, make_picture, pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     large = make_picture((255, 0, 0), (64, 64), "BMP")
-    monkeypatch.setattr(shadow_module, "_MOST_BYTES", 2 * len(large) + 1)
+    monkeypatch.setattr(shadow_module, "_MAX_BYTES", 2 * len(large) + 1)
     trial = try_out(started=False)
     trial.ask(large, large, large, large)
     assert trial.told.outcomes == {"dropped": 2}
 
 
 def test_bytes_are_free_again_once_a_copy_is_computed(try_out, pictures, eventually, monkeypatch) -> None:
-    monkeypatch.setattr(shadow_module, "_MOST_BYTES", len(pictures["daisy"]))
+    monkeypatch.setattr(shadow_module, "_MAX_BYTES", len(pictures["daisy"]))
     trial = try_out()
     for turn in range(3):
         trial.ask(pictures["daisy"])

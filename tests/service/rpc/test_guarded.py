@@ -5,7 +5,7 @@ from google.rpc import error_details_pb2, status_pb2
 from tritonclient.grpc import service_pb2
 
 from anther.open_inference import open_inference_pb2
-from service.rpc.reflected import copied
+from service.rpc.guarded import copied
 
 SERVICE = "inference.GRPCInferenceService"
 
