@@ -226,7 +226,7 @@ def test_a_row_that_waits_does_not_hold_the_others(try_out, monkeypatch: pytest.
     assert trial.told.outcomes == {"dropped": 3}
     waiting = [trial.shadow._copies.get_nowait() for _ in range(2)]
     assert [copy.size for copy in waiting] == [row, row]
-    assert all(copy.picture.base is None for copy in waiting)
+    assert all(copy.image.base is None for copy in waiting)
 
 
 def test_pixels_of_another_size_tell_nothing_of_the_shadow(tmp_path: Path, publish_bundle) -> None:

@@ -10,9 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from anther.open_inference import open_inference_pb2 as pb
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from service.engines.engine import Outputs
-from service.errors import InvalidArgument
-from service.rpc.inference.outputs import Wanted, highest, put
+from service.rpc.inference.outputs import highest
 
 LABELS = ("daisy", "tulips", "roses")
 
@@ -91,14 +89,6 @@ def test_a_model_without_evidence_has_no_such_output(
         client.infer("flowers", [image_input(red.image)], outputs=[triton.InferRequestedOutput("evidence")])
     metadata = GRPCInferenceServiceStub(edge.channel).ModelMetadata(pb.ModelMetadataRequest())
     assert [output.name for output in metadata.outputs] == ["probabilities", "logits"]
-
-
-def test_evidence_that_the_answering_version_does_not_have_is_no_silent_gap(edge) -> None:
-    """A version without evidence may come into service between the check and the answer."""
-    model = edge.classifier.registry.find()
-    row = np.zeros((1, 3), np.float32)
-    with pytest.raises(InvalidArgument, match="'evidence'"):
-        put(pb.ModelInferResponse(), Outputs(row, row), [Wanted("evidence")], model, raw=True)
 
 
 FINITE = arrays.arrays(
