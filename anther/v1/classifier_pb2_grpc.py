@@ -65,17 +65,17 @@ class ImageClassifierServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Classify(self, request, context):
-        """Classifies one encoded picture: JPEG, PNG, WebP, BMP, GIF or TIFF.
+        """Classifies one encoded image: JPEG, PNG, WebP, BMP, GIF or TIFF.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStream(self, request_iterator, context):
-        """Classifies pictures as they come and answers as each is ready, in any order: give every request an id of its own.
-        A picture that fails is answered by an error and harms no other. The server reads on only while it has few pictures
+        """Classifies images as they come and answers as each is ready, in any order: give every request an id of its own.
+        An image that fails is answered by an error and harms no other. The server reads on only while it has few images
         of this stream in work, so a caller may send as fast as flow control lets it, and must read answers meanwhile. The
-        call's deadline is that of all its pictures. A server that shuts down answers what it has read and ends the stream
+        call's deadline is that of all its images. A server that shuts down answers what it has read and ends the stream
         with UNAVAILABLE; ask again for what is unanswered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -83,7 +83,7 @@ class ImageClassifierServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Classifies one picture and shows where in it the evidence for a class lies.
+        """Classifies one image and shows where in it the evidence for a class lies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
