@@ -5,9 +5,14 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import signal
 from pathlib import Path
 from typing import Protocol
+
+# One thread of mathematics a process. Two processes of tests fill two cores, and threads that wait for each other take
+# a multiple of the time where cores are busy. NumPy and torch read this when they are imported; children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import onnx
