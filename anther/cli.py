@@ -34,6 +34,7 @@ _EXTRAS = {  # a module that an extra brings → the extra; "" for those that se
     "prometheus_client": "cpu",
     "uvloop": "cpu",
     "jinja2": "training",
+    "scipy": "training",
     "onnx": "training",
     "onnxscript": "training",
     "torch": "training",

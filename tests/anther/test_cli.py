@@ -16,7 +16,7 @@ from anther import CallFailed, Client, cli, program
 COMMANDS = [
     "serve", "models", "classify", "retrain", "train", "evaluate", "inspect", "export", "compare", "data",
 ]  # fmt: skip
-TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib"]
+TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib", "scipy"]
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 
 from bundle.manifest import Calibration, Histogram, Reference
 from training.evaluation.intervals import wilson
@@ -15,7 +16,6 @@ Ints = npt.NDArray[np.int64]
 
 _WANTED_PRECISION = 0.99
 _LOG_TEMPERATURES = (math.log(0.05), math.log(20.0))
-_GOLDEN = (math.sqrt(5) - 1) / 2
 _THRESHOLD_DIGITS = 10**4  # thresholds have four decimals, so that they read the same everywhere
 
 
@@ -38,27 +38,13 @@ def softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
 
 
 def best_temperature(logits: Floats, targets: Ints) -> float:
-    """The temperature of least negative log-likelihood (Guo et al. 2017), between 0.05 and 20.
-
-    Golden-section search over its logarithm: the loss has one minimum there (Kiefer 1953).
-    """
-    low, high = _LOG_TEMPERATURES
+    """The temperature of least negative log-likelihood (Guo et al. 2017), between 0.05 and 20."""
 
     def loss(log_temperature: float) -> float:
         return negative_log_likelihood(softmax(logits, math.exp(log_temperature)), targets)
 
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    left_loss, right_loss = loss(left), loss(right)
-    while high - low > 1e-4:
-        if left_loss <= right_loss:
-            high, right, right_loss = right, left, left_loss
-            left = high - _GOLDEN * (high - low)
-            left_loss = loss(left)
-        else:
-            low, left, left_loss = left, right, right_loss
-            right = low + _GOLDEN * (high - low)
-            right_loss = loss(right)
-    return round(math.exp((low + high) / 2), 6)
+    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES)  # it has one minimum there
+    return round(math.exp(found.x), 6)
 
 
 def abstention(probabilities: Floats, targets: Ints) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binom
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -23,12 +24,8 @@ def mcnemar(one: int, other: int) -> float:
 
 
 def at_most(successes: int, n: int) -> float:
-    """Probability of at most `successes` heads in `n` throws of a fair coin, exact before it is rounded."""
-    term = total = 1
-    for index in range(successes):
-        term = term * (n - index) // (index + 1)
-        total += term
-    return float(total / 2**n)
+    """Probability of at most `successes` heads in `n` throws of a fair coin."""
+    return float(binom.cdf(successes, n, 0.5))
 
 
 def worse_share(ours: Floats, theirs: Floats, targets: Ints, measure: Measure, seed: int = 0) -> float:
