@@ -58,8 +58,9 @@ def serving(models: Path, photo: Path, port: int, options: tuple[str, ...] = ())
     """Start `anther serve` on a fixed gRPC port, so that the first answer can be waited for from the first moment."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "anther", "serve", "--models", str(models), "--grpc-port", str(port)]
+    fixed = ["--ops-port", "0", "--workers", "1"]  # one process, whose memory is measured, unless the options say more
     process = subprocess.Popen(
-        [*command, "--ops-port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+        [*command, *fixed, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
     )
     try:
         target = f"127.0.0.1:{port}"

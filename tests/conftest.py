@@ -36,6 +36,8 @@ from bundle.preprocessing import Preprocessing
 from bundle.repository import GOLDEN, MANIFEST, REPORT, Repository
 from bundle.variant import Variant, VariantMetrics
 
+os.environ["ANTHER_WORKERS"] = "1"  # servers of the tests are one process, however many cores there are, unless told
+
 MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"
 LABELS = ("daisy", "tulips", "roses")
 TEMPERATURE = 1.5

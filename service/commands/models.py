@@ -7,8 +7,9 @@ SIGHUP.
 import dataclasses
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from service.commands.catalogue import Entry, Refusal
     from service.versions.loader import LiveModel
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., Any]
 Change = Callable[["ServingPolicy", int], "ServingPolicy"]
 """The next policy, from the present one and the version that is stable by it, 0 where none is."""
 
@@ -37,32 +38,58 @@ class _Pin(click.ParamType[Any]):
         return value if value in ("latest", "all") else _NUMBER.convert(value, param, ctx)
 
 
-def _common(command: F) -> F:
-    """The folder, and how the result is printed."""
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """The folder of models, and how results are printed."""
+
+    root: Path
+    as_json: bool
+
+
+def _common(command: Command) -> Command:
+    """Options of the folder and of the output; the command gets them as `folder`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, root: Path, as_json: bool, **options: Any) -> Any:
+        return command(*arguments, folder=_Folder(root, as_json), **options)
+
     as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
     folder = click.option(
         "--models", "root", default=default_models, show_default=MODELS_DEFAULT, envvar="ANTHER_MODELS",
         show_envvar=True, type=click.Path(file_okay=False, exists=True, path_type=Path),
         help="Folder of models/<name>/<version>/.",
     )  # fmt: skip
-    return folder(as_json(command))
+    return folder(as_json(run))
 
 
-def _engine(command: F) -> F:
-    """What versions are proven on: the settings of a server of the same names."""
-    device = click.option("--device", default=Settings().device, show_default=True, type=click.Choice(get_args(Device)),
-                          help="Where golden pictures are replayed; 'cuda' fails without a GPU.")  # fmt: skip
-    precision = click.option(
+def _engine(command: Command) -> Command:
+    """Options of the engine that proves versions; the command gets the settings of such a server as `server`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, device: Device, precision: PrecisionChoice, **options: Any) -> Any:
+        return command(*arguments, server=Settings(device=device, precision=precision), **options)
+
+    on_device = click.option(
+        "--device", default=Settings().device, show_default=True, type=click.Choice(get_args(Device)),
+        help="Where golden pictures are replayed; 'cuda' fails without a GPU.",
+    )  # fmt: skip
+    in_precision = click.option(
         "--precision", default=Settings().precision, show_default=True, envvar="ANTHER_PRECISION", show_envvar=True,
         type=click.Choice(get_args(PrecisionChoice)), help="What they are replayed in: that of the server in question.",
     )  # fmt: skip
-    return device(precision(command))
+    return on_device(in_precision(run))
 
 
-def _verified(command: F) -> F:
+def _verified(command: Command) -> Command:
+    """The engine's options and a switch; with --no-verify the command gets None as `server`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, prove: bool, server: Settings, **options: Any) -> Any:
+        return command(*arguments, server=server if prove else None, **options)
+
     option = click.option("--verify/--no-verify", "prove", default=True, show_default=True,
                           help="Prove versions on their golden pictures first, as a server will.")  # fmt: skip
-    return _engine(option(command))
+    return _engine(option(run))
 
 
 @click.group()
@@ -72,23 +99,23 @@ def models() -> None:
 
 @models.command("list")
 @_common
-def list_(root: Path, as_json: bool) -> None:
+def list_(folder: _Folder) -> None:
     """Every model and version: what it is worth, and what the policy makes of it."""
     from service.commands import catalogue, models_view
 
-    found = catalogue.entries(_repository(root))
-    models_view.write_entries(found, root, as_json)
+    found = catalogue.entries(_repository(folder.root))
+    models_view.write_entries(found, folder.root, folder.as_json)
 
 
 @models.command()
 @click.argument("name")
 @click.argument("version", type=_NUMBER, required=False)
 @_common
-def show(name: str, version: int | None, root: Path, as_json: bool) -> None:
+def show(name: str, version: int | None, folder: _Folder) -> None:
     """What the manifest of NAME says of VERSION, by default the newest."""
     from service.commands import models_view
 
-    models_view.write_manifest(_repository(root).open(name, version), as_json)
+    models_view.write_manifest(_repository(folder.root).open(name, version), folder.as_json)
 
 
 @models.command()
@@ -97,7 +124,7 @@ def show(name: str, version: int | None, root: Path, as_json: bool) -> None:
 @_engine
 @_common
 @click.pass_context
-def verify(context: click.Context, /, name: str, version: int | None, root: Path, as_json: bool, **engine: Any) -> None:
+def verify(context: click.Context, /, name: str, version: int | None, server: Settings, folder: _Folder) -> None:
     """Open VERSION of NAME, by default the newest, and replay its golden pictures, as a server does before it serves.
 
     Exit code 1 where a server of that device and precision would refuse it.
@@ -105,16 +132,16 @@ def verify(context: click.Context, /, name: str, version: int | None, root: Path
     from bundle.errors import BundleRefused
     from service.commands import models_view
 
-    repository = _repository(root)
+    repository = _repository(folder.root)
     version = version or repository.open(name).version
     try:
-        model = _prove(repository, name, version, Settings(**engine))
+        model = _prove(repository, name, version, server)
     except BundleRefused as exc:
-        if not as_json:
+        if not folder.as_json:
             raise
         models_view.write_refusal(name, version, str(exc))
         context.exit(1)
-    models_view.write_proof(model, as_json)
+    models_view.write_proof(model, folder.as_json)
 
 
 @models.command()
@@ -122,7 +149,7 @@ def verify(context: click.Context, /, name: str, version: int | None, root: Path
 @click.argument("version", type=_Pin(), metavar="VERSION|latest|all")
 @_verified
 @_common
-def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **engine: Any) -> None:
+def pin(name: str, version: Any, server: Settings | None, folder: _Folder) -> None:
     """Serve exactly VERSION of NAME whatever is published, or again the latest, or all versions by number."""
 
     def change(policy: "ServingPolicy", stable: int) -> "ServingPolicy":
@@ -132,8 +159,8 @@ def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **engin
             return dataclasses.replace(policy, versions="all")
         return policy.pinned_to(version, stable)
 
-    refusal = _proven(root, name, Settings(**engine)) if prove and isinstance(version, int) else None
-    _edit(root, name, change, as_json, refusal, version)
+    refusal = _proven(folder.root, name, server) if server is not None and isinstance(version, int) else None
+    _edit(folder, name, change, refusal, version)
 
 
 @models.command()
@@ -144,13 +171,17 @@ def pin(name: str, version: Any, prove: bool, root: Path, as_json: bool, **engin
 @_verified
 @_common
 def promote(
-    name: str, version: int | None, canary: float | None, shadow: float | None, prove: bool,
-    root: Path, as_json: bool, **engine: Any,
-) -> None:  # fmt: skip
+    name: str,
+    version: int | None,
+    canary: float | None,
+    shadow: float | None,
+    server: Settings | None,
+    folder: _Folder,
+) -> None:
     """Make VERSION of NAME the stable one, or put it on trial. Without VERSION: the one that is on trial now."""
     if canary is not None and shadow is not None:
         raise click.UsageError("a version is on trial as canary or as shadow; give one of --canary and --shadow")
-    version = version or _on_trial(root, name, "shadow" if shadow is not None else "canary")
+    version = version or _on_trial(folder.root, name, "shadow" if shadow is not None else "canary")
 
     def change(policy: "ServingPolicy", stable: int) -> "ServingPolicy":
         if canary is not None:
@@ -160,15 +191,15 @@ def promote(
         return policy.promoted(version, stable)
 
     ends = 0.0 in (canary, shadow)
-    refusal = _proven(root, name, Settings(**engine)) if prove and not ends else None
-    _edit(root, name, change, as_json, refusal, version)
+    refusal = _proven(folder.root, name, server) if server is not None and not ends else None
+    _edit(folder, name, change, refusal, version)
 
 
 @models.command()
 @click.argument("name")
 @_verified
 @_common
-def rollback(name: str, prove: bool, root: Path, as_json: bool, **engine: Any) -> None:
+def rollback(name: str, server: Settings | None, folder: _Folder) -> None:
     """Serve the version of NAME that was stable before, or else the next older one.
 
     Versions that a server would refuse are passed over. Exit code 1 where none is left.
@@ -176,45 +207,43 @@ def rollback(name: str, prove: bool, root: Path, as_json: bool, **engine: Any) -
     from bundle.policy import read_policy
     from service.commands import catalogue
 
-    read_policy(root, name)  # where it is damaged, what was stable before is not known
-    entry = catalogue.entry(_repository(root), name)
-    refusal = _proven(root, name, Settings(**engine)) if prove else entry.damage
+    read_policy(folder.root, name)  # where it is damaged, the earlier stable versions are unknown
+    entry = catalogue.entry(_repository(folder.root), name)
+    refusal = entry.damage if server is None else _proven(folder.root, name, server)
     versions = _to_return_to(entry, refusal)
-    _edit(root, name, lambda policy, stable: policy.rolled_back(stable, versions), as_json, refusal)
+    _edit(folder, name, lambda policy, stable: policy.rolled_back(stable, versions), refusal)
 
 
 @models.command()
 @click.argument("name")
 @_common
-def unload(name: str, root: Path, as_json: bool) -> None:
+def unload(name: str, folder: _Folder) -> None:
     """Take NAME out of service; its files and the rest of its policy stay."""
-    _edit(root, name, lambda policy, _: policy.unloaded(), as_json)
+    _edit(folder, name, lambda policy, _: policy.unloaded())
 
 
 @models.command()
 @click.argument("name")
 @_common
-def load(name: str, root: Path, as_json: bool) -> None:
+def load(name: str, folder: _Folder) -> None:
     """Bring NAME back into service after `unload`."""
-    _edit(root, name, lambda policy, _: policy.reloaded(), as_json)
+    _edit(folder, name, lambda policy, _: policy.reloaded())
 
 
-def _edit(
-    root: Path, name: str, change: Change, as_json: bool, refusal: "Refusal | None" = None, to_prove: int = 0
-) -> None:
+def _edit(folder: _Folder, name: str, change: Change, refusal: "Refusal | None" = None, to_prove: int = 0) -> None:
     """Versions are judged by `refusal`, or by their files alone; `to_prove` must not be refused by it."""
     from bundle.errors import BundleRefused
     from bundle.policy import edit_policy
     from service.commands import catalogue, models_view
 
-    repository = _repository(root)
+    repository = _repository(folder.root)
     before = catalogue.entry(repository, name)
     if refusal is not None and to_prove and (reason := refusal(to_prove)):
         raise BundleRefused(reason)
     stable = before.serving(refusal or before.damage)
-    edit_policy(root, name, lambda policy: change(policy, stable))
+    edit_policy(folder.root, name, lambda policy: change(policy, stable))
     after = catalogue.entry(repository, name)
-    models_view.write_policy(after, after.serving(refusal or after.damage), as_json)
+    models_view.write_policy(after, after.serving(refusal or after.damage), folder.as_json)
 
 
 def _to_return_to(entry: "Entry", refusal: "Refusal") -> list[int]:

@@ -39,6 +39,11 @@ def check_runtime(installed: Sequence[str] | None = None) -> None:
         raise RuntimeConflict(" and ".join(found))
 
 
+def gpu_runtime_installed() -> bool:
+    """Whether the distribution for GPUs is there, told without importing it; its GPU may still be missing."""
+    return _is_installed("onnxruntime-gpu")
+
+
 def usable_device(device: Device) -> Usable:
     """Where engines will run, learnt from a session of one node. Raises `DeviceUnavailable` for 'cuda' without one."""
     if device == "cpu":

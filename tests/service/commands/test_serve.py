@@ -12,7 +12,10 @@ from click.testing import CliRunner, Result
 from bundle.preprocessing import Limits
 from service import app, logs
 from service.commands import serve as cli
+from service.commands.serve import workers_for
 from service.config import Settings
+from service.engines import runtime
+from service.system import cores
 from service.workers import supervisor_app
 
 OTHER = {  # a value that is not the default → as text
@@ -46,6 +49,7 @@ BAD = [
     ("--device", "tpu", "'auto', 'cpu', 'cuda'"),
     ("--precision", "fp16", "'fp32', 'int8', 'auto'"),
     ("--workers", "0", "1<=x<=256"),
+    ("--workers", "many", "integer"),
     ("--lanes", "257", "0<=x<=256"),
     ("--decoders", "257", "0<=x<=256"),
     ("--max-batch", "0", "1<=x<=1024"),
@@ -72,6 +76,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`serve(*args, env=)` gives click's result and the settings that a server would start with."""
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ANTHER_WORKERS")
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     seen: list[Settings] = []
     formats: list[str] = []
     monkeypatch.setattr(app, "run", lambda settings: seen.append(settings) if settings.workers == 1 else None)
@@ -114,6 +120,25 @@ def test_a_variable_beats_the_default_and_a_flag_beats_the_variable(serve, name:
     assert getattr(serve(env={variable(option): text})[1], name) == value
     assert getattr(serve(option, text)[1], name) == value
     assert getattr(serve(option, str(default), env={variable(option): text})[1], name) == default
+
+
+@pytest.mark.parametrize(
+    ("usable", "gpu", "expected"),
+    [(1, False, 1), (6, False, 1), (7, False, 2), (12, False, 2), (13, False, 3), (64, False, 11), (64, True, 1)],
+)
+def test_auto_starts_a_worker_for_each_six_cores_and_one_on_a_gpu(usable: int, gpu: bool, expected: int) -> None:
+    assert workers_for(usable, gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu_runtime", "expected"), [("cpu", True, 3), ("auto", False, 3), ("auto", True, 1), ("cuda", True, 1)]
+)
+def test_by_default_cores_and_device_choose_the_workers(serve, monkeypatch, device, gpu_runtime, expected) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 16)
+    monkeypatch.setattr(runtime, "gpu_runtime_installed", lambda: gpu_runtime)
+    assert serve("--device", device)[1].workers == expected
+    assert serve("--device", device, "--workers", "auto", env={"ANTHER_WORKERS": "5"})[1].workers == expected
+    assert serve("--device", device, "--workers", "5")[1].workers == 5
 
 
 def test_the_folder_of_models_follows_the_same_order(serve, tmp_path: Path) -> None:
