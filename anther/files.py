@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -29,24 +31,57 @@ def read_regular(path: Path, largest: int) -> bytes:
         return file.read(found.st_size)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step, for readers as for a power cut. Raises `OSError`, and then nothing changed."""
-    temporary = path.with_name(f"{temporary_prefix(path)}{uuid.uuid4().hex}")
-    with temporary.open("xb") as file:
-        try:
-            file.write(data)
-            file.flush()
+def replace(path: Path, data: bytes, *, make_folder: bool = False) -> None:
+    """Put `data` at `path` in one step, for readers as for a power cut. Raises `OSError`, and then nothing changed.
+
+    The folder must exist, unless `make_folder` says to create it.
+    """
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Another path to write to, whose file takes the place of `path` at the end, as by `replace`.
+
+    Nothing changes where the body raises.
+    """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink()
-            raise
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     flush_folder(path.parent)
 
 
-def temporary_prefix(path: Path) -> str:
-    """How the files begin that a killed `replace` of `path` leaves behind."""
-    return f".{path.name}-"
+def temporary_path(path: Path) -> Path:
+    """A new name beside `path`, hidden, for what is to take its place; `sweep` knows it."""
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what killed writers left in a folder, of the file `name` alone where it is given.
+
+    For who knows, by a lock, that nobody writes there now.
+    """
+    temporary = re.compile(rf"\.{re.escape(name) or '.+'}-[0-9a-f]{{32}}")
+    for path in folder.iterdir():
+        if temporary.fullmatch(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def flush_folder(folder: Path) -> None:
@@ -59,14 +94,22 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """One writer of a model's folder at a time; the kernel gives the lock back when its holder dies."""
+def turn(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder's lock, which writes nothing into it. Raises as `lock` does."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, wait=wait)
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, *, wait: bool = True) -> None:
+    """Lock an open file or folder until it is closed; the kernel gives the lock back when its holder dies.
+
+    Raises `BlockingIOError` where another holds it and `wait` is false.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _opener(path: str, flags: int) -> int:

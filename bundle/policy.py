@@ -212,8 +212,7 @@ def _check_versions(name: str, named: set[int], existing: list[int]) -> None:
 def _write(path: Path, policy: ServingPolicy) -> None:
     text = json.dumps(dataclasses.asdict(policy), indent=2) + "\n"
     _parsed(text, path)  # what is written can be read
-    for stale in path.parent.glob(f"{files.temporary_prefix(path)}*"):
-        stale.unlink()  # whoever wrote it held the turn, and is gone
+    files.sweep(path.parent, path.name)
     files.replace(path, text.encode())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anther.files import flush_folder, read_regular, turn
+from anther.files import flush_folder, read_regular, remove, turn
 from bundle import onnx_file
 from bundle.errors import (
     BundleCorrupt,
@@ -232,14 +232,7 @@ def _empty_staging(folder: Path) -> Path:
 def _remove_stale(folder: Path) -> None:
     """Whoever holds the turn may remove every staging folder: their owners are gone."""
     for stale in folder.glob(f"{_STAGING}*"):
-        _remove(stale)
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():  # no publisher of ours, but it must not stop the next one
-        path.unlink()
-    else:
-        shutil.rmtree(path)
+        remove(stale)
 
 
 def _rename_to_next(staging: Path, folder: Path, versions: list[int]) -> int:

@@ -6,7 +6,6 @@ Records that failed are taken out by a second file that takes the first one's pl
 """
 
 import contextlib
-import fcntl
 import heapq
 import os
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from anther.commands.photos import digest
-from anther.files import flush_folder
+from anther.files import flush_folder, lock, replacing, sweep
 from anther.results.errors import OutputBusy, OutputForeign, OutputNotWritable
 from anther.results.formats import Format, Recorded
 from anther.results.record import Outcome
@@ -125,20 +124,17 @@ class Journal:
 
     def _without_failed(self) -> FileIO:
         """The file anew. It is locked before it takes the old one's place, so that no other run comes in between."""
-        path = self.path.with_name(f"{self.path.name}.tmp")
-        path.unlink(missing_ok=True)
-        file = _locked(path)
-        try:
-            _write_all(file, self._form.header)
-            for data, recorded in records(self.path, self._form):
-                if recorded.made_by is not None:
-                    _write_all(file, data)
-            os.fsync(file.fileno())
-            path.replace(self.path)
-        except BaseException:
-            file.close()
-            path.unlink(missing_ok=True)
-            raise
+        sweep(self.path.parent, self.path.name)
+        with replacing(self.path) as temporary:
+            file = _locked(temporary)
+            try:
+                _write_all(file, self._form.header)
+                for data, recorded in records(self.path, self._form):
+                    if recorded.made_by is not None:
+                        _write_all(file, data)
+            except BaseException:
+                file.close()
+                raise
         return file
 
     def _sync(self) -> None:
@@ -153,7 +149,7 @@ def _short(photo: str | Path) -> int:
 def _locked(path: Path) -> FileIO:
     file = FileIO(path, "a")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file.fileno(), wait=False)
     except BlockingIOError as exc:
         file.close()
         raise OutputBusy(path) from exc

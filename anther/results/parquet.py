@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from anther.files import flush_folder
+from anther.files import replacing, sweep
 from anther.results.errors import OutputForeign
 from anther.results.formats import JsonLines
 from anther.results.journal import Journal, records, told
@@ -59,15 +59,18 @@ def opened(path: Path, again: bool) -> Iterator[Journal]:
 
 
 def _pack(partial: Path, path: Path) -> None:
+    """For who holds the journal's lock."""
+    for file in (partial, path):
+        sweep(path.parent, file.name)
     lines = (data for data, _ in records(partial, JsonLines()))
-    with _replacing(path) as temporary, parquet.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with replacing(path) as temporary, parquet.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         while group := list(itertools.islice(lines, _ROW_GROUP)):
             rows = [_row(json.loads(line)) for line in group]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
 
 
 def _unpack(path: Path, partial: Path) -> None:
-    with _replacing(partial) as temporary, temporary.open("wb") as file:
+    with replacing(partial) as temporary, temporary.open("wb") as file:
         for row in _rows(path):
             file.write(f"{json.dumps(_record(row))}\n".encode("ascii"))
 
@@ -81,21 +84,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except pa.ArrowInvalid as exc:
         raise OutputForeign(path, "its beginning", str(exc)) from exc
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write in place of `path`, whose place it takes at the end."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _row(found: dict[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,62 @@ def test_what_cannot_be_replaced_stays_with_nothing_left_beside_it(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_the_folder_is_created_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "file"
+    with pytest.raises(FileNotFoundError):
+        files.replace(path, b"data")
+    files.replace(path, b"data", make_folder=True)
+    assert path.read_bytes() == b"data"
+
+
+def test_file_and_folder_are_flushed_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content before the name changes, the name before it returns."""
+    flushed: list[tuple[Path, bool]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink(), (tmp_path / "file").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.replace(tmp_path / "file", b"data")
+    (temporary, before), folder = flushed
+    assert (temporary.parent, before) == (tmp_path, False)
+    assert folder == (tmp_path, True)
+
+
+def test_a_body_that_raises_leaves_the_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    files.replace(tmp_path / "file", b"old")
+    with pytest.raises(ZeroDivisionError), files.replacing(tmp_path / "file") as temporary:
+        _ = temporary.write_bytes(b"half") / 0
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def left_by_killed_writers(path: Path) -> None:
+    files.temporary_path(path).write_bytes(b"half")
+    files.temporary_path(path).mkdir()
+    files.temporary_path(path).symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("name", ["file", "a*b", "[x]"])
+def test_a_sweep_removes_what_killed_writers_of_a_file_left(tmp_path: Path, name: str) -> None:
+    left_by_killed_writers(tmp_path / name)
+    kept = [tmp_path / name, tmp_path / f".{name}-1", files.temporary_path(tmp_path / f"{name}-2")]
+    for path in kept:
+        path.write_bytes(b"kept")
+    files.sweep(tmp_path, name)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_sweep_of_the_folder_removes_what_was_left_of_any_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        left_by_killed_writers(tmp_path / name)
+    (tmp_path / ".hidden").write_bytes(b"kept")
+    files.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -107,3 +163,12 @@ def test_the_turn_of_a_killed_process_is_given_back(tmp_path: Path) -> None:
         holder.kill()
         with files.turn(tmp_path):
             assert holder.wait(timeout=60) != 0
+
+
+def test_a_held_folder_is_refused_to_who_does_not_wait(tmp_path: Path) -> None:
+    with files.turn(tmp_path):
+        with pytest.raises(BlockingIOError), files.turn(tmp_path, wait=False):
+            pytest.fail("two held it at once")
+        assert list(tmp_path.iterdir()) == []
+    with files.turn(tmp_path, wait=False):
+        """Free again."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from anther import files
-from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, PolicyNotWritable, VersionNotFound
+from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound
 from bundle.policy import POLICY, ServingPolicy, Share, edit_policy, read_policy
 
 ROOT = Path(__file__).parents[2]
@@ -309,13 +309,6 @@ try:
 except PolicyNotWritable as exc:
     print(exc)
 """
-
-
-def test_what_stands_in_the_way_of_writing_is_named(root: Path, path: Path) -> None:
-    path.with_name(f"{files.temporary_prefix(path)}x").mkdir()
-    with pytest.raises(PolicyNotWritable, match=r"serving\.json cannot be written \(Is a directory\)"):
-        edit_policy(root, "flowers", pin_2)
-    assert not path.exists()
 
 
 def test_a_read_only_file_system_is_a_sentence(root: Path, path: Path, with_mount) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from anther.files import turn
+from anther.files import replacing, turn
 from bundle.preprocessing import ALLOWED_FORMATS, decode
 from bundle.repository import sha256_of
 from training import provenance
@@ -119,19 +119,12 @@ def _stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 def _write(folder: Path, photos: Sequence[Photo], pictures: Iterator[Picture]) -> dict[str, Place]:
     """One shard and then its index; without the index the shard does not count."""
     name = _name(photo.digest for photo in photos)
-    staging = folder / f".{name}"
     digest, rows = hashlib.sha256(), []
-    try:
-        with staging.open("wb") as file:
-            for picture in pictures:
-                file.write(picture.pixels)
-                digest.update(picture.pixels)
-                rows.append([picture.digest, picture.width, picture.height])
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(folder / f"{name}.rgb")
-    finally:
-        staging.unlink(missing_ok=True)
+    with replacing(folder / f"{name}.rgb") as temporary, temporary.open("wb") as file:
+        for picture in pictures:
+            file.write(picture.pixels)
+            digest.update(picture.pixels)
+            rows.append([picture.digest, picture.width, picture.height])
     write_json(folder / f"{name}.json", {"sha256": digest.hexdigest(), "photos": rows})
     return _placed(folder / f"{name}.rgb", rows)
 

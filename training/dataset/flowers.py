@@ -1,12 +1,9 @@
 """TensorFlow's flower photos: 3,670 photos of five classes, under Creative Commons Attribution."""
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from anther.files import turn
 from training.dataset.archive import unpack
 from training.dataset.download import Published, fetch
 from training.errors import DiskUnusable, FolderTaken
@@ -31,29 +28,13 @@ def bring(published: Published, folder: Path, reporter: Reporter) -> None:
     work = folder.with_name(f".{folder.name}.download")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(work, folder):
+        with turn(work, wait=False):  # two downloads would write into one file
             archive = work / f"{published.sha256[:16]}.tgz"  # so that a mirror's is never taken for another's
             fetch(published, archive, reporter)
             reporter.say("unpacking")
             unpack(archive, work / "unpacked").rename(folder)
             shutil.rmtree(work)
-    except OSError as exc:
-        raise DiskUnusable(folder, exc.strerror or str(exc), "free some space or give another FOLDER") from exc
-
-
-@contextmanager
-def _alone(work: Path, folder: Path) -> Iterator[None]:
-    """Two downloads would write into one file. The kernel gives the lock back when its holder dies."""
-    descriptor = os.open(work, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         raise FolderTaken(folder, "is being downloaded by another command") from exc
+    except OSError as exc:
+        raise DiskUnusable(folder, exc.strerror or str(exc), "free some space or give another FOLDER") from exc

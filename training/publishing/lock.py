@@ -1,6 +1,5 @@
 """One retrain of a model at a time, by a lock that the kernel takes back when its holder dies, however it dies."""
 
-import fcntl
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from anther.files import lock
 from training.errors import RetrainRunning
 
 FILE = ".retrain.lock"
@@ -24,7 +24,7 @@ def held(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FILE).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), wait=False)
         except BlockingIOError as exc:
             raise RetrainRunning(folder.name, _holder(file)) from exc
         _sign(file)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from anther.client.answers import Classification, Prediction
 from anther.client.call_failed import CallFailed
+from anther.files import temporary_path
 from anther.results import journal as results_journal
 from anther.results.errors import OutputBusy, OutputForeign, OutputNotWritable
 from anther.results.formats import Csv, Format, JsonLines
@@ -149,10 +150,11 @@ def test_without_failed_photos_there_is_nothing_to_forget(path: Path, form: Form
 def test_what_a_killed_rewriting_left_does_not_matter(path: Path, form: Format) -> None:
     written(path, form, "a.jpg")
     written(path, form, "bad.jpg", outcome=BAD)
-    path.with_name("results.tmp").write_bytes(b"half a file")
+    temporary_path(path).write_bytes(b"half a file")
     with Journal(path, form, again=True) as journal:
         assert len(journal) == 1
     assert photos(path, form) == ["a.jpg"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 from anther.client.answers import Classification, Prediction  # noqa: E402
 from anther.client.call_failed import CallFailed  # noqa: E402
+from anther.files import temporary_path  # noqa: E402
 from anther.results import parquet as results_parquet  # noqa: E402
 from anther.results.errors import OutputForeign, OutputNotWritable  # noqa: E402
 from anther.results.formats import JsonLines  # noqa: E402
@@ -154,10 +155,11 @@ def test_a_run_killed_between_the_file_and_the_journals_end_writes_it_again(path
 
 def test_half_a_file_of_a_killed_run_is_never_taken(path: Path) -> None:
     interrupted(path, "a.jpg")
-    path.with_name("results.parquet.tmp").write_bytes(b"PAR1 half")
-    path.with_name("results.parquet.partial.jsonl.tmp").write_bytes(b"half")
+    temporary_path(path).write_bytes(b"PAR1 half")
+    temporary_path(journal_of(path)).write_bytes(b"half")
     written(path, "b.jpg")
     assert photos(path) == ["a.jpg", "b.jpg"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_conversion_that_fails_leaves_the_journal(path: Path, monkeypatch) -> None:

@@ -1,11 +1,10 @@
-import fcntl
 import io
-import os
 import tarfile
 
 import pytest
 from click.testing import CliRunner
 
+from anther.files import turn
 from training.commands.data import flowers
 from training.dataset.flowers import FLOWERS, bring
 from training.errors import ArchiveRefused, DiskUnusable, DownloadFailed, FolderTaken
@@ -63,13 +62,8 @@ def test_what_arrived_before_a_failure_is_kept_for_the_next_time(server, tmp_pat
 def test_two_downloads_at_once_do_not_meet(server, tmp_path):
     work = tmp_path / ".flowers.download"
     work.mkdir()
-    held = os.open(work, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(FolderTaken, match="is being downloaded by another command"):
-            bring(server.published(), tmp_path / "flowers", Silent())
-    finally:
-        os.close(held)
+    with turn(work), pytest.raises(FolderTaken, match="is being downloaded by another command"):
+        bring(server.published(), tmp_path / "flowers", Silent())
 
 
 def test_a_disk_that_refuses_is_a_sentence(server, tmp_path):
