@@ -15,7 +15,7 @@ from bundle.repository import Bundle
 from service.commands.catalogue import Entry, Version, accuracy, facts, version_record
 from service.versions.loader import LiveModel
 
-_NEXT_LOOK = "A running server takes this over at its next look at the folder (serve --watch-s), or at once on SIGHUP."
+_TAKEN_OVER = "A running server follows at its next rescan (--watch-s), or at once on SIGHUP."
 
 
 def write_entries(entries: Sequence[Entry], root: Path, as_json: bool) -> None:
@@ -76,7 +76,7 @@ def write_policy(entry: Entry, stable: int, as_json: bool) -> None:
     if as_json:
         _write_json({"model": entry.name, "stable": stable, "policy": dataclasses.asdict(entry.policy)})
         return
-    click.echo(f"{entry.name}: {_sentence(entry.policy, stable)}. {_NEXT_LOOK}")
+    click.echo(f"{entry.name}: {_sentence(entry.policy, stable)}.\n{_TAKEN_OVER}")
 
 
 def write_passed_over(version: int, reason: str) -> None:

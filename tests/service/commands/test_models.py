@@ -342,8 +342,8 @@ def test_pin_serves_exactly_that_version(call: Call, policy) -> None:
     shown = call("pin", "flowers", "1").stdout
     assert policy() == ServingPolicy(versions="pinned", stable=1, previous=(2,))
     assert shown == (
-        "flowers: version 1 is stable (pinned). A running server takes this over at its next look at the folder "
-        "(serve --watch-s), or at once on SIGHUP.\n"
+        "flowers: version 1 is stable (pinned).\n"
+        "A running server follows at its next rescan (--watch-s), or at once on SIGHUP.\n"
     )
 
 
