@@ -112,7 +112,7 @@ def facts(manifest: Manifest) -> Mapping[str, str]:
         "confident": _confidence(manifest.calibration),
         "model": f"{model.architecture}, {model.parameters:,} parameters, {model.precision}, {evidence}",
         **{found.precision: _variant(found) for found in manifest.variants},
-        "pictures": f"short side to {shape.resize}, centre {shape.crop}×{shape.crop} pixels, {shape.interpolation}",
+        "images": f"short side to {shape.resize}, centre {shape.crop}×{shape.crop} pixels, {shape.interpolation}",
         "tolerances": "; ".join(f"{name} {_pairs(allowed)}" for name, allowed in manifest.tolerances.items()),
         "trained": f"{origin.created}, strategy {origin.strategy}, seed {origin.seed}",
         "weights": origin.weights,

@@ -16,9 +16,9 @@ def show(folder: Path, rows: Sequence[Row], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(table.record(folder, rows), allow_nan=False))
         return
-    click.echo(f"{folder.parent.name}: {table.NOTE}\n")
+    click.echo(f"{folder.parent.name}: strategies compared\n")
     write_table(table.HEADINGS, [table.cells(row) for row in rows], numbers=table.HEADINGS[2:])
-    click.echo()
+    click.echo(f"\n{table.NOTE}\n")
     for failure in table.failures(rows):
         click.echo(" ".join(failure.split()), err=True)
     winner = best(rows)

@@ -26,7 +26,7 @@ def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:
     ]
     far = [(_name(case.photo), case.photo.label, f"{case.score:.1f}") for case in found.outliers]
     _table("labels that may be wrong", ("photo", "label (p)", "rather (p)"), labels, most)
-    _table("nearly the same picture", ("photo", "and", "correlation", "beware"), pairs, most)
+    _table("nearly the same photo", ("photo", "and", "correlation", "beware"), pairs, most)
     _table("unlike all others", ("photo", "label", "score (IQR)"), far, most)
     click.echo(f"photos  {found.photos}")
     click.echo(f"page    {page}")

@@ -9,8 +9,9 @@ from training.comparison.records import Row, best
 
 HEADINGS = ("network", "strategy", "accuracy (95 %)", "time", "trained", "ONNX")
 NOTE = (
-    "Accuracy is the share of right answers on the validation photos, with its 95 % interval;\n"
-    "the test photos were not looked at. Trained: how many weights training could change."
+    "Accuracy is the share of right answers on the validation photos, with its 95 %\n"
+    "interval; the test photos were not looked at. Trained: how many weights training\n"
+    "could change."
 )
 
 
