@@ -1,7 +1,7 @@
-"""Synthetic pictures, one for each thing that makes services answer differently from training.
+"""Golden pictures: synthetic images, one for each cause of skew between training and service.
 
-They are drawn once at export, stored as encoded bytes with the pixels and logits that training saw, and replayed by
-every runtime before it may answer: the pixels must be equal, the logits within the manifest's tolerance.
+They are drawn at export and stored as encoded bytes with the pixels and logits of training. Every runtime replays them
+before it may answer: the pixels must be equal, and the logits within the manifest's tolerance.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _MAX_PICTURES, _MAX_ENCODED_BYTES = 64, 2**26  # what `load` takes: four times w
 
 @dataclass(frozen=True)
 class Golden:
-    """Encoded pictures with what training made of them: pixels uint8 [K, H, W, 3], logits float32 [K, C].
+    """Encoded pictures with the pixels uint8 [K, H, W, 3] and logits float32 [K, C] that training recorded.
 
     `variants` has the logits of the same model in other precisions, as ONNX Runtime gave them on a CPU.
     """
@@ -50,7 +50,7 @@ class Golden:
     variants: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def of(self, precision: str) -> "Golden":
-        """The same pictures with the logits that this precision must give: the primary ones where no variant has it."""
+        """The same pictures with the logits of this precision: the primary model's where no variant has it."""
         return dataclasses.replace(self, logits=self.variants.get(precision, self.logits))
 
     def with_variant(self, precision: str, logits: npt.NDArray[np.float32]) -> "Golden":
@@ -92,9 +92,9 @@ class Golden:
 
 
 def _check_sizes(data: bytes, largest: int) -> None:
-    """Before anything is unpacked: a kilobyte of deflate may hold a megabyte of zeros, and a header may claim anything.
+    """Check sizes before unpacking: a kilobyte of deflate may hold a megabyte of zeros, and a header may lie.
 
-    The sizes in the archive's directory can be relied on, as zipfile unpacks no more of a file than they say.
+    The sizes in the archive's directory are reliable, since zipfile unpacks no more of a file than they say.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = archive.infolist()
@@ -109,7 +109,7 @@ def _check_sizes(data: bytes, largest: int) -> None:
 
 
 def _check_header(file: IO[bytes], size: int) -> None:
-    """NumPy makes room for what the header claims before it reads a value."""
+    """NumPy allocates what the header claims before it reads a value."""
     if (version := np.lib.format.read_magic(file)) != (1, 0):
         raise ValueError(f"an array in format {version}")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -130,14 +130,14 @@ def _check(*arrays: npt.NDArray[Any]) -> None:
 
 
 def record(preprocessing: Preprocessing, infer: Infer) -> Golden:
-    """Draw the pictures and note what this code and this model make of them."""
+    """Draw the pictures, and record the pixels and logits that this code and this model give."""
     pictures = draw()
     pixels = np.stack([preprocessing(data) for data in pictures.values()])
     return Golden(tuple(pictures), tuple(pictures.values()), pixels, infer(pixels))
 
 
 def replay(golden: Golden, preprocessing: Preprocessing, infer: Infer, tolerance: float) -> float:
-    """Put every picture through the caller's own decoder and engine, one at a time as requests arrive.
+    """Put every picture through the caller's own decoder and engine, one at a time, as requests are.
 
     Returns the largest absolute difference of a logit. Raises `GoldenMismatch` where a pixel differs at all or a
     logit by more than `tolerance`.
@@ -224,7 +224,7 @@ def draw() -> dict[str, bytes]:
 
 
 def _scene(width: int, height: int) -> Image.Image:
-    """Gradients, discs and fine grain: smooth areas, hard edges and detail, all of which codecs treat differently."""
+    """Gradients, discs and fine grain, since codecs treat smooth areas, edges and detail differently."""
     y, x = np.mgrid[0:height, 0:width]
     wave = [np.sin(x / width * 7 + phase) + np.cos(y / height * 5 - phase) for phase in (0.0, 2.1, 4.2)]
     grain = np.random.default_rng(20).integers(-12, 13, (height, width, 1))

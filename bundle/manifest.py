@@ -1,4 +1,4 @@
-"""What a prediction depends on and where it came from, as one typed record: `manifest.json`.
+"""`manifest.json` as one typed record: everything that a prediction depends on, and where it came from.
 
 The file carries its own SHA-256, taken over its text with the digest left blank, so that no byte of it can change
 unnoticed.
@@ -74,7 +74,7 @@ class Calibration:
     threshold: float
     precision_at_threshold: float
     coverage_at_threshold: float
-    # End of the 95 % Wilson interval of that precision: low where few photos vouch for it.
+    # Lower end of the 95 % Wilson interval of that precision: low where it rests on few photos.
     precision_lower_bound: float | None = field(default=None, metadata=schema.ADDED)
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Enough to repeat the training, or to say why it cannot be repeated."""
+    """What is needed to repeat the training, or to say why it cannot be repeated."""
 
     created: str  # ISO 8601, UTC
     data_fingerprint: str  # SHA-256 over the sorted (content digest, label) pairs

@@ -1,4 +1,4 @@
-"""What is measured of a model besides its accuracy, as records of the manifest; intervals are 95 % Wilson intervals."""
+"""Measures of a model besides its accuracy, as records of the manifest; intervals are 95 % Wilson intervals."""
 
 from dataclasses import dataclass
 

@@ -53,7 +53,7 @@ class ServingPolicy:
     versions: Literal["latest", "pinned", "all"] = "latest"
     stable: int = 0  # answers where no version is named; 0: the newest that passes its checks
     canary: Share | None = None  # answers a share of the requests, chosen by the hash of the request's id
-    shadow: Share | None = None  # gets copies of a share of the requests and answers nobody
+    shadow: Share | None = None  # gets copies of a share of the requests; its answers are only measured
     loaded: bool = True  # False: the operator took the model out of service
     previous: tuple[int, ...] = ()  # stable versions before this one, newest last: what `rolled_back` goes back to
 
@@ -127,7 +127,7 @@ class ServingPolicy:
     def wanted(self, versions: Sequence[int]) -> list[int]:
         """What should answer where no version is named, best first. `versions` are those that exist, ascending.
 
-        Who follows the latest version does not take one that is still on trial, as canary or shadow, for stable.
+        With 'latest' a version on trial, as canary or shadow, is not taken for the stable one.
         """
         if self.versions != "latest" and self.stable:
             return [self.stable]
@@ -204,7 +204,7 @@ def _parsed(text: str, path: Path) -> ServingPolicy:
 
 
 def _check_versions(name: str, named: set[int], existing: list[int]) -> None:
-    """Only what a change names anew: a version deleted meanwhile must not keep the operator from any other change."""
+    """Only newly named versions are checked: a version deleted meanwhile must not block every other change."""
     for version in sorted(named - set(existing)):
         raise VersionNotFound(name, version, existing)
 

@@ -1,7 +1,7 @@
 """`models/<name>/<version>/`: numeric, write-once versions, each published by one atomic rename.
 
 A reader never sees half a version: files are written into `.staging-…` beside the versions, checked, flushed to disk
-and renamed. A crash leaves a staging folder that nobody serves and that the next publisher removes.
+and renamed. A crash leaves a staging folder, which no server reads and the next publisher removes.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ class Repository:
         return [name for name in self._folders() if self._listed(name)]
 
     def unreadable(self) -> list[str]:
-        """Names whose versions cannot be listed, sorted: no reason to do without all others. `versions` says why."""
+        """Names whose versions cannot be listed, sorted; the others still serve. `versions` raises the reason."""
         return [name for name in self._folders() if self._listed(name) is None]
 
     def versions(self, name: str) -> list[int]:
@@ -117,7 +117,7 @@ class Repository:
         if version not in versions:
             raise VersionNotFound(name, version, versions)
         path = self.root / name / str(version)
-        if path.is_symlink():  # to be pointed elsewhere at any time: the number would get another content
+        if path.is_symlink():  # it could be pointed elsewhere, and the number would get other content
             raise BundleCorrupt(path, "a symbolic link", "a folder, as versions are written once")
         bundle = open_bundle(path, version)
         _check_name(bundle, name)
@@ -141,9 +141,9 @@ class Repository:
         return self.open(name, version)
 
     def sweep(self, name: str) -> None:
-        """Remove what publishers of a model left that were killed; one that is at work is waited for.
+        """Remove the staging folders of killed publishers; waits for one that is at work.
 
-        Publishing does so too, but what is refused before it publishes would leave it for ever. Raises `NotPublished`.
+        Publishing does so too, but a run that is refused before it publishes needs this. Raises `NotPublished`.
         """
         folder = self.root / name
         if not any(folder.glob(f"{_STAGING}*")):
@@ -160,7 +160,7 @@ class Repository:
         return sorted(path.name for path in self.root.iterdir() if valid_name(path.name))
 
     def _listed(self, name: str) -> list[int] | None:
-        """None where that cannot be done."""
+        """None where the folder cannot be listed."""
         try:
             return self.versions(name)
         except BundleCorrupt:
@@ -173,7 +173,7 @@ class Repository:
             _check_name(open_bundle(staging), name)
             _flush(staging)
             version = _rename_to_next(staging, folder, self.versions(name))
-        except BaseException:  # give the disk its room back; what cannot be removed now, the next publisher removes
+        except BaseException:  # free the disk; the next publisher removes what cannot be removed now
             shutil.rmtree(staging, ignore_errors=True)
             raise
         flush_folder(folder)
@@ -195,7 +195,7 @@ def _text(path: Path) -> str:
 
 
 def _read(path: Path, largest: int, expected: str) -> bytes:
-    """Where the system refuses, its `OSError` is the cause: it may be no fault of the file."""
+    """Where the system refuses, its `OSError` is the cause of the error, since the file may be whole."""
     try:
         return read_regular(path, largest)
     except ValueError as exc:
@@ -230,14 +230,14 @@ def _empty_staging(folder: Path) -> Path:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Whoever holds the turn may remove every staging folder: their owners are gone."""
+    """The holder of the lock may remove every staging folder: their owners are gone."""
     for stale in folder.glob(f"{_STAGING}*"):
         remove(stale)
 
 
 def _rename_to_next(staging: Path, folder: Path, versions: list[int]) -> int:
     version = max(versions, default=0) + 1
-    while os.path.lexists(folder / str(version)):  # an empty folder would be replaced without a word
+    while os.path.lexists(folder / str(version)):  # an empty folder would be replaced silently
         version += 1
     staging.rename(folder / str(version))
     return version
@@ -246,7 +246,7 @@ def _rename_to_next(staging: Path, folder: Path, versions: list[int]) -> int:
 def _flush(staging: Path) -> None:
     for path in staging.iterdir():
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_nlink > 1:  # its other name could still change what was published
+            if os.fstat(file.fileno()).st_nlink > 1:  # under its other name the published file could be changed
                 raise BundleCorrupt(path, "a hard link to a file that has other names", "a file of its own")
             os.fsync(file.fileno())
     flush_folder(staging)

@@ -1,6 +1,6 @@
-"""From a picture as Pillow decodes it to upright, opaque, 8-bit RGB: the one policy for what Pillow leaves open.
+"""From an image as Pillow decodes it to upright, opaque, 8-bit RGB.
 
-Orientation, transparency, 16-bit grey, negatives and CMYK each have their function; each says what Pillow does.
+Orientation, transparency, 16-bit grey, negatives and CMYK have a function each, which says what Pillow does.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMY
 _GREY16_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 MODES = _PLAIN_MODES | _GREY16_MODES
 """Pixel types that have a policy; 32-bit integers and floats have no agreed range, so they have none."""
-_ORIENTATIONS = {  # EXIF tag 0x0112 (CIPA DC-008, 4.6.4 A): how to turn the stored picture upright
+_ORIENTATIONS = {  # EXIF tag 0x0112 (CIPA DC-008, 4.6.4 A): how to turn the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -71,7 +71,7 @@ def _true_values(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block names no orientation; the picture itself is whole
+    except Exception:  # a damaged EXIF block names no orientation; the image itself is whole
         return image
     turn = _ORIENTATIONS.get(orientation)
     return image if turn is None else image.transpose(turn)
@@ -88,7 +88,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """A conversion to RGB, a few rows at a time: its copies of a whole large picture would take gigabytes."""
+    """Convert to RGB a few rows at a time: copies of a whole large image would take gigabytes."""
     rows = max(1, _BAND // image.width)
     if rows >= image.height:
         return convert(image)

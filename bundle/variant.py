@@ -1,4 +1,4 @@
-"""The same classifier in fewer bits, in a file of its own beside the model that was trained."""
+"""A variant: the same classifier in fewer bits, in a file of its own beside the trained model."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _ROUNDING = 1e-9  # so that a loss of exactly the limit is not over it
 
 @dataclass(frozen=True)
 class VariantMetrics:
-    """Measured on the photos on which the primary model was measured; what is not here is in `Manifest.metrics`."""
+    """Measured on the photos of `Manifest.metrics`, which has the rest."""
 
     n: int
     top1: float
@@ -31,7 +31,7 @@ class Variant:
     file: str
     bytes: int
     metrics: VariantMetrics
-    speedup: float  # pictures a second on one CPU thread over the primary model's, where and when it was exported
+    speedup: float  # images a second on one CPU thread over the primary model's, measured at export
     largest_loss: float
 
     def __post_init__(self) -> None:

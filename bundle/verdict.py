@@ -1,4 +1,4 @@
-"""What the gate said of a version before it was published, and which version it follows: parts of the manifest."""
+"""The gate's verdict on a version before publication, and the version that it follows: parts of the manifest."""
 
 from dataclasses import dataclass
 

@@ -27,7 +27,7 @@ from service.system import hangup
 from service.system.address import banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
-from service.versions.control import PolicyControl, nobody
+from service.versions.control import PolicyControl, no_others
 from service.versions.reconcile import Change
 from service.versions.registry import Registry
 from service.versions.watcher import Inbox, Watcher
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 class App:
     """One server. Start: operations port → models → gRPC. Stop: NOT_SERVING → refuse → drain → close.
 
-    Where the settings say that there are several workers, it is one of them; their supervisor has the operations port.
-    `on_edit` is called when a client's command has edited a policy, which concerns the others.
+    With several workers in the settings it is one of them, and the supervisor has the operations port. `on_edit` is
+    called when a client has edited a policy, so that the other workers follow.
     """
 
-    def __init__(self, settings: Settings, on_edit: Callable[[], None] = nobody) -> None:
+    def __init__(self, settings: Settings, on_edit: Callable[[], None] = no_others) -> None:
         self._settings = settings
         self._on_edit = on_edit
         self._metrics = Metrics(shared=settings.workers > 1)
@@ -80,7 +80,7 @@ class App:
         self._state = "serving"
 
     async def stop(self) -> None:
-        """Every accepted request is answered, as far as the grace period reaches. Also after a failed start."""
+        """Answer every accepted request within the grace period, then close. Works after a failed start too."""
         deadline = time.monotonic() + self._settings.grace_s
         self._state = "draining"
         self._classifier.drain()
@@ -110,7 +110,7 @@ class App:
         return ", ".join(f"{model.name}/{model.version} on {model.engine.provider}" for model in live) or "no model"
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What a supervisor asks regularly; the numbers that it shows are brought up to date with it."""
+        """For a supervisor that asks regularly; this also updates the gauges that it shows."""
         self._metrics.sample()
         return {"live": self._liveness(), "ready": self._readiness()}
 
@@ -150,7 +150,7 @@ async def serve(
     settings: Settings,
     announce: Callable[[App], None],
     stopped: asyncio.Event,
-    on_edit: Callable[[], None] = nobody,
+    on_edit: Callable[[], None] = no_others,
 ) -> None:
     """Announce when ready; serve until `stopped` is set, which SIGTERM and SIGINT do; then drain.
 

@@ -1,4 +1,4 @@
-"""What goes with which device: how its engines are opened, and the scheduler that keeps it busy."""
+"""Puts together what belongs to a device: the function that opens its engines, and its scheduler."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def opener(settings: Settings, device: Usable) -> OpenEngine:
 
 
 def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = None) -> Scheduler:
-    """Its threads run from now on. For a GPU two batches are decoded ahead; `on_batch` hears of each that runs."""
+    """The scheduler, its threads running. For a GPU it decodes two batches ahead, and calls `on_batch` for each."""
     if device == "cpu":
         return Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
     return Batcher(

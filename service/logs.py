@@ -28,7 +28,7 @@ def configure(log_format: LogFormat) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(_Json() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # What Pillow has to say is about clients' pictures, one of which can give it 65,000 reasons.
+    # Pillow's messages concern clients' images, one of which can cause 65,000 of them.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
@@ -36,5 +36,5 @@ def configure(log_format: LogFormat) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """A client that leaves before its answer is written is none, which gRPC calls an error and gives a trace."""
+    """Drop the trace that gRPC logs for a client that leaves before its answer is written."""
     return not record.getMessage().startswith("ExecuteBatchError")

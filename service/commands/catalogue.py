@@ -1,4 +1,4 @@
-"""What a person wants to know of the models in a folder: which versions there are, what they are worth, who serves."""
+"""The models of a folder for people: their versions, how good they are, and which of them serve."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from bundle.variant import Variant
 from service.versions.reconcile import substitutes
 
 Refusal = Callable[[int], str]
-"""Why a server would refuse a version; empty where it would not."""
+"""The reason why a server would refuse a version; empty where it would not."""
 
 
 @dataclass(frozen=True, slots=True)

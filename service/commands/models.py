@@ -1,4 +1,4 @@
-"""`anther models`: what is in the folder, whether it is sound, and who serves.
+"""`anther models`: list, prove, pin, promote and roll back the versions of a folder.
 
 Changes go into a model's serving.json; a running server takes them over at its next rescan of the folder, or at once on
 SIGHUP.

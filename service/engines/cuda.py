@@ -1,6 +1,6 @@
 """The engine for a GPU: a fixed set of batch sizes, and two slots, of which one is filled while the other runs.
 
-Nothing in here needs a GPU except `device="cuda"`: on "cpu" the same code is tested.
+Only `device="cuda"` needs a GPU; tests run the same code with "cpu".
 """
 
 import bisect
@@ -27,10 +27,10 @@ _WARMING_RUNS = 3  # with graphs, the first ones allocate and only then one is c
 
 @dataclass(frozen=True, slots=True)
 class CudaOptions:
-    """`batch_sizes` ascending. `memory_bytes` limits what a model's intermediate results and weights take; 0: nothing.
+    """`batch_sizes` ascending. `memory_bytes` limits a model's weights and intermediate results; 0 is no limit.
 
-    `graphs`: replay each batch size as one CUDA graph instead of launching its kernels one by one. While one is being
-    captured no other thread may use the device, so no model can be loaded beside one that serves.
+    `graphs`: replay each batch size as one CUDA graph instead of launching its kernels one by one. While a graph is
+    captured no other thread may use the device, so no model can be loaded while another one serves.
     """
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
@@ -40,7 +40,7 @@ class CudaOptions:
 
 
 def batch_sizes_up_to(largest: int) -> tuple[int, ...]:
-    """Powers of two below `largest`, and itself: at most half of a batch is filling."""
+    """Powers of two below `largest`, and `largest`: less than half of a batch is padding."""
     return (*(2**power for power in range((largest - 1).bit_length())), largest)
 
 
@@ -56,8 +56,8 @@ def provider_options(options: CudaOptions) -> dict[str, str]:
     """For ONNX Runtime's CUDA execution provider."""
     limit = {"gpu_mem_limit": str(options.memory_bytes)} if options.memory_bytes else {}
     return {
-        "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search takes seconds for every new batch size
-        "arena_extend_strategy": "kSameAsRequested",  # the sizes are known: powers of two would only take more memory
+        "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search takes seconds for every batch size
+        "arena_extend_strategy": "kSameAsRequested",  # sizes are known, so powers of two would waste memory
         "use_tf32": str(int(options.tf32)),
         "enable_cuda_graph": str(int(options.graphs)),
         **limit,
@@ -65,7 +65,7 @@ def provider_options(options: CudaOptions) -> dict[str, str]:
 
 
 class CudaEngine:
-    """Every batch size has run in every slot when it is made, so that no request pays for a first time.
+    """The constructor runs every batch size in every slot, so that no request pays for a first run.
 
     Raises `DeviceUnavailable`, and `ValueError` on a model whose rows have no fixed shape.
     """
@@ -111,7 +111,7 @@ class CudaEngine:
         return slot.run(self._session, size, evidence)
 
     def _warm(self, slots: list[Slot]) -> None:
-        """Both at once: a run beside another one takes a stream and workspace of its own."""
+        """Run the slots at the same time: parallel runs need a stream and workspace each."""
         with ThreadPoolExecutor(_SLOTS, "warming") as pool:
             for size in self.batch_sizes:
                 for _ in range(_WARMING_RUNS):
@@ -119,7 +119,7 @@ class CudaEngine:
 
 
 def open_on_cuda(bundle: Bundle, options: CudaOptions, precision: PrecisionChoice = "fp32") -> CudaEngine:
-    """With the others, an `OpenEngine`. TF32 is on where the manifest has a tolerance for it, and nowhere else."""
+    """An `OpenEngine` once the rest is bound. TF32 is on only where the manifest has a tolerance for it."""
     chosen = choose(bundle, precision, CUDA)
     model = bundle.read(bundle.manifest.file_of(chosen))
     return CudaEngine(model, dataclasses.replace(options, tf32=chosen == TF32), precision=chosen)

@@ -1,4 +1,4 @@
-"""The engine: pixels in, probabilities and logits out. Here its interface and the one for a CPU."""
+"""The engine: pixels in, probabilities and logits out. This module has its interface and the engine for a CPU."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,7 @@ from service.engines.runtime import CPU, open_session
 
 
 class Outputs(NamedTuple):
-    """One row a picture, float32: probabilities [N, C], logits [N, C], evidence [N, C, h, w] where it was asked for."""
+    """One row for each image, float32: probabilities [N, C], logits [N, C], and on request evidence [N, C, h, w]."""
 
     probabilities: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32]
@@ -36,29 +36,29 @@ def stacked(parts: Sequence[Outputs]) -> Outputs:
 
 
 class Engine(Protocol):
-    """Safe to call from several threads at once."""
+    """Thread-safe."""
 
     provider: str
     precision: Precision
     """What it computes in."""
     batch_sizes: tuple[int, ...]
-    """Ascending: the numbers of rows that the device runs; any other number is filled up to the next of them."""
+    """The numbers of rows that the device runs, ascending; any other number is padded to the next of them."""
 
     def run(self, parts: Sequence[Pixels], evidence: bool = False) -> Outputs:
-        """Parts uint8 [n, H, W, 3], together at most the largest batch size, to one row for each of their rows."""
+        """Parts are uint8 [n, H, W, 3], together at most the largest batch size; one row in gives one row out."""
         ...
 
     def close(self) -> None:
-        """Give the model's memory back; `run` must not be called again."""
+        """Release the model's memory; `run` must not be called afterwards."""
         ...
 
 
 OpenEngine = Callable[[Bundle], Engine]
-"""Raises `BundleCorrupt`, `DeviceUnavailable`, and what ONNX Runtime raises on a model that it cannot load."""
+"""Raises `BundleCorrupt`, `DeviceUnavailable`, and what ONNX Runtime raises for a model that it cannot load."""
 
 
 class OnnxEngine:
-    """An ONNX Runtime session on the CPU. One serves every lane: each call computes on its caller's thread."""
+    """An ONNX Runtime session on the CPU. All lanes share it: each call computes on its caller's thread."""
 
     provider: str = CPU
     batch_sizes: tuple[int, ...] = (1,)
@@ -77,6 +77,6 @@ class OnnxEngine:
 
 
 def open_on_cpu(bundle: Bundle, precision: PrecisionChoice = "fp32") -> OnnxEngine:
-    """With the precision, an `OpenEngine`. Of the bundle's models only the one that is chosen is kept in memory."""
+    """An `OpenEngine` once `precision` is bound. Only the chosen one of the bundle's models is read."""
     chosen = choose(bundle, precision, CPU)
     return OnnxEngine(bundle.read(bundle.manifest.file_of(chosen)), chosen)

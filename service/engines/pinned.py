@@ -1,6 +1,6 @@
-"""Page-locked memory, which a GPU reads at the full speed of the bus. ONNX Runtime's Python API gives none of it.
+"""Page-locked memory, which a GPU reads at the full speed of the bus.
 
-It comes from the CUDA runtime library that the session has loaded, by two of its functions.
+ONNX Runtime's Python API does not offer it, so two functions of the CUDA library that it has loaded are called.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def cuda_runtime(version: str) -> Any:
-    """The loaded library of this version of CUDA, like '13.0'; None where there is no such one."""
+    """The loaded library of this version of CUDA, such as '13.0'; None where there is none."""
     name = f"libcudart.so.{version.partition('.')[0]}"
     try:
         return ctypes.CDLL(name)
@@ -27,9 +27,9 @@ def cuda_runtime(version: str) -> Any:
 
 
 def page_locked(shape: tuple[int, ...], cudart: Any) -> tuple[Pixels, Callable[[], None]]:
-    """Zeroed uint8 memory, and the function that gives it back, after which nobody may touch it.
+    """Zeroed uint8 memory, and the function that frees it.
 
-    Ordinary memory where the library refuses: there may be a limit on how much a process can lock.
+    Ordinary memory where the library refuses: the system may limit how much a process can lock.
     """
     address, size = ctypes.c_void_p(), math.prod(shape)
     code = cudart.cudaHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(0))

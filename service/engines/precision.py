@@ -1,4 +1,4 @@
-"""Which of a bundle's models is computed: the primary one, or the same one in eight bits."""
+"""Which of a bundle's models runs: the primary one, or its variant in eight bits."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def _fastest(manifest: Manifest, provider: str, fast_bytes: Callable[[], bool]) 
 
 
 def primary_on(manifest: Manifest, provider: str) -> Precision:
-    """The primary model's own precision, but 'tf32' on CUDA where fp32 has a tolerance for that."""
+    """The primary model's precision; 'tf32' in place of 'fp32' on CUDA where the manifest has a tolerance for it."""
     own = manifest.model.precision
     return TF32 if provider == CUDA and own == "fp32" and TF32 in manifest.tolerances.get(CUDA, {}) else own
 

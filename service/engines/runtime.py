@@ -1,6 +1,6 @@
-"""ONNX Runtime: exactly one distribution of it, and sessions that are known to run where they were asked to.
+"""ONNX Runtime: exactly one distribution of it, and sessions that provably run on the device that was asked for.
 
-It falls back from CUDA to the CPU in silence; we never do.
+ONNX Runtime falls back from CUDA to the CPU silently; this module raises instead.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ def check_runtime(installed: Sequence[str] | None = None) -> None:
 
 
 def gpu_runtime_installed() -> bool:
-    """Whether the distribution for GPUs is there, told without importing it; its GPU may still be missing."""
+    """Whether the distribution for GPUs is installed, without importing it; the GPU itself may still be missing."""
     return _is_installed("onnxruntime-gpu")
 
 
 def usable_device(device: Device) -> Usable:
-    """Where engines will run, learnt from a session of one node. Raises `DeviceUnavailable` for 'cuda' without one."""
+    """Where engines will run, by a trial session of one node. Raises `DeviceUnavailable` for 'cuda' without one."""
     if device == "cpu":
         return "cpu"
     unusable = _why_not_cuda()
@@ -74,7 +74,7 @@ def _why_not_cuda() -> DeviceUnavailable | None:
 def open_session(model: bytes, cuda: Mapping[str, str] | None = None) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU or, with options for its provider, on CUDA.
 
-    Raises `DeviceUnavailable` where it does not run on CUDA, and what ONNX Runtime raises on a bad model.
+    Raises `DeviceUnavailable` where it does not run on CUDA, and what ONNX Runtime raises for a bad model.
     """
     onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
@@ -97,7 +97,7 @@ def open_session(model: bytes, cuda: Mapping[str, str] | None = None) -> Any:
 
 
 def nodes_by_provider(session: Any) -> Counter[str]:
-    """How many nodes of the optimized graph run where, of a session that was opened for CUDA."""
+    """Provider → number of nodes of the optimized graph, for a session that was opened for CUDA."""
     found = Counter[str]()
     for part in session.get_provider_graph_assignment_info():
         found[part.ep_name] += len(part.get_nodes())
@@ -105,7 +105,7 @@ def nodes_by_provider(session: Any) -> Counter[str]:
 
 
 def require_on_cuda(session: Any) -> None:
-    """A provider may be there and compute nothing. Raises `DeviceUnavailable`; a few nodes elsewhere are only told."""
+    """Raises `DeviceUnavailable` where CUDA is listed and runs no node; a few nodes elsewhere are only logged."""
     found = nodes_by_provider(session)
     elsewhere = {name: count for name, count in found.items() if name != CUDA}
     if elsewhere and not found[CUDA]:
@@ -118,7 +118,7 @@ def require_on_cuda(session: Any) -> None:
 
 def load_runtime() -> Any:
     """The module `onnxruntime`, imported when the first session is opened."""
-    # From 1.29 on the runtime reports its use to its maker, starting when it is imported, unless this says otherwise.
+    # From version 1.29 the runtime reports its use to its maker from the import on, unless this variable is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -127,7 +127,7 @@ def load_runtime() -> Any:
 
 @functools.cache
 def _load_cuda_libraries() -> None:
-    """Those that the extras installed. What is missing is printed: not to standard output, which is the banner's."""
+    """Load the libraries that the extras installed. Complaints go to standard error; standard output has the banner."""
     with contextlib.redirect_stdout(sys.stderr):
         load_runtime().preload_dlls(directory="")
 

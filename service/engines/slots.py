@@ -1,6 +1,6 @@
-"""The memory of one batch at a time: its rows on the host, and on the device rows and outputs for every batch size.
+"""The memory of one batch: its rows on the host, and rows and outputs for every batch size on the device.
 
-Pixels cross the bus as uint8, from page-locked memory. All addresses stay the same, as CUDA graphs need them to.
+Pixels cross the bus as uint8 from page-locked memory. Addresses never change, as CUDA graphs require.
 """
 
 import weakref
@@ -20,17 +20,17 @@ _NO_GRAPH = -1
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """One batch size. The pairs are for runs without and with evidence."""
+    """Buffers of one batch size. The pairs are for runs without and with evidence."""
 
     pixels: Any  # on the device
-    bindings: tuple[Any, Any]  # the second is None where the model gives no evidence
+    bindings: tuple[Any, Any]  # the second is None for a model without evidence
     run_options: tuple[Any, Any]  # None: the session's own
 
 
 class Slot:
-    """Used by one thread at a time. Raises `ValueError` on a model whose rows have no fixed shape.
+    """For one thread at a time. Raises `ValueError` for a model whose rows have no fixed shape.
 
-    With `graphs`, each batch size is captured as a CUDA graph of its own, but for runs with evidence, which are rare.
+    With `graphs`, each batch size is captured as a CUDA graph of its own; runs with evidence, which are rare, are not.
     """
 
     def __init__(self, session: Any, device: Usable, sizes: Sequence[int], graphs: bool, number: int) -> None:
@@ -42,7 +42,7 @@ class Slot:
         }
 
     def fill(self, parts: Sequence[Pixels], size: int) -> None:
-        """What they leave of `size` keeps the rows of an earlier batch, whose results nobody looks at."""
+        """Copy the parts to the device. Rows beyond them keep an earlier batch; their results are not used."""
         start = 0
         for part in parts:
             self._rows[start : start + len(part)] = part
@@ -50,7 +50,7 @@ class Slot:
         self._bound[size].pixels.update_inplace(self._rows[:size])
 
     def run(self, session: Any, size: int, evidence: bool) -> list[Any]:
-        """The outputs for `size` rows, copied to the host. Raises `ValueError` where there is no evidence to give."""
+        """The outputs for `size` rows, copied to the host. Raises `ValueError` where the model gives no evidence."""
         bound = self._bound[size]
         if (binding := bound.bindings[evidence]) is None:
             raise ValueError("the model gives no evidence")
@@ -89,14 +89,14 @@ def _binding(session: Any, pixels: Any, outputs: dict[str, Any]) -> Any:
 
 
 def _run_options(graph: int) -> Any:
-    """What makes CUDA replay a graph, or capture it where there is none yet; providers without graphs pass it over."""
+    """Options that make CUDA replay a graph, or capture it first; providers without graphs ignore them."""
     options = load_runtime().RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(graph))
     return options
 
 
 def _row_shape(declared: Any) -> tuple[int, ...]:
-    """Without the first dimension, which is the batch."""
+    """The shape without its first dimension, the batch."""
     row = declared.shape[1:]
     if not all(isinstance(side, int) for side in row):
         raise ValueError(f"'{declared.name}' is declared as {declared.shape}; only the batch may be left open on a GPU")

@@ -1,4 +1,4 @@
-"""The operations port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts and routes."""
+"""The operations port: `/metrics` for Prometheus, `/livez` and `/readyz` for the orchestrator."""
 
 import json
 import logging
@@ -20,21 +20,21 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.1  # how long closing waits at most
 
 Check = Callable[[], dict[str, Any]]
-"""Facts for the answer's body; the key 'ok' decides between 200 and 503."""
+"""The facts of the answer's body; the key 'ok' decides between 200 and 503."""
 
 
 class _Quiet(WSGIRequestHandler):
     timeout = 10  # seconds that a connection may be silent; each holds a thread
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Scrapes every few seconds are no news."""
+        """Scrapes every few seconds are not logged."""
 
 
 class _Server(ThreadingWSGIServer):
     daemon_threads = True  # an open connection must not hold up the exit
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """Port checks of load balancers end in a reset, silent connections in a timeout: no news either."""
+        """Resets by port checks of load balancers and timeouts of silent connections are not logged."""
         error = sys.exception()
         if not isinstance(error, OSError):
             log.error("a request from %s failed", client_address, exc_info=error)
@@ -45,7 +45,7 @@ class _Server6(_Server):
 
 
 class OpsServer:
-    """Answers from the moment it is built, on threads of its own: a busy event loop does not hide the metrics."""
+    """Answers from its construction on, on threads of its own, so that a busy event loop does not hide the metrics."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
         self._checks = {"/livez": live, "/readyz": ready}

@@ -1,6 +1,6 @@
 """The scheduler for a GPU: many threads decode, a few form batches and run them.
 
-On a GPU a batch of 64 takes little longer than one picture, and a single core decodes far less than the GPU infers.
+A GPU takes little longer for a batch of 64 than for one image, and one core decodes far less than a GPU infers.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from service.scheduling.scheduler import RunTiming, Work
 T = TypeVar("T")
 
 OnBatch = Callable[[Engine, int], None]
-"""Called on a runner's thread with the rows of a batch that is about to run."""
+"""Called on a runner's thread before each batch, with its number of rows."""
 
-_RUNNERS = 2  # while one batch runs, the next is assembled and the results of the one before are handed out
+_RUNNERS = 2  # while one batch runs, the other runner hands out the last results and assembles the next batch
 
 
 class Batcher:
-    """`decoders` threads prepare work until `ready_rows` rows or more wait; batches wait `max_wait_s` for company.
+    """`decoders` threads prepare work until `ready_rows` rows or more wait; a batch waits `max_wait_s` for more rows.
 
-    At most `queue_limit` pieces of work of `queue_bytes` together wait to be prepared; none is taken from them while
-    those between the queue and their answer hold as many bytes.
+    At most `queue_limit` pieces of work with `queue_bytes` together wait to be prepared. Decoders take no more work
+    while the pieces between queue and answer hold `queue_bytes` or more.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Batcher:
         self.decoders = decoders
         self._queue = BoundedQueue(queue_limit, queue_bytes)
         self._ready = Ready(max_wait_s, run_s=0.002)
-        self._ready_rows, self._most_bytes = ready_rows, queue_bytes
+        self._ready_rows, self._max_bytes = ready_rows, queue_bytes
         self._on_batch = on_batch
         self._decoding = self._in_engine = self._running = self._bytes = 0
-        self._decode_s, self._row_s = 0.01, 0.0001  # moving averages of a piece and of a row, for the retry hint
+        self._decode_s, self._row_s = 0.01, 0.0001  # moving averages for a piece and for a row, for the retry hint
         self._closed = False
         self._lock = threading.Lock()
         self._to_decode, self._to_run = threading.Condition(self._lock), threading.Condition(self._lock)
@@ -93,7 +93,7 @@ class Batcher:
         while (item := self._next_item()) is not None:
             started = time.monotonic()
             part, size = _prepared(item, started), item.size
-            del item  # a decoder without work holds no picture
+            del item  # a decoder without work holds no image
             self._decoded(part, size, time.monotonic() - started)
             del part
 
@@ -105,17 +105,17 @@ class Batcher:
                     self._running += 1
                     self._bytes += item.size
                     return item
-                if self._quiet:  # nothing comes from here any more: what waits for company goes without
+                if self._quiet:  # no more rows come: a batch that waits for them leaves now
                     self._to_run.notify()
                 if self._closed and not len(self._queue):
                     self._to_run.notify_all()
                     return None
                 self._to_decode.wait()
 
-    def _decoded(self, part: Part | None, size: int, spent: float) -> None:
+    def _decoded(self, part: Part | None, size: int, seconds: float) -> None:
         with self._lock:
             self._decoding -= 1
-            self._decode_s += 0.05 * (spent - self._decode_s)
+            self._decode_s += 0.05 * (seconds - self._decode_s)
             if part is None:
                 self._ended(1, size)
                 return
@@ -132,7 +132,7 @@ class Batcher:
             with self._lock:
                 parts = [*batch.parts, *batch.dropped]
                 self._ended(len(parts), sum(part.item.size for part in parts))
-            del batch, parts  # a runner without work holds no picture
+            del batch, parts  # a runner without work holds no image
 
     def _next_batch(self) -> Batch | None:
         with self._lock:
@@ -157,7 +157,7 @@ class Batcher:
         started = time.monotonic()
         try:
             outputs = self._infer(batch)
-        except BaseException as exc:  # whatever it was, the batch's callers get it and the runner lives on
+        except BaseException as exc:  # any error goes to the batch's callers; the runner goes on
             for part in batch.parts:
                 part.item.fail(exc)
             return
@@ -172,35 +172,35 @@ class Batcher:
         finally:
             self._ran(batch.rows, time.monotonic() - started)
 
-    def _ran(self, rows: int, spent: float) -> None:
+    def _ran(self, rows: int, seconds: float) -> None:
         with self._lock:
             self._in_engine -= 1
-            self._ready.run_s += 0.05 * (spent - self._ready.run_s)
-            self._row_s += 0.05 * (spent / rows - self._row_s)
+            self._ready.run_s += 0.05 * (seconds - self._ready.run_s)
+            self._row_s += 0.05 * (seconds / rows - self._row_s)
             if self._quiet:
                 self._to_run.notify()
 
     # Both, under the lock
 
     def _ended(self, count: int, size: int) -> None:
-        if self._bytes >= self._most_bytes:  # decoders may be waiting for these
+        if self._bytes >= self._max_bytes:  # decoders may be waiting for these
             self._to_decode.notify_all()
         self._running -= count
         self._bytes -= size
 
     @property
     def _has_room(self) -> bool:
-        return self._ready.rows + self._decoding < self._ready_rows and self._bytes < self._most_bytes
+        return self._ready.rows + self._decoding < self._ready_rows and self._bytes < self._max_bytes
 
     @property
     def _quiet(self) -> bool:
-        """The device has nothing to do, and nothing is on its way from the decoders."""
+        """Whether the device is idle and no rows are coming from the decoders."""
         coming = self._decoding > 0 or (self._has_room and len(self._queue) > 0)
         return self._in_engine == 0 and not coming
 
 
 def _prepared(item: Item, now: float) -> Part | None:
-    """None where the item has its answer already."""
+    """None where the item has its answer already: it expired or failed."""
     try:
         if item.expired(now):
             item.expire(now)
@@ -209,7 +209,7 @@ def _prepared(item: Item, now: float) -> Part | None:
         pixels = work.prepare()
         deadline = math.inf if work.deadline is None else work.deadline
         return Part(item, work.engine, work.evidence, pixels, deadline, now - item.enqueued, time.monotonic())
-    except BaseException as exc:  # whatever it was, the caller gets it and the decoder lives on
+    except BaseException as exc:  # any error goes to the caller; the decoder goes on
         item.fail(exc)
         return None
 
@@ -218,14 +218,14 @@ def _hand_out(parts: list[Part], outputs: Outputs, started: float, inference: fl
     row, rows = 0, len(outputs.probabilities)
     for part in parts:
         end = row + len(part.pixels)
-        spent = RunTiming(part.waited + started - part.since, inference, rows, first=row == 0)
-        _finish(part.item, _rows(outputs, row, end), spent)
+        timing = RunTiming(part.waited + started - part.since, inference, rows, first=row == 0)
+        _finish(part.item, _rows(outputs, row, end), timing)
         row = end
 
 
-def _finish(item: Item, outputs: Outputs, spent: RunTiming) -> None:
+def _finish(item: Item, outputs: Outputs, timing: RunTiming) -> None:
     try:
-        return item.succeed(item.work.finish(outputs, spent))
+        return item.succeed(item.work.finish(outputs, timing))
     except BaseException as exc:
         return item.fail(exc)
 

@@ -1,6 +1,6 @@
-"""The bounded queue before a scheduler's threads, in items and in bytes; when it is full it refuses at once.
+"""The queue before a scheduler's threads, bounded in items and in bytes; when it is full it refuses at once.
 
-Not safe by itself: a scheduler calls it under its own lock.
+Not thread-safe: a scheduler calls it under its own lock.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Item:
 
     @property
     def left(self) -> bool:
-        """The caller gave up."""
+        """Whether the caller has cancelled."""
         return self.future.done()
 
     def expired(self, now: float) -> bool:
@@ -42,16 +42,16 @@ class Item:
 
     def _settle(self, result: object, error: BaseException | None) -> None:
         future = self.future
-        del self.future, self.work  # an error's trace holds this item: through them it would hold itself, and a picture
+        del self.future, self.work  # an error's trace refers to this item: a reference cycle would keep the image alive
         try:
             self.loop.call_soon_threadsafe(_deliver, future, result, error)
-        except RuntimeError as exc:  # the loop is closed: nobody is left to be told
+        except RuntimeError as exc:  # the loop is closed, so no caller is left
             if not self.loop.is_closed():
                 raise RuntimeError("a result could not be delivered") from exc
 
 
 def _for_caller(error: BaseException) -> BaseException:
-    """A future cannot hold StopIteration, and what is no `Exception`, such as SystemExit, would end the event loop."""
+    """Wrap what a future cannot hold (StopIteration) or what would end the event loop (SystemExit)."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     wrapped = RuntimeError(f"the work raised {error!r}")
@@ -60,7 +60,7 @@ def _for_caller(error: BaseException) -> BaseException:
 
 
 def _deliver(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if future.done():  # the caller left
+    if future.done():  # the caller cancelled
         return
     if error is None:
         future.set_result(result)
@@ -69,7 +69,7 @@ def _deliver(future: asyncio.Future[Any], result: object, error: BaseException |
 
 
 class BoundedQueue:
-    """Items in the order they came; `limit` of them and `limit_bytes` together."""
+    """Items in the order of arrival: at most `limit` of them, at most `limit_bytes` together."""
 
     def __init__(self, limit: int, limit_bytes: int) -> None:
         self._limit, self._limit_bytes = limit, limit_bytes
@@ -80,10 +80,10 @@ class BoundedQueue:
         return len(self._items)
 
     def put(self, item: Item, seconds_each: float) -> None:
-        """Raises `QueueFull`, with a retry hint for items that take `seconds_each` to work off."""
+        """Raises `QueueFull`, with a retry hint where an item takes `seconds_each`."""
         if not self._fits(item.size):
-            self._forget_who_left()
-        retry_after_s = max(0.01, len(self._items) / 2 * seconds_each)  # when half of the queue is worked off
+            self._drop_cancelled()
+        retry_after_s = max(0.01, len(self._items) / 2 * seconds_each)  # until half of the queue is done
         if len(self._items) >= self._limit:
             raise QueueFull(len(self._items), self._limit, "requests", retry_after_s)
         if not self._fits(item.size):
@@ -101,11 +101,11 @@ class BoundedQueue:
         return None
 
     def _fits(self, size: int) -> bool:
-        """An item over the bytes' limit is still taken when nothing else waits."""
+        """An item over the limit of bytes is still accepted when nothing else waits."""
         few, small = len(self._items) < self._limit, self._bytes + size <= self._limit_bytes
         return few and (small or not self._items)
 
-    def _forget_who_left(self) -> None:
-        """Callers who gave up must not take the places of those who did not."""
+    def _drop_cancelled(self) -> None:
+        """Items of callers that cancelled must not take the places of others."""
         self._items = deque(item for item in self._items if not item.left)
         self._bytes = sum(item.size for item in self._items)

@@ -1,6 +1,6 @@
-"""The scheduler for a CPU: a thread per core, each carrying a request from bytes to probabilities without a hand-over.
+"""The scheduler for a CPU: a thread per core, each taking a request from bytes to probabilities by itself.
 
-On a CPU a batch of sixteen costs sixteen times a single picture, so waiting for company only adds latency.
+On a CPU a batch of sixteen costs sixteen times as much as one image, so batching only adds latency.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 class _Lane:
-    """What a thread is handed while it waits."""
+    """Hands one item to a waiting thread."""
 
     def __init__(self) -> None:
         self.item: Item | None = None
-        self.wake = threading.Lock()  # locked while there is nothing to do: the cheapest signal between two threads
+        self.wake = threading.Lock()  # locked while the thread is idle: the cheapest signal between two threads
         self.wake.acquire()
 
 
@@ -34,7 +34,7 @@ class Lanes:
         self._mean_s = 0.01  # moving average of a piece's running time, for the retry hint
         self._closed = False
         self._lock = threading.Lock()
-        self._idle: list[_Lane] = []  # while one is idle nothing waits
+        self._idle: list[_Lane] = []  # while a lane is idle, the queue is empty
         names = [f"lane-{index}" for index in range(count)]
         self._threads = [threading.Thread(target=self._carry, args=(_Lane(),), name=name) for name in names]
         for thread in self._threads:
@@ -62,7 +62,7 @@ class Lanes:
             if not self._idle:
                 self._queue.put(item, self._mean_s / self.count)
                 return future
-            lane = self._idle.pop()  # the last to become idle: its core's caches are the warmest
+            lane = self._idle.pop()  # the lane that became idle last: its core's caches are the warmest
             self._running += 1
         lane.item = item
         lane.wake.release()
@@ -82,7 +82,7 @@ class Lanes:
         while (item := self._next(lane)) is not None:
             started = time.monotonic()
             _execute(item, started)
-            del item  # a lane without work holds no picture
+            del item  # a lane without work holds no image
             with self._lock:
                 self._running -= 1
                 self._mean_s += 0.05 * (time.monotonic() - started - self._mean_s)
@@ -107,10 +107,10 @@ def _execute(item: Item, now: float) -> None:
         work = item.work
         pixels = work.prepare()
         started = time.monotonic()
-        if item.left or item.expired(started):  # while it was decoded
+        if item.left or item.expired(started):  # during decoding
             return item.expire(started)
         outputs = work.engine.run((pixels,), work.evidence)
-        spent = RunTiming(now - item.enqueued, time.monotonic() - started, len(pixels))
-        return item.succeed(work.finish(outputs, spent))
-    except BaseException as exc:  # whatever it was, the caller gets it and the lane lives on
+        timing = RunTiming(now - item.enqueued, time.monotonic() - started, len(pixels))
+        return item.succeed(work.finish(outputs, timing))
+    except BaseException as exc:  # any error goes to the caller; the lane goes on
         return item.fail(exc)

@@ -1,6 +1,6 @@
-"""Decoded rows that wait for company, and the rules by which they go: full, due, or with nothing left to wait for.
+"""Decoded rows that wait for a batch. A batch leaves when it is full, when it is due, or when no more rows are coming.
 
-Not safe by itself: the batcher calls it under its own lock, and brings the time along.
+Not thread-safe: the batcher calls it under its own lock and passes the time.
 """
 
 import math
@@ -20,14 +20,14 @@ class Part:
     engine: Engine
     evidence: bool
     pixels: Pixels
-    deadline: float  # infinite where it has none
+    deadline: float  # infinite without one
     waited: float  # seconds in the queue before it was decoded
     since: float  # when it was decoded
 
 
 @dataclass(slots=True)
 class Batch:
-    """Parts for one run of the engine. `dropped` are those that must not reach it: left, or past their deadline."""
+    """Parts for one run of the engine. `dropped` parts were cancelled or are past their deadline, and do not run."""
 
     engine: Engine
     evidence: bool
@@ -40,7 +40,7 @@ class Batch:
 
 
 class _Queue:
-    """What waits for one engine, with evidence or without."""
+    """The parts that wait for one engine, with evidence or without."""
 
     def __init__(self, engine: Engine, evidence: bool) -> None:
         self.engine, self.evidence = engine, evidence
@@ -58,7 +58,7 @@ class _Queue:
         self.deadline = min(self.deadline, part.deadline)
 
     def take(self, now: float) -> Batch:
-        """As many parts as the largest batch holds, in the order they came; a part is never torn apart."""
+        """As many parts as the largest batch holds, in the order of arrival; a part is never split."""
         batch, rows = Batch(self.engine, self.evidence), 0
         while self.parts:
             part = self.parts[0]
@@ -75,7 +75,7 @@ class _Queue:
 
 
 class Ready:
-    """Waiting parts, by engine and evidence. `run_s` is how long a run takes, for those who have a deadline."""
+    """Waiting parts, by engine and evidence. `run_s`, the duration of a run, is reserved before every deadline."""
 
     def __init__(self, max_wait_s: float, run_s: float) -> None:
         self._max_wait_s = max_wait_s
@@ -92,13 +92,13 @@ class Ready:
         self.rows += len(part.pixels)
 
     def due(self) -> float:
-        """When the next batch must go, however small it is; infinite where nothing waits."""
+        """When the next batch must leave, however small it is; infinite while nothing waits."""
         return min(map(self._due, self._queues.values()), default=math.inf)
 
     def take(self, now: float, quiet: bool) -> Batch | None:
-        """The batch that goes now. `quiet` says that no company is to be had and that the device has nothing to do.
+        """The batch that leaves now, if any. `quiet` says that no more rows are coming and that the device is idle.
 
-        Of several that could go, the one whose first part came first: a busy model does not starve another.
+        Of several, the one whose first part arrived first leaves, so that a busy model does not starve another.
         """
         going = {key: queue for key, queue in self._queues.items() if quiet or self._due(queue) <= now}
         if not going:
@@ -113,6 +113,6 @@ class Ready:
         return batch
 
     def _due(self, queue: _Queue) -> float:
-        """At once where it is full, or where somebody's deadline leaves no time for company."""
+        """At once for a full batch, or one in which a deadline leaves no time to wait for more rows."""
         waited_out = queue.parts[0].since + self._max_wait_s
         return -math.inf if queue.full or queue.deadline - self.run_s < waited_out else waited_out

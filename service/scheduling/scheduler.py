@@ -1,6 +1,6 @@
-"""What stands between a request and an engine: work that knows its steps, and the small interface of whoever runs it.
+"""The interfaces between a request and an engine: work with its steps, and the scheduler that runs it.
 
-`Lanes` runs work on a CPU and `Batcher` on a GPU; nobody else knows which of the two it is.
+`Lanes` runs work on a CPU and `Batcher` on a GPU; their callers see only `Scheduler`.
 """
 
 import asyncio
@@ -16,10 +16,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class RunTiming:
-    """Seconds that the scheduler saw pass: waiting for a thread and for company, and in the engine.
+    """Seconds of one run: in the queue and waiting for a batch, and in the engine.
 
-    `rows` went through the engine together, this piece's and its company's. One piece of a run is `first`: who counts
-    runs counts those.
+    `rows` is the size of the whole batch. Exactly one piece of a batch is `first`, so runs are counted by those.
     """
 
     queue: float
@@ -29,7 +28,7 @@ class RunTiming:
 
 
 class Work(Protocol[T_co]):
-    """One request's way through the engine. The scheduler calls `prepare`, the engine, and `finish`, in this order."""
+    """One piece of work. The scheduler calls `prepare`, the engine, and `finish`, in this order."""
 
     @property
     def engine(self) -> Engine: ...
@@ -41,20 +40,20 @@ class Work(Protocol[T_co]):
 
     @property
     def deadline(self) -> float | None:
-        """In seconds of `time.monotonic`; work that is not in the engine by then is dropped."""
+        """Seconds of `time.monotonic`; work that has not reached the engine by then is dropped."""
         ...
 
     @property
     def evidence(self) -> bool:
-        """Whether the engine should give the evidence maps too."""
+        """Whether the engine gives the evidence maps too."""
         ...
 
     def prepare(self) -> Pixels:
-        """uint8 [n, H, W, 3], on a thread of the scheduler's."""
+        """uint8 [n, H, W, 3]; runs on a thread of the scheduler."""
         ...
 
-    def finish(self, outputs: Outputs, spent: RunTiming) -> T_co:
-        """The caller's answer from the n rows that `prepare` gave, on a thread of the scheduler's."""
+    def finish(self, outputs: Outputs, timing: RunTiming) -> T_co:
+        """The answer, from the outputs of the n rows of `prepare`; runs on a thread of the scheduler."""
         ...
 
 

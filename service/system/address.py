@@ -1,4 +1,4 @@
-"""Addresses to listen on: tried before a server takes them, kept for several, and written as clients write them."""
+"""Addresses to listen on: tried before a server takes them, reserved for several workers, formatted for clients."""
 
 import socket
 
@@ -11,7 +11,7 @@ def shown(host: str, port: int) -> str:
 
 
 def banner(host: str, grpc_port: int, ops_port: int, what: str) -> str:
-    """The line by which callers learn where a server listens and what it serves."""
+    """The line that tells callers where a server listens and what it serves."""
     return f"Anther is ready: gRPC {shown(host, grpc_port)}, operations http://{shown(host, ops_port)}, {what}"
 
 
@@ -21,9 +21,9 @@ def refuse_unusable(host: str, port: int, option: str) -> None:
 
 
 def reserve(host: str, port: int, option: str) -> socket.socket:
-    """A socket that keeps the port, and listens to nobody, for processes of this user that share it (SO_REUSEPORT).
+    """A socket that reserves the port without listening, for processes of this user that share it (SO_REUSEPORT).
 
-    Port 0 becomes one number for all of them. Raises as `refuse_unusable` does, which knows of others on the port.
+    Port 0 becomes one number for all of them. Raises as `refuse_unusable`, also where another server has the port.
     """
     refuse_unusable(host, port, option)
     return _bound(host, port, option, socket.SO_REUSEPORT)

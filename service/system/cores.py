@@ -1,4 +1,4 @@
-"""How many cores this process may really use: the affinity mask and the cgroup quota, never the host's count."""
+"""The number of cores that this process may use, by its affinity mask and cgroup quota, not by the host's count."""
 
 import math
 import os
@@ -10,17 +10,17 @@ _V2, _V1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu")
 
 
 def usable_cores() -> int:
-    """At least 1. A quota of 1.5 cores counts as 2: a lane that waits a little beats a core half idle."""
+    """At least 1. A quota of 1.5 cores counts as 2, since a half-idle core costs more than a lane that waits."""
     available = len(os.sched_getaffinity(0))
     return max(1, min(available, math.ceil(min(_quotas(), default=available))))
 
 
 def _quotas() -> Iterator[float]:
-    """Of this process's cgroup and of all above it, as far as they can be seen: each of them binds."""
+    """The quotas of this process's cgroup and of all visible ones above it; each of them binds."""
     for line in _read(_OWN).splitlines() or ["0::/"]:
         _, controllers, path = line.split(":", 2)
         own = PurePosixPath(path.lstrip("/"))
-        # A container may see its host's path: then only the last of these is there, the mount itself.
+        # A container may see its host's path; then only the last of these folders exists, the mount itself.
         for folder in (own, *own.parents):
             quota = quota_of(_limit(controllers, folder))
             if quota is not None:

@@ -1,4 +1,4 @@
-"""SIGHUP as a command. Left alone it ends a process, and that also while the process starts or ends."""
+"""SIGHUP as a command. Its default action would end the process, also while it starts or stops."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def ignore() -> None:
-    """Until `heeded`. Not inherited by processes that are started inside it: see `held_back`."""
+    """Ignore SIGHUP until `heeded`."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
@@ -15,7 +15,7 @@ def ignore() -> None:
 def heeded(act: Callable[[], None]) -> Iterator[None]:
     """Inside, the running loop calls `act` for each SIGHUP; afterwards it is ignored.
 
-    Not by the loop's own handlers: where it closes, it gives their signals back their deadly meaning.
+    The loop's own handlers would not do: a loop that closes restores the default action of their signals.
     """
     loop = asyncio.get_running_loop()
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(act))
@@ -28,9 +28,9 @@ def heeded(act: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A process that is started inside keeps a SIGHUP until it is there to heed it; this one does so meanwhile.
+    """Block SIGHUP, so that a process that is started inside holds it back until it can heed it.
 
-    One task may leave while another is inside: each starts its process before anything else can run.
+    Tasks may overlap here: each starts its process before another task can run.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -11,7 +11,7 @@ from service.versions.watcher import Watcher
 Transition = Callable[[ServingPolicy], ServingPolicy]
 
 
-def nobody() -> None:
+def no_others() -> None:
     """For a single server: there is no other process to tell."""
 
 
@@ -21,7 +21,7 @@ class PolicyControl:
     `on_edit` is called on the event loop as soon as the policy is on the disk; it tells other processes to follow too.
     """
 
-    def __init__(self, registry: Registry, watcher: Watcher, on_edit: Callable[[], None] = nobody) -> None:
+    def __init__(self, registry: Registry, watcher: Watcher, on_edit: Callable[[], None] = no_others) -> None:
         self._registry = registry
         self._watcher = watcher
         self._on_edit = on_edit

@@ -1,7 +1,7 @@
-"""The models in service: who answers a request, at every moment, and how one set of versions takes another's place.
+"""The models in service: which version answers a request, and how one set of versions replaces another.
 
-A lookup reads one immutable route; a switch replaces it in one step. Requests in flight hold the version that they
-began with, so they finish on it.
+A lookup reads one immutable route; a switch replaces it in one step. Requests in flight keep a reference to the version
+that they began with, so they finish on it.
 """
 
 import logging
@@ -27,8 +27,8 @@ def _drop(engine: Engine) -> None:
     """Nothing to do: an engine is freed with its last reference."""
 
 
-def _tell_nobody(change: Change) -> None:
-    """For a registry that nobody listens to."""
+def _ignore(change: Change) -> None:
+    """For a registry without a listener."""
 
 
 def _go_on() -> None:
@@ -47,7 +47,7 @@ class Registry:
         repository: Repository,
         open_engine: OpenEngine,
         default: str = "",
-        on_change: Callable[[Change], None] = _tell_nobody,
+        on_change: Callable[[Change], None] = _ignore,
         dispose: Callable[[Engine], None] = _drop,
     ) -> None:
         self.repository = repository
@@ -96,7 +96,7 @@ class Registry:
         return [model for name in sorted(routes) for model in routes[name].answering.values()]
 
     def routes(self) -> dict[str, Route]:
-        """By name: who is stable, canary and shadow at this moment."""
+        """Name → the route of this moment: stable, canary and shadow."""
         return dict(sorted(self._routes.items()))
 
     def route(self, name: str) -> Route | None:

@@ -1,8 +1,8 @@
 """One page of metrics for several serving processes.
 
-Each worker keeps its numbers in mapped files of a folder in memory (prometheus_client's multiprocess mode); whoever
-answers a scrape adds the files up. A file belongs to a worker's slot, not to its process id: the next process in the
-slot counts on where the last one was killed, and there are never more files than workers have kinds of metrics.
+Each worker keeps its numbers in mapped files of a folder in memory (prometheus_client's multiprocess mode). A scrape
+adds the files up. A file belongs to a worker's slot, not to its process id: the next process in the slot continues the
+counts of the last one, and the number of files does not grow.
 """
 
 import math
@@ -26,16 +26,16 @@ from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # as in `service.metrics`
 
-# A mapped page of a file on a disk is now and then locked while it is written back, and every request with it.
+# While a mapped page of a file on a disk is written back it is locked, and every request waits for it.
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its own and is its user's alone
 
 Pids = Callable[[], Mapping[str, int]]
-"""Name of each process, as the label `worker` has it, and its process id."""
+"""Value of the label `worker` → process id."""
 
 
 @contextmanager
 def folder(parent: Path | None = None) -> Iterator[Path]:
-    """A private folder for the workers' files, which ends with them."""
+    """A private folder for the workers' files, removed at the end."""
     parent = parent or (_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None)
     path = Path(tempfile.mkdtemp(prefix="anther-metrics-", dir=parent))
     try:
@@ -45,31 +45,31 @@ def folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """The last worker of a killed supervisor does this; all of them try."""
+    """Also called by the workers of a killed supervisor."""
     shutil.rmtree(path, ignore_errors=True)
 
 
 def join(path: Path, slot: int) -> None:
-    """Count into the folder from now on. To be called before the first metric is made."""
+    """Count into the folder from now on. Call it before the first metric is made."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path)
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 def leave(path: Path, slot: int) -> None:
-    """Take a dead worker's gauges off the page; what it counted stays."""
+    """Remove a dead worker's gauges from the page; its counts stay."""
     mark_process_dead(slot, str(path))  # type: ignore[no-untyped-call]
 
 
 def page(path: Path, pids: Pids) -> CollectorRegistry:
-    """All workers' metrics together, and what the system says of each process."""
+    """The sum of all workers' metrics, and the system's figures for each process."""
     registry = CollectorRegistry()
     PlatformCollector(registry=registry)
-    registry.register(_Processes(pids))
-    registry.register(_Together(path))
+    registry.register(_ProcessMetrics(pids))
+    registry.register(_SummedMetrics(path))
     return registry
 
 
-class _Together(MultiProcessCollector):
+class _SummedMetrics(MultiProcessCollector):
     def __init__(self, path: Path) -> None:
         super().__init__(None, str(path))  # type: ignore[no-untyped-call]
 
@@ -80,8 +80,8 @@ class _Together(MultiProcessCollector):
                 yield family
 
 
-class _Processes(Collector):
-    """`process_*` for each process: a sum would fall when one dies, and every rate over it would show a peak."""
+class _ProcessMetrics(Collector):
+    """`process_*` for each process: a sum would fall when one dies, and its rate would show a peak."""
 
     def __init__(self, pids: Pids) -> None:
         self._pids = pids

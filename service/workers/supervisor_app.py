@@ -1,6 +1,6 @@
-"""The composition root where several processes serve: one port for all of them, one page of metrics, one supervisor.
+"""The composition root of several serving processes: one port, one page of metrics, one supervisor.
 
-gRPC and the models live in the workers alone; here neither is imported.
+Only the workers import gRPC and hold models.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
 
 
 def share(settings: Settings, port: int, cores: int) -> Settings:
-    """What one of the workers gets: the port is common, lanes and queue are divided, rounded up."""
+    """The settings of one worker: the port is common, lanes and queue are divided and rounded up."""
 
     def part(whole: int) -> int:
         return math.ceil(whole / settings.workers)

@@ -20,7 +20,7 @@ _REPORT_S = 0.5  # how old the facts and the shared gauges may be; Prometheus as
 
 
 class Wire:
-    """The file descriptors that lead to the supervisor."""
+    """The two file descriptors that connect a worker with its supervisor."""
 
     def __init__(self, orders: int, reports: int) -> None:
         self._orders, self._reports = orders, reports
@@ -91,7 +91,7 @@ def main() -> None:
         sys.exit(1)
     finally:
         if wire.lost:
-            shared_metrics.remove(order.metrics)  # nobody else is left who would
+            shared_metrics.remove(order.metrics)  # the supervisor is gone
 
 
 async def work(settings: Settings, wire: Wire) -> None:
