@@ -512,14 +512,14 @@ def test_the_version_that_is_told_as_stable_is_one_that_a_server_would_take(call
 def test_where_every_version_is_damaged_none_is_told_as_stable(call: Call, root: Path) -> None:
     damage(root, 1)
     damage(root, 2)
-    assert "flowers: every version would be refused. " in call("pin", "flowers", "latest").stdout
+    assert "flowers: every version would be refused." in call("pin", "flowers", "latest").stdout
 
 
 # unload, load
 
 
 def test_a_model_is_taken_out_of_service_and_brought_back(call: Call, policy) -> None:
-    assert call("unload", "flowers").stdout.startswith("flowers: out of service. A running server")
+    assert call("unload", "flowers").stdout.startswith("flowers: out of service.\nA running server")
     assert policy().loaded is False
     assert "version 2 is stable (the latest)" in call("load", "flowers").stdout
     assert policy() == ServingPolicy()
