@@ -24,8 +24,9 @@ from training.comparison.records import Candidate
 from training.config import Machine, Recipe, Strategy
 from training.dataset import data, split
 from training.progress import Reporter, Silent, Terminal
-from training.run import Run
-from training.transfer import choosing
+from training.runs.records import TrainingRequest
+from training.runs.run import Run
+from training.transfer import choice
 
 STRATEGIES: tuple[Strategy, ...] = ("head", "truncate", "finetune", "scratch")
 _KEPT_ASIDE = 0.2  # of the photos, by content: what measures, whatever else is drawn
@@ -75,7 +76,7 @@ def measure(
     labels = sorted({photo.label for photo in photos})
     usable = split.usable_seed([[photo.digest for photo in photos if photo.label == label] for label in labels])
     recipe = dataclasses.replace(recipe, split_seed=usable or 0)
-    request = pipeline.Request(situation.photos, "situation", weights, runs)
+    request = TrainingRequest(situation.photos, "situation", weights, runs)
     candidates = [Candidate(recipe.backbone, strategy) for strategy in STRATEGIES]
     _, rows = running.compare(request, recipe, candidates, machine, reporter)
     found = {
@@ -83,7 +84,7 @@ def measure(
     }
 
     asking = pipeline.begin(request, dataclasses.replace(recipe, strategy="auto"), reporter)
-    choosing.choose(asking, pipeline.material_of(asking, machine), runs / ".cache", reporter)
+    choice.choose(asking, pipeline.context_of(asking, machine), runs / ".cache", reporter)
     chosen = asking.chosen()
     assert chosen is not None
     return {"test": found, "auto": chosen.strategy, "reasons": chosen.reasons}

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
+from training import device
 from training.config import Machine, Recipe
-from training.dataset import data, decoded, loader
+from training.dataset import data, decoded
 from training.dataset.data import Photo
-from training.learning import device, optim
+from training.learning import loader, optim
 from training.learning.objective import Objective
+from training.learning.order import Order
 from training.networks import norms, weights
 from training.progress import Terminal
 
@@ -48,7 +50,7 @@ class Bench:
     def loaded(self, stored: decoded.Stored | None) -> Iterable[Batch]:
         """Batches without end, in effect, as training gets them."""
         views = loader.Views(self.root, self.photos, self.targets, self.recipe, stored)
-        order = loader.Order(len(self.photos), self.recipe)
+        order = Order(len(self.photos), self.recipe)
         return loader.loader(views, order, device.workers(self.machine), self.device)
 
     def stepper(self) -> Callable[[Batch], None]:

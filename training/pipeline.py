@@ -20,48 +20,34 @@ publish    bundle/, gate.json                  models/NAME/VERSION, published.js
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from bundle.precision import PrimaryPrecision
 from bundle.preprocessing import Preprocessing
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle
-from training import batch_inference, run
+from training import device
 from training.config import Machine, Recipe
 from training.dataset import data, split
 from training.dataset.listing import root_of
-from training.dataset.tables import USUAL, Columns
 from training.errors import NothingToEvaluate, RunUnusable
 from training.evaluation import evaluate
 from training.evaluation.calibrate import calibrate, reference, softmax
-from training.evaluation.evaluate import Evaluation
 from training.exporting import bundling
+from training.exporting.bundling import ExportOptions
 from training.files import write_json_lines
-from training.learning import device
+from training.inference import batches
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.progress import Reporter, timed
-from training.run import Calibrated, Run
-from training.run_context import RunContext
-from training.transfer import choosing, stage
-from training.transfer.chosen import CHOSEN
+from training.runs import run
+from training.runs.context import RunContext, TrainingSession
+from training.runs.records import Calibrated, Evaluation, TrainingRequest
+from training.runs.run import Run
+from training.transfer import choice, strategies
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be trained, and where the run's folder goes."""
-
-    data: Path
-    name: str
-    weights: str  # 'imagenet', 'none' or a path
-    runs: Path = Path("runs")
-    strict: bool = False  # refuse content that stands under two labels instead of leaving it out
-    columns: Columns = USUAL  # of `data`, where it is a table
-
-
-def train(request: Request, recipe: Recipe, machine: Machine, reporter: Reporter) -> Run:
+def train(request: TrainingRequest, recipe: Recipe, machine: Machine, reporter: Reporter) -> Run:
     """Check, split, train, calibrate on validation, and evaluate on the untouched test split.
 
     Raises `DataRefused`, `RecipeInvalid`, `WeightsUnusable`, `DeviceUnavailable` or `TrainingDiverged`.
@@ -70,7 +56,7 @@ def train(request: Request, recipe: Recipe, machine: Machine, reporter: Reporter
     return resume(begin(request, recipe, reporter), machine, reporter)
 
 
-def begin(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
+def begin(request: TrainingRequest, recipe: Recipe, reporter: Reporter) -> Run:
     """A new run whose photos are checked and split.
 
     Raises `DataRefused`, `RecipeInvalid` or `WeightsUnusable`.
@@ -80,14 +66,10 @@ def begin(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
     return started
 
 
-def create(request: Request, recipe: Recipe, reporter: Reporter) -> Run:
+def create(request: TrainingRequest, recipe: Recipe, reporter: Reporter) -> Run:
     """A new run's folder. Raises `RecipeInvalid` or `WeightsUnusable`, and then there is none."""
     weights.require_usable(recipe, request.weights)
-    identity = weights.identity(request.weights)
-    started = run.create(
-        request.runs, request.name, request.data, request.weights, identity, recipe,
-        strict=request.strict, columns=request.columns,
-    )  # fmt: skip
+    started = run.create(request, weights.identity(request.weights), recipe)
     reporter.say(f"run {started.path}")
     return started
 
@@ -101,20 +83,34 @@ def prepare(started: Run, reporter: Reporter) -> None:
 
 def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
     """Do what is missing up to the evaluation. Raises `RunUnusable` and what `train` raises."""
-    material = fit(started, machine, reporter)
-    _stage(started, "calibrate", "calibration.json", lambda: calibrate_photos(started, material, reporter))
-    _stage(started, "evaluate", "evaluation.json", lambda: evaluate_photos(started, material, reporter))
+    context = fit(started, machine, reporter)
+    _stage(started, "calibrate", "calibration.json", lambda: calibrate_photos(started, context, reporter))
+    _stage(started, "evaluate", "evaluation.json", lambda: evaluate_photos(started, context, reporter))
     return started
 
 
 def fit(started: Run, machine: Machine, reporter: Reporter) -> RunContext:
     """Do what is missing up to the trained model, without a look at the test split. Raises what `resume` raises."""
     prepare(started, reporter)
-    material = material_of(started, machine)
+    context = context_of(started, machine)
     cache = feature_cache(started)
-    _stage(started, "strategy", CHOSEN, lambda: choosing.choose(started, material, cache, reporter))
-    _stage(started, "train", "model.pt", lambda: stage.train(started, material, machine, cache, reporter))
-    return material
+    _stage(started, "strategy", run.CHOSEN, lambda: choice.choose(started, context, cache, reporter))
+    _stage(
+        started, "train", "model.pt", lambda: strategies.train(started, _session(started, context, machine, reporter))
+    )
+    return context
+
+
+def _session(started: Run, context: RunContext, machine: Machine, reporter: Reporter) -> TrainingSession:
+    return TrainingSession(
+        context=context,
+        recipe=started.recipe(),
+        machine=machine,
+        folder=started.path,
+        feature_cache=feature_cache(started),
+        reporter=reporter,
+        pretrained=started.source().weights_identity != "none",
+    )
 
 
 def _stage(started: Run, name: str, record: str, work: Callable[[], None]) -> None:
@@ -150,19 +146,18 @@ def feature_cache(started: Run) -> Path:
     return started.path.parent.parent / ".cache" / "features"
 
 
-def calibrate_photos(started: Run, material: RunContext, reporter: Reporter) -> None:
+def calibrate_photos(started: Run, context: RunContext, reporter: Reporter) -> None:
     """Temperature and threshold from the validation split. Raises `RunUnusable`."""
-    started.write("calibration.json", calibrate_run(trained(started, material), material, reporter))
+    started.write("calibration.json", calibrate_run(trained(started, context), context, reporter))
 
 
-def evaluate_photos(started: Run, material: RunContext, reporter: Reporter) -> None:
+def evaluate_photos(started: Run, context: RunContext, reporter: Reporter) -> None:
     """Measure the calibrated model on the test split. Raises `RunUnusable`."""
-    calibration = started.calibrated().calibration
-    found = evaluate.of_test(started.path, trained(started, material), calibration, material, reporter)
+    found = evaluate.of_test(started, trained(started, context), context, reporter)
     started.write("evaluation.json", found.record())
 
 
-def material_of(started: Run, machine: Machine) -> RunContext:
+def context_of(started: Run, machine: Machine) -> RunContext:
     """Split, preprocessing and device of a run."""
     recipe = started.recipe()
     chosen = device.choose(machine)
@@ -171,26 +166,26 @@ def material_of(started: Run, machine: Machine) -> RunContext:
         split=started.split(),
         preprocessing=Preprocessing(resize=recipe.resize, crop=recipe.crop),
         device=chosen,
-        lanes=batch_inference.lanes_for(machine, chosen),
+        parallelism=batches.parallelism(machine, chosen),
     )
 
 
-def trained(started: Run, material: RunContext) -> Classifier:
-    """The run's finished model, in eval mode on the material's device. Raises `RunUnusable`."""
-    model = weights.empty(started.recipe(), len(material.split.labels))
+def trained(started: Run, context: RunContext) -> Classifier:
+    """The run's finished model, in eval mode on the context's device. Raises `RunUnusable`."""
+    model = weights.empty(started.recipe(), len(context.split.labels))
     try:
         model.load_state_dict(started.weights())
     except RuntimeError as exc:
         raise RunUnusable(started.path, "model.pt belongs to another network", "start a new run") from exc
-    return model.to(material.device).eval()
+    return model.to(context.device).eval()
 
 
-def calibrate_run(model: Classifier, material: RunContext, reporter: Reporter) -> Calibrated:
+def calibrate_run(model: Classifier, context: RunContext, reporter: Reporter) -> Calibrated:
     """Temperature, threshold and reference statistics from the validation split."""
-    answers = material.logits(model, "val", reporter)
-    found = calibrate(answers.outputs, material.targets("val").numpy())
+    answers = context.logits(model, "val", reporter)
+    found = calibrate(answers.outputs, context.targets("val").numpy())
     probabilities = softmax(answers.outputs, found.temperature)
-    return Calibrated(found, reference(probabilities, answers.brightness, material.split.labels))
+    return Calibrated(found, reference(probabilities, answers.brightness, context.split.labels))
 
 
 def evaluate_any(
@@ -203,24 +198,23 @@ def evaluate_any(
     if (of / MANIFEST).exists():
         if folder is None:
             raise NothingToEvaluate(of, "is a bundle and has no photos of its own", "give a folder with --data")
-        chosen = batch_inference.lanes_for(Machine("cpu", machine.workers), torch.device("cpu"))
+        chosen = batches.parallelism(Machine("cpu", machine.workers), torch.device("cpu"))
         return evaluate.of_bundle(open_bundle(of), folder, chosen, reporter, corrupted=corrupted)
     if not (of / run.RECIPE).exists():
         raise NothingToEvaluate(of, "is neither a bundle nor a run", "give models/NAME/VERSION or runs/NAME/TIME")
     started = Run(of)
-    material = material_of(started, machine)
-    model = trained(started, material)
-    calibration = started.calibrated().calibration
+    context = context_of(started, machine)
+    model = trained(started, context)
     if folder is None:
-        found = evaluate.of_test(of, model, calibration, material, reporter)
-        return evaluate.with_corruptions(found, model, material, reporter) if corrupted else found
-    return evaluate.of_run(of, model, calibration, folder, material, reporter, corrupted=corrupted)
+        found = evaluate.of_test(started, model, context, reporter)
+        return evaluate.with_corruptions(found, model, context, reporter) if corrupted else found
+    return evaluate.of_run(started, model, context, folder, reporter, corrupted=corrupted)
 
 
 def measure_corruptions(started: Run, machine: Machine, reporter: Reporter) -> Evaluation:
     """The run's evaluation with its test photos made worse, kept in the run for its report. Raises `RunUnusable`."""
-    material = material_of(started, machine)
-    found = evaluate.with_corruptions(started.evaluation(), trained(started, material), material, reporter)
+    context = context_of(started, machine)
+    found = evaluate.with_corruptions(started.evaluation(), trained(started, context), context, reporter)
     started.write("evaluation.json", found.record())
     return found
 
@@ -230,23 +224,17 @@ def export(
     output: Path | None,
     machine: Machine,
     reporter: Reporter,
-    precision: PrimaryPrecision = "fp32",
-    *,
-    int8: bool = True,
-    tf32: float = 0.0,
+    options: ExportOptions = bundling.DEFAULTS,
 ) -> Path:
     """Write a verified bundle into `output`, by default the run's `bundle/`, and return its folder.
-
-    `int8` adds a second model to one of fp32. With a `tf32` over 0, a GPU may compute fp32 products with mantissas of
-    10 bits, where that moves no golden logit by more.
 
     Raises `VerificationFailed`, `RunUnusable` or `LibraryMissing`.
     """
     seconds = started.seconds()
     with timed(seconds, "export"):
-        material = material_of(started, Machine("cpu", machine.workers))
+        context = context_of(started, Machine("cpu", machine.workers))
         folder = started.path / "bundle" if output is None else output
-        bundling.write(started, trained(started, material), material, folder, reporter, precision, int8=int8, tf32=tf32)
+        bundling.write(started, trained(started, context), context, folder, reporter, options)
     started.write("seconds.json", seconds)
     return folder
 

@@ -11,12 +11,13 @@ import torchvision
 from PIL import Image
 
 from bundle.repository import Bundle
-from training import pipeline, run
 from training.config import Machine, Recipe
 from training.dataset import data, split
 from training.progress import Silent
 from training.publishing.release import Release
 from training.publishing.retrain import retrain
+from training.runs import run
+from training.runs.records import TrainingRequest
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}
 TINY = {"resize": 40, "crop": 32, "train_size": 32, "batch_size": 8, "precision": "fp32", "mixup": 0.0}
@@ -76,14 +77,14 @@ def finished(
 ) -> Finished:
     """A retrain on the drawn photos with the head strategy. Read only."""
     root = tmp_path_factory.mktemp("finished")
-    request = pipeline.Request(photos, "colours", str(backbone_file), root / "runs")
+    request = TrainingRequest(photos, "colours", str(backbone_file), root / "runs")
     done, bundle = retrain(request, recipe(), Machine("cpu", 2), Release(root / "models"), Silent())
     return Finished(done, bundle, root / "models", root / "runs")
 
 
 @pytest.fixture(scope="session")
 def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state_dict as torchvision publishes it, of random weights whose norms know pictures of one colour and grain."""
+    """A state_dict as torchvision publishes it, of random weights whose norms know photos of one colour and grain."""
     torch.manual_seed(0)
     network = torchvision.models.mobilenet_v2(weights=None).train()
     norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]

@@ -10,7 +10,7 @@ _LARGE = 10_000_000  # values; only dense layers have as many, and no Classifier
 
 
 def network(name: str) -> torch.nn.Module:
-    """Random weights. Its batch norms know pictures more varied than any of the tests'.
+    """Random weights. Its batch norms know photos more varied than any of the tests'.
 
     Else a deep network whose weights nothing has tamed would magnify those.
     """

@@ -1,15 +1,6 @@
 import pytest
 
-from training.files import write_atomic, write_json, write_json_lines
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomic(path, "no bytes")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+from training.files import write_json, write_json_lines
 
 
 def test_json_has_no_nan(tmp_path):

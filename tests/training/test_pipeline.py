@@ -23,10 +23,13 @@ from training.errors import (
     WeightsUnusable,
 )
 from training.evaluation.metrics import wilson
-from training.exporting import bundling, export, onnx_runtime
+from training.exporting import bundling, export
+from training.exporting.bundling import ExportOptions
 from training.exporting.export import Graph
+from training.inference import onnx_runtime
 from training.progress import Silent
-from training.run import Run
+from training.runs.records import TrainingRequest
+from training.runs.run import Run
 
 MACHINE = Machine("cpu", 2)
 
@@ -61,7 +64,7 @@ def test_a_published_version_opens_and_replays(finished):
 
 
 def test_a_bundle_in_half_precision_declares_it_and_replays_within_what_was_measured(finished, copied, tmp_path):
-    folder = pipeline.export(copied, tmp_path / "half", MACHINE, Silent(), "fp16")
+    folder = pipeline.export(copied, tmp_path / "half", MACHINE, Silent(), ExportOptions("fp16"))
     bundle = pipeline.publish(folder, tmp_path / "models")
     manifest, single = bundle.manifest, finished.bundle.manifest
     assert manifest.model == dataclasses.replace(single.model, precision="fp16")
@@ -158,7 +161,7 @@ def test_a_run_goes_on_where_it_was_left(copied):
 
 
 def test_training_twice_gives_the_same_weights(finished, photos, recipe, backbone_file, tmp_path):
-    request = pipeline.Request(photos, "colours", str(backbone_file), tmp_path)
+    request = TrainingRequest(photos, "colours", str(backbone_file), tmp_path)
     again = pipeline.train(request, recipe(), MACHINE, Silent())
     expected, found = finished.run.weights(), again.weights()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -169,18 +172,18 @@ def test_conflicts_are_said_and_strict_refuses_them(photos, recipe, tmp_path):
     shutil.copytree(photos, data)
     shutil.copy(data / "red" / "000.png", data / "blue" / "stray.png")
     listener = Listening()
-    run = pipeline.begin(pipeline.Request(data, "x", "none", tmp_path / "runs"), recipe(), listener)
+    run = pipeline.begin(TrainingRequest(data, "x", "none", tmp_path / "runs"), recipe(), listener)
     assert any("2 files whose content stands under two labels" in text for text in listener.said)
     assert json.loads((run.path / "check.json").read_text())["conflicts"] == [["blue/stray.png", "red/000.png"]]
     with pytest.raises(LabelConflict, match=r"blue/stray\.png = red/000\.png"):
-        pipeline.begin(pipeline.Request(data, "x", "none", tmp_path / "runs", strict=True), recipe(), Silent())
+        pipeline.begin(TrainingRequest(data, "x", "none", tmp_path / "runs", strict=True), recipe(), Silent())
 
 
 def test_bad_requests_leave_no_run_behind(photos, recipe, tmp_path):
     with pytest.raises(WeightsUnusable):
-        pipeline.train(pipeline.Request(photos, "x", "absent.pth", tmp_path / "runs"), recipe(), MACHINE, Silent())
+        pipeline.train(TrainingRequest(photos, "x", "absent.pth", tmp_path / "runs"), recipe(), MACHINE, Silent())
     with pytest.raises(RecipeInvalid, match="'name' is 'Not a name'"):
-        pipeline.train(pipeline.Request(photos, "Not a name", "none", tmp_path / "runs"), recipe(), MACHINE, Silent())
+        pipeline.train(TrainingRequest(photos, "Not a name", "none", tmp_path / "runs"), recipe(), MACHINE, Silent())
     assert not (tmp_path / "runs").exists()
 
 
@@ -245,7 +248,7 @@ def test_weights_of_another_network_are_refused(copied):
 
 def test_a_random_backbone_is_trained_from_scratch(photos, recipe, tmp_path):
     """There is no head to begin with: features of a random network fit nothing that it becomes."""
-    request = pipeline.Request(photos, "scratch", "none", tmp_path)
+    request = TrainingRequest(photos, "scratch", "none", tmp_path)
     run = pipeline.train(request, recipe(strategy="finetune", epochs=1), Machine("cpu", 0), Silent())
     assert run.rows("head.jsonl") == []
     assert [row["train_loss"] is None for row in run.rows("curves.jsonl")] == [True, False]
@@ -253,7 +256,7 @@ def test_a_random_backbone_is_trained_from_scratch(photos, recipe, tmp_path):
 
 
 def test_two_runs_in_one_second_get_two_folders(photos, recipe, tmp_path):
-    request = pipeline.Request(photos, "x", "none", tmp_path)
+    request = TrainingRequest(photos, "x", "none", tmp_path)
     paths = {pipeline.begin(request, recipe(), Silent()).path for _ in range(3)}
     assert len(paths) == 3
 
@@ -270,7 +273,7 @@ def test_head_scores_what_the_weights_promise(shared, tmp_path):
     seed = pipeline.split.usable_seed(digests)
     weights = str(shared / "weights" / "mobilenet_v2_imagenet.pth")
     recipe = pipeline.Recipe(strategy="head", split_seed=seed)
-    run = pipeline.train(pipeline.Request(data, "few", weights, tmp_path / "runs"), recipe, MACHINE, Silent())
+    run = pipeline.train(TrainingRequest(data, "few", weights, tmp_path / "runs"), recipe, MACHINE, Silent())
     trials = run.rows("head.jsonl")
     assert max(row["val_top1"] for row in trials) > 0.5
     assert np.isfinite(run.evaluation().metrics.negative_log_likelihood)

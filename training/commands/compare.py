@@ -74,12 +74,12 @@ def compare(context: click.Context, /, *, as_json: bool, **options: Any) -> None
     under torchrun, where other processes may wait for it, it can end the comparison, and --resume goes on.
     """
     from training.commands import compare_view
-    from training.comparison import writing
+    from training.comparison import running
 
     require_start(context, options)
     _refuse_candidates_with_resume(context, options)
     folder, rows = _compared(context, options)
-    writing.write(folder, rows)
+    running.write(folder, rows)
     compare_view.show(folder, rows, as_json=as_json)
 
 
@@ -96,7 +96,7 @@ def _compared(context: click.Context, options: dict[str, Any]) -> "tuple[Path, l
     from training.comparison import running
     from training.comparison.records import candidates
     from training.progress import Terminal
-    from training.run import Run
+    from training.runs.run import Run
 
     if options["resume"] is not None:
         return options["resume"], running.resume(Run(options["resume"]), machine(options), Terminal())

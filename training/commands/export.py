@@ -36,8 +36,10 @@ def export(
 
     from training import pipeline
     from training.commands import summary
+    from training.exporting.bundling import ExportOptions
     from training.progress import Terminal
-    from training.run import Run
+    from training.runs.run import Run
 
-    folder = pipeline.export(Run(run), output, machine(options), Terminal(), export_precision, int8=int8, tf32=tf32)
+    settings = ExportOptions(export_precision, int8, tf32)
+    folder = pipeline.export(Run(run), output, machine(options), Terminal(), settings)
     summary.show_bundle(folder, as_json=as_json)

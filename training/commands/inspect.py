@@ -68,15 +68,15 @@ def inspect(source: Path, output: Path | None, limit: int, as_json: bool, **opti
         contents.show(source, as_json=as_json)
         return
 
-    from training import inspection
     from training.dataset.tables import Columns
     from training.progress import Terminal
+    from training.suspects import inspection
 
     columns = Columns(options["path_column"], options["label_column"])
-    looking = inspection.Looking(
+    settings = inspection.InspectionOptions(
         options["weights"], options["backbone"], options["folds"], options["split_seed"], options["runs"], columns
     )
-    found, subject = inspection.suspects(source, looking, machine(options), Terminal())
+    found, subject = inspection.suspects(source, settings, machine(options), Terminal())
     usual = source if inspection.is_run(source) else options["runs"] / "suspects" / source.stem
     page = inspection.write(found, subject, output or usual, limit)
     suspect_view.show(found, page, limit, as_json=as_json)

@@ -18,15 +18,15 @@ from training.config.recipe import group_of
 from training.errors import ConfigInvalid, RecipeInvalid
 
 if TYPE_CHECKING:
-    from training.pipeline import Request
-    from training.run import Run
+    from training.runs.records import TrainingRequest
+    from training.runs.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SOURCE = click.Path(path_type=Path)
 """Photos: a folder with one subfolder per class, or a table of path and label."""
-_LONGEST_CHOICES = 60  # characters that fit on a line of an 80 column terminal beside the option
+_MAX_CHOICES_WIDTH = 60  # characters that fit on a line of an 80 column terminal beside the option
 _HEADINGS = {
     "transfer": "Transfer (what is learned from, and what of it is kept)",
     "optimisation": "Optimisation (how weights move)",
@@ -46,7 +46,7 @@ def recipe_options(command: F) -> F:
             option = f"{option}/--no-{option[2:]}"
         choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
         text, metavar = field.metadata["text"], None
-        if len("|".join(choices)) > _LONGEST_CHOICES:
+        if len("|".join(choices)) > _MAX_CHOICES_WIDTH:
             text, metavar = f"{text} One of {', '.join(choices)}.", "NAME"
         command = click.option(
             option,
@@ -156,7 +156,7 @@ int8_option = click.option(
     "--int8/--no-int8",
     default=True,
     show_default=True,
-    help="Also write a model for `anther serve --precision int8`: half the time a picture on CPUs that multiply bytes, "
+    help="Also write a model for `anther serve --precision int8`: half the time a photo on CPUs that multiply bytes, "
     "some seconds of export, a quarter of the size on top. It is left out where it loses too much on validation.",
 )
 
@@ -171,12 +171,12 @@ def require_start(context: click.Context, options: dict[str, Any]) -> None:
         raise click.UsageError("--data and --name are needed, or --resume RUN", context)
 
 
-def request_of(options: dict[str, Any]) -> "Request":
+def request_of(options: dict[str, Any]) -> "TrainingRequest":
     from training.dataset.tables import Columns
-    from training.pipeline import Request
+    from training.runs.records import TrainingRequest
 
     columns = Columns(options["path_column"], options["label_column"])
-    return Request(
+    return TrainingRequest(
         options["data"], options["name"], options["weights"], options["runs"], options["strict"], columns
     )  # fmt: skip
 
@@ -186,7 +186,7 @@ def trained(context: click.Context, options: dict[str, Any]) -> "Run":
 
     from training import pipeline
     from training.progress import Terminal
-    from training.run import Run
+    from training.runs.run import Run
 
     if options["resume"] is not None:
         return pipeline.resume(Run(options["resume"]), machine(options), Terminal())

@@ -8,9 +8,9 @@ import click
 from training.commands.headings import Headed
 
 if TYPE_CHECKING:
+    from training.comparison.repeats import Repeats
     from training.config import Machine
-    from training.repeats import Repeats
-    from training.run import Run
+    from training.runs.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +38,8 @@ def repeated(
     run: "Run", machine: "Machine", *, corruptions: bool, seeds: int, folds: int | None
 ) -> dict[str, "Repeats"]:
     """Do what was asked for with a finished run; 'seeds' and 'folds', where they were."""
-    from training import pipeline, repeats
+    from training import pipeline
+    from training.comparison import repeats
     from training.progress import Terminal
 
     reporter = Terminal()

@@ -21,7 +21,7 @@ from training.commands.watch_options import plan_of, watch_options
 
 if TYPE_CHECKING:
     from bundle.repository import Bundle
-    from training.run import Run
+    from training.runs.run import Run
 
 
 @click.command(cls=Grouped)
@@ -45,7 +45,7 @@ def retrain(context: click.Context, /, *, as_json: bool, **options: Any) -> None
         return _watch(context, options)
 
     from training.commands import summary
-    from training.publishing.ending import ends_on_sigterm
+    from training.publishing.attempt import ends_on_sigterm
 
     with ends_on_sigterm():
         run, published = _retrained(context, options)
@@ -56,7 +56,7 @@ def _retrained(context: click.Context, options: dict[str, Any]) -> "tuple[Run, B
     from training.progress import Terminal
     from training.publishing import retrain as retraining
     from training.publishing import unfinished
-    from training.run import Run
+    from training.runs.run import Run
 
     if options["resume"] is None:
         request, recipe = request_of(options), recipe_of(context, options)

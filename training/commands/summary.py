@@ -13,12 +13,11 @@ from anther.tables import write_rows, write_table
 from bundle.manifest import Metrics
 from bundle.measures import Confident
 from bundle.repository import Bundle, open_bundle
-from training.evaluation.evaluate import Evaluation
+from training.comparison.repeats import Repeats
 from training.evaluation.intervals import wilson
-from training.evaluation.robustness import UnderCorruption
 from training.publishing import champion
-from training.repeats import Repeats
-from training.run import Run
+from training.runs.records import Evaluation, UnderCorruption
+from training.runs.run import Run
 
 
 def show_run(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from anther.tables import write_table
-from training.evaluation.suspects.records import Copy, Seen, Suspects
+from training.suspects.records import Copy, Seen, Suspects
 
 
 def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:

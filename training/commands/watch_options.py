@@ -1,4 +1,4 @@
-"""Options of `anther retrain --watch`: how often to look, and how much is enough to begin."""
+"""Options of `anther retrain --watch`: how often to rescan the folder, and how much is enough to begin."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,7 @@ def watch_options(command: F) -> F:
             type=click.FloatRange(0, min_open=True),
             default=60.0,
             show_default=True,
-            help="With --watch: seconds between two looks at the folder.",
+            help="With --watch: seconds between two scans of the folder.",
         ),
         click.option(
             "--settle-s",

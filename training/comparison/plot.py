@@ -1,4 +1,4 @@
-"""A comparison as one picture: accuracy with its interval on an axis, and beside it what it cost."""
+"""A comparison as one chart: accuracy with its interval on an axis, and beside it what it cost."""
 
 import math
 from collections.abc import Sequence

@@ -9,17 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anther.errors import AntherError
-from training import pipeline, run
+from anther.files import replace
+from training import device, pipeline
+from training.comparison import plot, table
 from training.comparison.records import Candidate, Result, Row
 from training.config import Machine, Recipe, toml
 from training.errors import NothingCompared
 from training.evaluation.intervals import wilson
 from training.exporting import export
-from training.learning import device, distributed, loop
+from training.files import write_json
+from training.learning import distributed, loop
 from training.progress import Reporter, Silent
-from training.run import Run
-from training.run_context import RunContext
-from training.transfer import frozen
+from training.runs import run
+from training.runs.context import RunContext
+from training.runs.records import TrainingRequest
+from training.runs.run import Run
+from training.transfer import strategies
 
 _PLAN, _RESULT = "plan.json", "result.json"
 
@@ -30,7 +35,7 @@ class Plan:
 
 
 def compare(
-    request: pipeline.Request,
+    request: TrainingRequest,
     recipe: Recipe,
     candidates: Sequence[Candidate],
     machine: Machine,
@@ -95,11 +100,11 @@ def _result(started: Run, machine: Machine, reporter: Reporter) -> Result:
     return found
 
 
-def _measured(trained: Run, material: RunContext, reporter: Reporter) -> Result:
-    model, recipe = pipeline.trained(trained, material), trained.recipe()
-    answers, targets = material.logits(model, "val", reporter).outputs, material.targets("val").numpy()
+def _measured(trained: Run, context: RunContext, reporter: Reporter) -> Result:
+    model, recipe = pipeline.trained(trained, context), trained.recipe()
+    answers, targets = context.logits(model, "val", reporter).outputs, context.targets("val").numpy()
     right, n = int((answers.argmax(1) == targets).sum()), len(targets)
-    frozen.freeze(model, recipe)
+    strategies.freeze(model, recipe)
     seconds = trained.seconds()
     return Result(
         strategy=recipe.strategy,
@@ -108,7 +113,14 @@ def _measured(trained: Run, material: RunContext, reporter: Reporter) -> Result:
         top1=right / n,
         top1_interval=wilson(right, n),
         seconds=seconds.get("strategy", 0.0) + seconds["train"],
-        trainable=frozen.trainable(model),
+        trainable=strategies.trainable(model),
         parameters=sum(part.numel() for part in model.parameters()),
         onnx_bytes=len(export.to_onnx(model, 1.0, recipe.crop).data),
     )
+
+
+def write(folder: Path, rows: Sequence[Row]) -> None:
+    """Leave `compare.json`, `compare.md` and `compare.svg`."""
+    write_json(folder / "compare.json", table.record(folder, rows))
+    replace(folder / "compare.md", table.markdown(folder.parent.name, rows).encode())
+    replace(folder / "compare.svg", plot.svg(rows).encode())

@@ -22,7 +22,7 @@ class Augmentation:
         default=0.0, metadata=says("Largest random shift in each direction, as a share of the side.", 0, 1)
     )
     scale: float = field(
-        default=0.0, metadata=says("Largest random enlarging or shrinking of the whole picture, as a share.", 0, 0.9)
+        default=0.0, metadata=says("Largest random enlarging or shrinking of the whole photo, as a share.", 0, 0.9)
     )
     color_jitter: float = field(
         default=0.2, metadata=says("Strength of random brightness, contrast and saturation; hue gets a quarter.", 0, 1)

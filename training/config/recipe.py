@@ -3,13 +3,25 @@
 import dataclasses
 import typing
 from dataclasses import dataclass
+from typing import Literal
 
 from training.config.augmentation import Augmentation
 from training.config.fields import check
-from training.config.optimisation import Optimisation
-from training.config.regularisation import Regularisation
+from training.config.optimisation import Optimisation, Regularisation
 from training.config.transfer import Transfer
 from training.errors import RecipeInvalid
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run computes; no field changes what is learned, beyond the arithmetic of the device."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = (
+        None  # processes that read and augment photos; None is one a core, 0 reads in the trainer itself
+    )
+    checkpoint_seconds: float = 120.0  # work that a killed fine-tuning loses at most, against time spent on writing
+
 
 Scalar = str | int | float | bool | None
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bundle.errors import ImageRefused
 from bundle.preprocessing import decode
-from training.dataset import folders, tables
+from training.dataset import tables
 from training.dataset.bounded import mapped
-from training.dataset.listing import Listed, Listing, is_table
-from training.dataset.look import Look, look
+from training.dataset.listing import Listed, Listing, folder_listing, is_table
+from training.dataset.photo_info import PhotoInfo, photo_info
 from training.dataset.tables import USUAL, Columns
 from training.errors import EmptyClass, LabelConflict, NoPhotos, OneClass, PhotoChanged, TableUnusable
 from training.progress import Reporter
@@ -47,7 +47,7 @@ class Scan:
     root: Path
     labels: tuple[str, ...]  # every class, with photos or without
     photos: tuple[Photo, ...]
-    looks: tuple[Look, ...]  # row i is of photo i
+    infos: tuple[PhotoInfo, ...]  # row i is of photo i
     undecodable: tuple[Undecodable, ...]
     broken: dict[str, int]  # label → files that cannot be decoded
 
@@ -67,7 +67,7 @@ def scan(source: Path, reporter: Reporter, columns: Columns = USUAL) -> Scan:
 
     Raises `NoPhotos`, `FlatFolder` or `TableUnusable`.
     """
-    listing = tables.listed(source, columns) if is_table(source) else folders.listed(source)
+    listing = tables.listed(source, columns) if is_table(source) else folder_listing(source)
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:  # Pillow decodes outside the interpreter lock
         results = mapped(pool, lambda file: _read(listing.root, file), listing.files, _AHEAD_OF_EACH_CORE * cores)
@@ -75,7 +75,7 @@ def scan(source: Path, reporter: Reporter, columns: Columns = USUAL) -> Scan:
     return _sorted_out(listing, found)
 
 
-def _sorted_out(listing: Listing, found: Sequence[tuple[Photo, Look] | Undecodable]) -> Scan:
+def _sorted_out(listing: Listing, found: Sequence[tuple[Photo, PhotoInfo] | Undecodable]) -> Scan:
     seen = [item for item in found if not isinstance(item, Undecodable)]
     undecodable = tuple(item for item in found if isinstance(item, Undecodable))
     if not seen:
@@ -83,8 +83,8 @@ def _sorted_out(listing: Listing, found: Sequence[tuple[Photo, Look] | Undecodab
     broken = Counter(
         file.label for file, item in zip(listing.files, found, strict=True) if isinstance(item, Undecodable)
     )
-    photos, looks = zip(*seen, strict=True)
-    return Scan(listing.source, listing.root, listing.labels, photos, looks, undecodable, dict(broken))
+    photos, infos = zip(*seen, strict=True)
+    return Scan(listing.source, listing.root, listing.labels, photos, infos, undecodable, dict(broken))
 
 
 def check(scanned: Scan) -> tuple[tuple[Photo, ...], Check]:
@@ -147,10 +147,10 @@ def read_photo(root: Path, photo: Photo) -> bytes:
     return data
 
 
-def _read(root: Path, file: Listed) -> tuple[Photo, Look] | Undecodable:
+def _read(root: Path, file: Listed) -> tuple[Photo, PhotoInfo] | Undecodable:
     try:
         data = (root / file.path).read_bytes()
-        seen = look(data, decode(data))
+        seen = photo_info(data, decode(data))
     except ImageRefused as exc:
         return Undecodable(file.path, str(exc))
     except OSError as exc:

@@ -1,6 +1,6 @@
 """Training photos decoded once and kept on disk, shrunken as far as training allows, so that no epoch decodes JPEG.
 
-A picture depends on the photo's content, the size and the libraries that decode, so these are its key. The files are
+A decoded photo depends on the file, the size and the libraries that decode, so these are its key. The files are
 plain uint8 RGB: encoding again would lose what training looks at. Answering never reads them.
 """
 
@@ -28,9 +28,9 @@ from training.files import write_json
 from training.progress import Reporter
 
 _PHOTOS_A_SHARD = 512
-_AHEAD_OF_EACH_CORE = 4  # pictures
+_AHEAD_OF_EACH_CORE = 4  # photos
 _SAMPLED = 128  # photos whose size stands for all
-_LARGEST_SHARE = 0.9  # of the free space
+_MAX_SHARE = 0.9  # of the free space
 
 
 class Place(NamedTuple):
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     height: int
 
 
-class Picture(NamedTuple):
+class DecodedPhoto(NamedTuple):
     digest: str
     width: int
     height: int
@@ -49,12 +49,12 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """Where each picture lies, by the content of its photo. Holds no pixels and no open file."""
+    """Where each decoded photo lies, by the digest of its file. Holds no pixels and no open file."""
 
     folder: Path
     places: dict[str, Place]
 
-    def picture(self, digest: str) -> Image.Image:
+    def photo(self, digest: str) -> Image.Image:
         """RGB, of the stored size. Raises `StoreDamaged`."""
         place = self.places[digest]
         path = self.folder / place.shard
@@ -95,19 +95,19 @@ def store(
             parts = [missing[at : at + photos_a_shard] for at in range(0, len(missing), photos_a_shard)]
             for number, part in enumerate(parts, 1):
                 what = f"Decoding photos, part {number} of {len(parts)}"
-                pictures = mapped(pool, lambda photo: _shrunken(root, photo, short_side), part, _ahead())
-                places |= _write(folder, part, reporter.track(pictures, what, len(part)))
+                decoded = mapped(pool, lambda photo: _shrunken(root, photo, short_side), part, _ahead())
+                places |= _write(folder, part, reporter.track(decoded, what, len(part)))
     except OSError as exc:
         raise DiskUnusable(folder, exc.strerror or str(exc), "free some space, or use --stored-size 0") from exc
     return Stored(folder, places)
 
 
-def _shrunken(root: Path, photo: Photo, short_side: int) -> Picture:
+def _shrunken(root: Path, photo: Photo, short_side: int) -> DecodedPhoto:
     image = decode(read_photo(root, photo))
     size = _stored_size(*image.size, short_side)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
-    return Picture(photo.digest, *size, image.tobytes())
+    return DecodedPhoto(photo.digest, *size, image.tobytes())
 
 
 def _stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -116,15 +116,15 @@ def _stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return round(width * scale), round(height * scale)
 
 
-def _write(folder: Path, photos: Sequence[Photo], pictures: Iterator[Picture]) -> dict[str, Place]:
+def _write(folder: Path, photos: Sequence[Photo], decoded: Iterator[DecodedPhoto]) -> dict[str, Place]:
     """One shard and then its index; without the index the shard does not count."""
     name = _name(photo.digest for photo in photos)
     digest, rows = hashlib.sha256(), []
     with replacing(folder / f"{name}.rgb") as temporary, temporary.open("wb") as file:
-        for picture in pictures:
-            file.write(picture.pixels)
-            digest.update(picture.pixels)
-            rows.append([picture.digest, picture.width, picture.height])
+        for photo in decoded:
+            file.write(photo.pixels)
+            digest.update(photo.pixels)
+            rows.append([photo.digest, photo.width, photo.height])
     write_json(folder / f"{name}.json", {"sha256": digest.hexdigest(), "photos": rows})
     return _placed(folder / f"{name}.rgb", rows)
 
@@ -173,7 +173,7 @@ def _loaded(index: Path, wanted: set[str]) -> dict[str, Place] | None:
 
 
 def _announce(root: Path, photos: Sequence[Photo], short_side: int, folder: Path, reporter: Reporter) -> None:
-    """Say what the pictures will take before it is taken."""
+    """Say what the photos will take before it is taken."""
     needed = _bytes(root, photos, short_side)
     _require_room(len(photos), needed, shutil.disk_usage(folder).free, folder)
     reporter.say(f"keeping {len(photos):,} decoded photos in {folder}, about {needed / 1e9:.2f} GB")
@@ -181,7 +181,7 @@ def _announce(root: Path, photos: Sequence[Photo], short_side: int, folder: Path
 
 def _require_room(photos: int, needed: int, free: int, folder: Path) -> None:
     """Raises `DiskUnusable`."""
-    if needed > _LARGEST_SHARE * free:
+    if needed > _MAX_SHARE * free:
         reason = f"{photos:,} decoded photos need about {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
         raise DiskUnusable(folder, reason, "use a smaller --stored-size, or 0")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from training.dataset.data import Check, Photo, Scan, Undecodable
-from training.dataset.look import Look
+from training.dataset.photo_info import PhotoInfo
 from training.dataset.split import PARTS, Part, place
 
 _FEW = 20  # photos a class, under which results are luck
@@ -52,15 +52,15 @@ class Health:
 def health(scanned: Scan, kept: Sequence[Photo], found: Check, split_seed: int) -> Health:
     """Of a set that was scanned and checked; `kept` are the photos that remain."""
     classes = _classes(scanned, kept, found, split_seed)
-    long = tuple(photo.path for photo, seen in zip(scanned.photos, scanned.looks, strict=True) if seen.aspect > _LONG)
+    long = tuple(photo.path for photo, seen in zip(scanned.photos, scanned.infos, strict=True) if seen.aspect > _LONG)
     counts = [each.photos for each in classes]
     imbalance = max(counts) / min(counts) if min(counts) else None
     return Health(
         photos=len(kept),
-        bytes=sum(seen.size for seen in scanned.looks),
+        bytes=sum(seen.size for seen in scanned.infos),
         imbalance=imbalance,
-        formats=dict(Counter(seen.format for seen in scanned.looks).most_common()),
-        turned=sum(seen.turned for seen in scanned.looks),
+        formats=dict(Counter(seen.format for seen in scanned.infos).most_common()),
+        turned=sum(seen.turned for seen in scanned.infos),
         long=long,
         classes=classes,
         undecodable=scanned.undecodable,
@@ -71,15 +71,15 @@ def health(scanned: Scan, kept: Sequence[Photo], found: Check, split_seed: int) 
 
 
 def _classes(scanned: Scan, kept: Sequence[Photo], found: Check, split_seed: int) -> tuple[ClassHealth, ...]:
-    looks: dict[str, list[Look]] = defaultdict(list)
-    for photo, seen in zip(scanned.photos, scanned.looks, strict=True):
-        looks[photo.label].append(seen)
+    infos: dict[str, list[PhotoInfo]] = defaultdict(list)
+    for photo, seen in zip(scanned.photos, scanned.infos, strict=True):
+        infos[photo.label].append(seen)
     parts = Counter((photo.label, place(photo.digest, split_seed)) for photo in kept)
     clashing = {path for group in found.conflicts for path in group}
     conflicting = Counter(photo.label for photo in scanned.photos if photo.path in clashing)
     rows = []
     for label, photos in found.usable.items():
-        seen_here = looks[label]
+        seen_here = infos[label]
         row = ClassHealth(
             label=label,
             photos=photos,
@@ -97,16 +97,16 @@ def _classes(scanned: Scan, kept: Sequence[Photo], found: Check, split_seed: int
     return tuple(rows)
 
 
-def _median_size(looks: Sequence[Look]) -> tuple[int, int] | None:
-    if not looks:
+def _median_size(infos: Sequence[PhotoInfo]) -> tuple[int, int] | None:
+    if not infos:
         return None
-    return round(median(seen.width for seen in looks)), round(median(seen.height for seen in looks))
+    return round(median(seen.width for seen in infos)), round(median(seen.height for seen in infos))
 
 
-def _smallest(looks: Sequence[Look]) -> tuple[int, int] | None:
-    if not looks:
+def _smallest(infos: Sequence[PhotoInfo]) -> tuple[int, int] | None:
+    if not infos:
         return None
-    seen = min(looks, key=lambda each: each.short_side)
+    seen = min(infos, key=lambda each: each.short_side)
     return seen.width, seen.height
 
 

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from training.dataset.data import Photo, fingerprint
 from training.errors import TooFewPhotos
 
@@ -81,3 +84,24 @@ def usable_seed(classes: Iterable[Sequence[str]]) -> int | None:
 def _missing(digests: Sequence[str], seed: int) -> list[Part]:
     present = {place(digest, seed) for digest in digests}
     return [part for part in PARTS if part not in present]
+
+
+def assign_folds(photos: Sequence[Photo], folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """The fold of each photo, 0 to `folds` - 1, int64 [N].
+
+    Each class is dealt out in the order of a hash of its contents, so that its folds differ by one photo at most.
+    """
+    classes: dict[str, list[int]] = defaultdict(list)
+    for index, photo in enumerate(photos):
+        classes[photo.label].append(index)
+    found = np.zeros(len(photos), np.int64)
+    start = 0
+    for _, members in sorted(classes.items()):
+        ordered = sorted(members, key=lambda index: _fold_order(photos[index].digest, seed))
+        found[ordered] = (start + np.arange(len(ordered))) % folds
+        start += len(ordered)  # so that small classes do not all leave the last folds empty
+    return found
+
+
+def _fold_order(digest: str, seed: int) -> bytes:
+    return hashlib.sha256(f"fold:{seed}:{digest}".encode()).digest()

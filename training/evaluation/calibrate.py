@@ -67,7 +67,7 @@ def abstention(probabilities: Floats, targets: Ints) -> tuple[float, float, floa
 
 
 def reference(probabilities: Floats, brightness: Floats, labels: tuple[str, ...]) -> Reference:
-    """How validation answers and pictures were distributed: top probability and mean pixel, 0 to 255."""
+    """How validation answers and photos were distributed: top probability and mean pixel, 0 to 255."""
     predicted = np.bincount(probabilities.argmax(1), minlength=len(labels))
     return Reference(
         predicted=dict(zip(labels, predicted.tolist(), strict=True)),

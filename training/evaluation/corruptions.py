@@ -1,7 +1,7 @@
-"""Pictures made worse as cameras, networks and weather do, mildly: what is asked of a model outside its test set.
+"""Photos made worse as cameras, networks and weather do, mildly: what is asked of a model outside its test set.
 
 After Hendrycks & Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", at
-about their first severity. Lengths are in pixels of a picture whose short side has 256, so that size does not matter.
+about their first severity. Lengths are in pixels of a photo whose short side has 256, so that size does not matter.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ Corrupt = Callable[[Image.Image, Random], Image.Image]
 _SIDE = 256  # of the short side, to which lengths refer
 _NOISE = 0.08  # deviation, for values from 0 to 1
 _BLUR = 1.5  # deviation
-_MOTION, _EXPOSURES = 10, 9  # length of the path, and pictures along it
+_MOTION, _EXPOSURES = 10, 9  # length of the path, and exposures along it
 _JPEG_QUALITY = 25
-_LIGHT = 0.3  # share by which a picture gets brighter or darker
+_LIGHT = 0.3  # share by which a photo gets brighter or darker
 _CONTRAST, _COLOUR = 0.5, 0.4  # what remains
 _TURN = 10  # degrees to either side
 _SMALL = 128  # short side
@@ -39,14 +39,14 @@ class Corrupted:
     corruption: str  # one of CORRUPTIONS
 
     def __call__(self, data: bytes) -> Pixels:
-        """One encoded picture to uint8 [crop, crop, 3]. Raises `ImageRefused`."""
+        """One encoded photo to uint8 [crop, crop, 3]. Raises `ImageRefused`."""
         seed = hashlib.sha256(self.corruption.encode() + data).digest()
         random = np.random.default_rng(int.from_bytes(seed[:8], "big"))
         return self.preprocessing.resize_and_crop(CORRUPTIONS[self.corruption](decode(data), random))
 
 
 def _noise(image: Image.Image, random: Random) -> Image.Image:
-    """Grain as coarse as the pixels that the model sees: finer one would vanish when the picture is resized."""
+    """Grain as coarse as the pixels that the model sees: finer one would vanish when the photo is resized."""
     unit = _unit(image)
     grid = math.ceil(image.height / unit), math.ceil(image.width / unit), 3
     grain = random.normal(0, 255 * _NOISE, grid)
@@ -90,7 +90,7 @@ def _colour(image: Image.Image, _: Random) -> Image.Image:
 
 
 def _turn(image: Image.Image, random: Random) -> Image.Image:
-    """A crooked camera; what comes in at the corners mirrors the picture, since black would be another corruption."""
+    """A crooked camera; what comes in at the corners mirrors the photo, since black would be another corruption."""
     margin = math.ceil(math.hypot(*image.size) * math.radians(_TURN) / 2)
     wide = np.pad(np.asarray(image), ((margin, margin), (margin, margin), (0, 0)), "symmetric")
     turned = Image.fromarray(wide).rotate(random.uniform(-_TURN, _TURN), Image.Resampling.BILINEAR)
@@ -106,7 +106,7 @@ def _small(image: Image.Image, _: Random) -> Image.Image:
 
 
 def _cover(image: Image.Image, random: Random) -> Image.Image:
-    """A grey patch of the picture's own shape, somewhere."""
+    """A grey patch of the photo's own shape, somewhere."""
     width, height = (max(round(side * _COVERED**0.5), 1) for side in image.size)
     left = int(random.integers(image.width - width + 1))
     top = int(random.integers(image.height - height + 1))

@@ -12,13 +12,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from bundle.manifest import Manifest, Metrics
-from training.batch_inference import Floats
 from training.dataset.data import read_photo
 from training.evaluation import charts
-from training.run import Run
-from training.run_context import RunContext
+from training.inference.batches import Floats
+from training.runs.context import RunContext
+from training.runs.run import Run
 
-_MOST_MISTAKES = 48
+_MAX_MISTAKES = 48
 _THUMBNAIL = 160  # pixels
 
 
@@ -30,7 +30,7 @@ class Mistake:
     true: str
     answered: str
     confidence: float
-    picture: str  # data URI
+    thumbnail: str  # data URI
 
 
 def facts(run: Run, manifest: Manifest) -> dict[str, Any]:
@@ -59,20 +59,20 @@ def render(page: dict[str, Any], mistakes: Sequence[Mistake] = ()) -> str:
     return environment.get_template("report.html").render(**page, mistakes=mistakes)
 
 
-def mistakes(probabilities: Floats, material: RunContext) -> list[Mistake]:
-    """Wrong answers on the test split with small pictures, at most 48."""
-    photos, targets = material.photos("test"), material.targets("test").numpy()
+def mistakes(probabilities: Floats, context: RunContext) -> list[Mistake]:
+    """Wrong answers on the test split with thumbnails, at most 48."""
+    photos, targets = context.photos("test"), context.targets("test").numpy()
     answered, confidence = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(answered != targets)
-    surest = wrong[np.argsort(-confidence[wrong])][:_MOST_MISTAKES]
-    labels = material.split.labels
+    surest = wrong[np.argsort(-confidence[wrong])][:_MAX_MISTAKES]
+    labels = context.split.labels
     return [
         Mistake(
             photos[index].path,
             photos[index].label,
             labels[answered[index]],
             float(confidence[index]),
-            _thumbnail(material.preprocessing(read_photo(material.root, photos[index]))),
+            data_uri(Image.fromarray(context.preprocessing(read_photo(context.root, photos[index])))),
         )
         for index in surest
     ]
@@ -106,7 +106,10 @@ def _risk_chart(metrics: Metrics) -> Markup:
     return charts.risk_coverage(metrics.risk_coverage, chosen)
 
 
-def _thumbnail(pixels: Any) -> str:
+def data_uri(image: Image.Image) -> str:
+    """A JPEG of at most 160 pixels a side, as a `data:` address, so that a page carries it within itself."""
+    small = image.copy()
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((_THUMBNAIL, _THUMBNAIL)).save(buffer, "JPEG", quality=75)
+    small.save(buffer, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

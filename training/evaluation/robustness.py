@@ -1,4 +1,4 @@
-"""How much of its accuracy a model keeps when pictures get worse."""
+"""How much of its accuracy a model keeps when photos get worse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from bundle.preprocessing import Preprocessing
-from training.batch_inference import Floats, Infer, Lanes, Prepare, answer_all
 from training.dataset.data import Photo
 from training.evaluation.corruptions import CORRUPTIONS, Corrupted
 from training.evaluation.intervals import wilson
 from training.evaluation.metrics import Ints
+from training.inference.batches import BatchInference, Floats, Infer, Parallelism, Prepare
 from training.progress import Reporter
-
-
-@dataclass(frozen=True)
-class UnderCorruption:
-    """Top-1 on the same photos, each made worse in one way."""
-
-    corruption: str
-    top1: float
-    top1_interval: tuple[float, float]  # 95 %, Wilson
-    lost: float  # top-1 on the clean photos less this one
+from training.runs.records import UnderCorruption
 
 
 @dataclass(frozen=True)
@@ -34,16 +25,17 @@ class Exam:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     infer: Infer
-    lanes: Lanes
+    parallelism: Parallelism
 
     @property
     def targets(self) -> Ints:
         """Class indices [N]."""
         return np.array([self.labels.index(photo.label) for photo in self.photos])
 
-    def answers(self, prepare: Prepare, reporter: Reporter, what: str) -> Floats:
+    def answers(self, prepare: Prepare, reporter: Reporter, task: str) -> Floats:
         """float32 [N, C]."""
-        return answer_all(self.root, self.photos, prepare, self.infer, self.lanes, reporter, what).outputs
+        inference = BatchInference(self.root, self.parallelism, reporter)
+        return inference.run(self.photos, prepare, self.infer, task).outputs
 
 
 def under_corruptions(exam: Exam, clean: float, reporter: Reporter) -> tuple[UnderCorruption, ...]:

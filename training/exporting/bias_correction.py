@@ -1,6 +1,6 @@
 """Rounding weights shifts what a convolution gives on average; its bias can take that back before anything is rounded.
 
-The error of a weight is the same for every picture, and after a ReLU inputs are never negative: errors that do not
+The error of a weight is the same for every photo, and after a ReLU inputs are never negative: errors that do not
 cancel move a whole channel. Depthwise layers, with nine weights a channel, suffer most (Nagel et al. 2019, "Data-Free
 Quantization Through Weight Equalization and Bias Correction", section 4.2; here with means measured on photos).
 """
@@ -14,13 +14,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from training.batch_inference import Pixels
-from training.exporting import onnx_runtime
+from training.inference import onnx_runtime
+from training.inference.batches import Pixels
 
 Floats = npt.NDArray[np.float32]
 
 _PHOTOS = 64  # tell the means: of the flower model, 16 photos and 128 gave logits equally near to those of fp32
-_LARGEST = 127  # of a symmetric int8 weight, whose scale is its channel's own
+_MAX_WEIGHT = 127  # of a symmetric int8 weight, whose scale is its channel's own
 _TO_A_BATCH, _TO_A_CHANNEL = "correction_axis_batch", "correction_axes_all"
 
 
@@ -50,7 +50,7 @@ def correct(proto: onnx.ModelProto, pixels: Sequence[Pixels], excluded: Collecti
 def rounding_error(weight: Floats) -> Floats:
     """What rounding adds to weights [O, …]: symmetric, with a scale for each of the O channels."""
     largest = np.abs(weight).reshape(len(weight), -1).max(1).reshape(-1, *[1] * (weight.ndim - 1))
-    scale = np.maximum(largest / _LARGEST, np.finfo(np.float32).tiny)
+    scale = np.maximum(largest / _MAX_WEIGHT, np.finfo(np.float32).tiny)
     error: Floats = np.rint(weight / scale) * scale - weight
     return error
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from bundle.precision import PrimaryPrecision
-from training.learning.augment import MEAN, STD
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
+from training.networks.normalization import MEAN, STD
 
 OPSET = 20
 OUTPUTS = ("probabilities", "logits", "evidence")
@@ -70,7 +70,7 @@ class Servable(nn.Module):
 
 
 def to_onnx(model: Classifier, temperature: float, crop: int, precision: PrimaryPrecision = "fp32") -> Graph:
-    """Export for any number of pictures of `crop` × `crop` pixels, and have ONNX's own checker look at the result."""
+    """Export for any number of photos of `crop` × `crop` pixels, and have ONNX's own checker look at the result."""
     servable = Servable(model, temperature, precision).eval()
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)  # a batch of one would be taken for a constant
     with warnings.catch_warnings():

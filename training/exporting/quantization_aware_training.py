@@ -16,17 +16,18 @@ from torch.nn.functional import kl_div
 from torch.nn.utils import parametrize
 
 from training.config import Recipe
-from training.dataset import loader
-from training.learning.augment import normalized
+from training.learning import loader
+from training.learning.order import Order
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
+from training.networks.normalization import normalized
 from training.progress import Reporter
-from training.run_context import RunContext
+from training.runs.context import RunContext
 
 M = TypeVar("M", Classifier, Tensor)
 
 _LR, _MOMENTUM, _CLIP = 1e-3, 0.9, 1.0
-_EPOCHS, _MOST_STEPS = 4, 100
+_EPOCHS, _MAX_STEPS = 4, 100
 _BITS = 8
 _FORGET = 0.01  # share of the way that a range comes back, each step, from an extreme that is not seen again
 
@@ -74,7 +75,7 @@ def rounded(model: Classifier) -> Classifier:
     convolutions = [part for part in student.features.modules() if isinstance(part, nn.Conv2d)]
     for index, convolution in enumerate(convolutions):
         parametrize.register_parametrization(convolution, "weight", _Rounded())
-        if index > 0:  # the first one sees the picture's own bytes
+        if index > 0:  # the first one sees the photo's own bytes
             convolution.add_module("range", _Range())
             convolution.register_forward_pre_hook(_round_input)
     return student
@@ -92,21 +93,21 @@ def released(student: Classifier) -> Classifier:
     return plain.eval()
 
 
-def taught(model: Classifier, material: RunContext, recipe: Recipe, reporter: Reporter) -> Classifier:
+def fine_tuned(model: Classifier, context: RunContext, recipe: Recipe, reporter: Reporter) -> Classifier:
     """`model` trained on for a few epochs to answer in eight bits as it answers in float32; itself stays as it is."""
-    photos = material.photos("train")
+    photos = context.photos("train")
     plan = dataclasses.replace(recipe, epochs=_EPOCHS, balance="none")
-    order = loader.Order(len(photos), plan)
-    steps = min(len(order), _MOST_STEPS)
-    views = loader.Views(material.root, photos, material.split.targets(photos), plan, material.stored)
+    order = Order(len(photos), plan)
+    steps = min(len(order), _MAX_STEPS)
+    views = loader.Views(context.root, photos, context.split.targets(photos), plan, context.stored)
     teacher, student = _by_pixel(folded(model)).eval(), _by_pixel(rounded(model))
     optimizer = torch.optim.SGD(student.parameters(), _LR, momentum=_MOMENTUM, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    batches = loader.loader(views, order, material.lanes.count, material.device)
-    for _, (pictures, _) in zip(reporter.track(range(steps), "Training in eight bits", steps), batches, strict=False):
+    batches = loader.loader(views, order, context.parallelism.threads, context.device)
+    for _, (pixels, _) in zip(reporter.track(range(steps), "Training in eight bits", steps), batches, strict=False):
         student.train()
         optimizer.zero_grad()
-        _difference(student, teacher, _by_pixel(normalized(pictures.to(material.device)))).backward()  # type: ignore[no-untyped-call]  # as in torch
+        _difference(student, teacher, _by_pixel(normalized(pixels.to(context.device)))).backward()  # type: ignore[no-untyped-call]  # as in torch
         nn.utils.clip_grad_norm_(student.parameters(), _CLIP)
         optimizer.step()
         schedule.step()
@@ -114,15 +115,15 @@ def taught(model: Classifier, material: RunContext, recipe: Recipe, reporter: Re
 
 
 def _by_pixel(it: M) -> M:
-    """A network or pictures in the order of memory in which a CPU convolves fastest."""
+    """A network or its inputs in the order of memory in which a CPU convolves fastest."""
     return it.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]  # not in the stub
 
 
-def _difference(student: nn.Module, teacher: nn.Module, pictures: Tensor) -> Tensor:
-    """Kullback–Leibler divergence of the answers, in nats a picture."""
+def _difference(student: nn.Module, teacher: nn.Module, inputs: Tensor) -> Tensor:
+    """Kullback–Leibler divergence of the answers, in nats a photo."""
     with torch.no_grad():
-        wanted = teacher(pictures).log_softmax(1)
-    return kl_div(student(pictures).log_softmax(1), wanted, reduction="batchmean", log_target=True)
+        wanted = teacher(inputs).log_softmax(1)
+    return kl_div(student(inputs).log_softmax(1), wanted, reduction="batchmean", log_target=True)
 
 
 def _round_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:

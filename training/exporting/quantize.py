@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from training.batch_inference import Pixels
 from training.errors import QuantizationFailed
-from training.exporting import bias_correction, onnx_runtime, stem
+from training.exporting import bias_correction, stem
+from training.inference import onnx_runtime
+from training.inference.batches import Pixels
 
 _OPERATIONS = (
     "Conv", "Gemm", "MatMul", "Clip", "Relu", "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool",

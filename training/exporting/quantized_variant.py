@@ -5,8 +5,6 @@ else; its own likelihood and calibration error stand in the manifest and show wh
 """
 
 import itertools
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,29 +14,27 @@ import numpy.typing as npt
 
 from bundle.golden import Golden
 from bundle.variant import Variant, VariantMetrics
-from training.batch_inference import Floats, Infer, Pixels, answer_all
 from training.dataset.data import Photo, read_photo
 from training.dataset.split import Part
 from training.errors import QuantizationFailed
 from training.evaluation.intervals import wilson
 from training.evaluation.metrics import calibration_error, negative_log_likelihood
-from training.exporting import onnx_runtime, quantize, verify
+from training.exporting import quantize, verify
 from training.exporting.export import Graph
+from training.inference import onnx_runtime, speed
+from training.inference.batches import Floats, Infer, Pixels
 from training.progress import Reporter
-from training.run_context import RunContext
+from training.runs.context import RunContext
 
 INT8_MODEL = "model.int8.onnx"
-LARGEST_LOSS = 0.005
+MAX_LOSS = 0.005
 """Of top-1 accuracy: on validation for an int8 model to be kept, on the test split for a service to choose it."""
 
 _CALIBRATION_PHOTOS, _BATCH = 128, 4  # of the flower model, 64 and 256 gave logits equally near to those of fp32
-_LEAST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 5, 60, 2.0
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Lowered:
+class QuantizedVariant:
     """A model in lower precision, its logits [K, C] on the golden pictures, and what the manifest says of it."""
 
     data: bytes
@@ -49,50 +45,50 @@ class Lowered:
 
 def to_int8(
     graph: Graph,
-    pictures: Golden,
+    golden_pictures: Golden,
     probabilities: Floats,
-    material: RunContext,
+    context: RunContext,
     reporter: Reporter,
-    teach: Callable[[], Graph],
-) -> Lowered | None:
+    fine_tune: Callable[[], Graph],
+) -> QuantizedVariant | None:
     """None, with the reason said, where it cannot be made or loses too much on validation.
 
-    `probabilities` [N, C] are what the graph gave the test photos. Where rounding alone loses too much, `teach` gives a
-    graph whose weights were trained for eight bits, and that one gets the second chance.
+    `probabilities` [N, C] are what the graph gave the test photos. Where quantization after training loses too much,
+    `fine_tune` gives a graph whose weights were trained for eight bits, and that one is quantized instead.
     """
     reporter.say("quantizing to int8")
-    batches = list(calibration(material))
+    batches = list(calibration(context))
     try:
         data = quantize.to_int8(graph.data, batches)
-        refusal = _judge(graph.data, data, material, reporter)
+        refusal = _judge(graph.data, data, context, reporter)
         if refusal:
             reporter.say(f"int8: {refusal}; training its weights for eight bits")
-            data = quantize.to_int8(teach().data, batches)
-            refusal = _judge(graph.data, data, material, reporter)
+            data = quantize.to_int8(fine_tune().data, batches)
+            refusal = _judge(graph.data, data, context, reporter)
     except QuantizationFailed as exc:
         reporter.say(f"no int8 model: {exc}")
         return None
     if refusal:
         reporter.say(f"no int8 model: {refusal}; the bundle holds fp32 alone")
         return None
-    lowered = _measure(graph, data, pictures, probabilities, material, reporter)
-    found = lowered.variant
+    quantized = _measure(graph, data, golden_pictures, probabilities, context, reporter)
+    found = quantized.variant
     reporter.say(
         f"int8: top-1 {found.metrics.top1:.4f} on the test split, {found.metrics.agreement:.1%} the same answers, "
         f"{found.speedup:.1f} times as fast, {found.bytes / 1e6:.1f} MB"
     )
-    return lowered
+    return quantized
 
 
-def calibration(material: RunContext) -> Iterator[Pixels]:
+def calibration(context: RunContext) -> Iterator[Pixels]:
     """Batches uint8 [n, H, W, 3] of at most 128 training photos, as many of each class as there are.
 
     Always the same ones: in order of their digests, from each class in turn.
     """
-    photos = stratified(material.photos("train"), _CALIBRATION_PHOTOS)
+    photos = stratified(context.photos("train"), _CALIBRATION_PHOTOS)
     for start in range(0, len(photos), _BATCH):
         chunk = photos[start : start + _BATCH]
-        yield np.stack([material.preprocessing(read_photo(material.root, photo)) for photo in chunk])
+        yield np.stack([context.preprocessing(read_photo(context.root, photo)) for photo in chunk])
 
 
 def stratified(photos: Sequence[Photo], most: int) -> list[Photo]:
@@ -106,54 +102,45 @@ def stratified(photos: Sequence[Photo], most: int) -> list[Photo]:
 def over_the_limit(expected: Floats, found: Floats, targets: npt.NDArray[np.int64]) -> bool:
     """Whether probabilities [N, C] lose more top-1 accuracy than is allowed; by one photo alone nothing is proven."""
     lost = int((expected.argmax(1) == targets).sum()) - int((found.argmax(1) == targets).sum())
-    return lost > max(LARGEST_LOSS * len(targets), 1)
+    return lost > max(MAX_LOSS * len(targets), 1)
 
 
-def speedup(first: Infer, second: Infer, pixels: Pixels, clock: Clock = time.perf_counter) -> float:
-    """How many times as fast `second` is for one picture: of medians over rounds in which both take turns."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    began = clock()
-    for index in range(_MOST_ROUNDS):
-        if index > _LEAST_ROUNDS and clock() - began > _BUDGET_S:
-            break
-        picture = pixels[index % len(pixels)][np.newaxis]
-        for place, infer in enumerate((first, second)):
-            start = clock()
-            infer(picture)
-            taken[place].append(clock() - start)
-    return statistics.median(taken[0][1:]) / statistics.median(taken[1][1:])  # the first round fills caches
+def speedup(first: Infer, second: Infer, pixels: Pixels) -> float:
+    """How many times as fast `second` is for one photo."""
+    before, after = speed.compare(first, second, [photo[np.newaxis] for photo in pixels])
+    return before / after
 
 
-def _judge(primary: bytes, data: bytes, material: RunContext, reporter: Reporter) -> str:
+def _judge(primary: bytes, data: bytes, context: RunContext, reporter: Reporter) -> str:
     """Why it is not good enough, in words; chosen by validation, as the test split is only for measuring."""
     first, second = (onnx_runtime.infer(model, "probabilities") for model in (primary, data))
-    both = _answers(lambda pixels: np.concatenate([first(pixels), second(pixels)], axis=1), "val", material, reporter)
+    both = _answers(lambda pixels: np.concatenate([first(pixels), second(pixels)], axis=1), "val", context, reporter)
     expected, found = np.split(both, 2, axis=1)
-    targets = material.targets("val").numpy()
+    targets = context.targets("val").numpy()
     if not over_the_limit(expected, found, targets):
         return ""
     before, after = (float((part.argmax(1) == targets).mean()) for part in (expected, found))
     return (
         f"its top-1 on {len(targets)} validation photos is {after:.4f} where fp32 has {before:.4f}, "
-        f"and {LARGEST_LOSS:.1%} may be lost"
+        f"and {MAX_LOSS:.1%} may be lost"
     )
 
 
 def _measure(
-    graph: Graph, data: bytes, pictures: Golden, probabilities: Floats, material: RunContext, reporter: Reporter
-) -> Lowered:
+    graph: Graph, data: bytes, golden_pictures: Golden, probabilities: Floats, context: RunContext, reporter: Reporter
+) -> QuantizedVariant:
     infer = onnx_runtime.infer(data, "probabilities")
-    found = _answers(infer, "test", material, reporter)
-    logits = onnx_runtime.infer(data, "logits")(pictures.pixels)
+    found = _answers(infer, "test", context, reporter)
+    logits = onnx_runtime.infer(data, "logits")(golden_pictures.pixels)
     variant = Variant(
         precision="int8",
         file=INT8_MODEL,
         bytes=len(data),
-        metrics=metrics(found, probabilities, material.targets("test").numpy()),
-        speedup=round(speedup(onnx_runtime.infer(graph.data, "probabilities"), infer, pictures.pixels), 2),
-        largest_loss=LARGEST_LOSS,
+        metrics=metrics(found, probabilities, context.targets("test").numpy()),
+        speedup=round(speedup(onnx_runtime.infer(graph.data, "probabilities"), infer, golden_pictures.pixels), 2),
+        largest_loss=MAX_LOSS,
     )
-    return Lowered(data, logits, variant, verify.int8_tolerance(pictures.logits, logits))
+    return QuantizedVariant(data, logits, variant, verify.int8_tolerance(golden_pictures.logits, logits))
 
 
 def metrics(found: Floats, primary: Floats, targets: npt.NDArray[np.int64]) -> VariantMetrics:
@@ -170,7 +157,6 @@ def metrics(found: Floats, primary: Floats, targets: npt.NDArray[np.int64]) -> V
     )
 
 
-def _answers(infer: Infer, part: Part, material: RunContext, reporter: Reporter) -> Floats:
-    photos, preprocessing = material.photos(part), material.preprocessing
-    what = f"Comparing int8 on {part} photos"
-    return answer_all(material.root, photos, preprocessing, infer, material.lanes, reporter, what).outputs
+def _answers(infer: Infer, part: Part, context: RunContext, reporter: Reporter) -> Floats:
+    task = f"Comparing int8 on {part} photos"
+    return context.inference(reporter).run(context.photos(part), context.preprocessing, infer, task).outputs

@@ -35,7 +35,7 @@ class Stem:
     bias: Floats  # [O]
     stride: int
     pad: int
-    side: int  # of the picture, in pixels
+    side: int  # of the photo, in pixels
 
     @property
     def outputs(self) -> int:

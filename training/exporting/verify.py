@@ -6,23 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from bundle.precision import PrimaryPrecision
-from training.batch_inference import Floats
 from training.errors import VerificationFailed
+from training.inference.batches import Floats
 
-LARGEST_DIFFERENCE: dict[
-    PrimaryPrecision, float
-] = {  # of a logit, between torch in float32 and ONNX Runtime on one CPU
+MAX_DIFFERENCE: dict[PrimaryPrecision, float] = {  # of a logit, between torch in float32 and ONNX Runtime on one CPU
     "fp32": 1e-3,  # about 1e-5 is usual
     "fp16": 0.25,  # about 0.05 is usual, most of it from rounding the weights
 }
 _FP32_TOLERANCES = {
-    "CPUExecutionProvider": LARGEST_DIFFERENCE["fp32"],  # other processors sum in another order
+    "CPUExecutionProvider": MAX_DIFFERENCE["fp32"],  # other processors sum in another order
     "CUDAExecutionProvider": 1e-2,  # so do other algorithms
 }
 _FP16_MARGIN = 4  # a runtime may round every activation too, where this one rounded the weights alone
-_FP16_LEAST = 0.01
+_MIN_FP16_TOLERANCE = 0.01
 _INT8_SHARE = 0.1  # of what rounding to bytes cost the golden logits; saturating kernels were off by 0.7
-_INT8_LEAST = 0.01  # exact kernels with VNNI and (emulated) without gave equal logits
+_MIN_INT8_TOLERANCE = 0.01  # exact kernels with VNNI and (emulated) without gave equal logits
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Verification:
         if precision == "fp32":
             return {provider: {"fp32": tolerance} for provider, tolerance in _FP32_TOLERANCES.items()}
         measured = max(self.golden_max_abs_logit_difference, self.photos_max_abs_logit_difference)
-        tolerance = max(_FP16_MARGIN * measured, _FP16_LEAST)
+        tolerance = max(_FP16_MARGIN * measured, _MIN_FP16_TOLERANCE)
         return {provider: {"fp16": float(f"{tolerance:.2g}")} for provider in _FP32_TOLERANCES}
 
 
@@ -48,10 +46,10 @@ def compare(
 ) -> float:
     """The largest absolute difference between logits [N, C] of torch in float32 and of ONNX Runtime.
 
-    Raises `VerificationFailed`, naming the worst picture, where any logit is off by more than `LARGEST_DIFFERENCE`, or
+    Raises `VerificationFailed`, naming the worst one, where any logit is off by more than `MAX_DIFFERENCE`, or
     in fp32 any top-1 differs. In fp16 photos between two classes may fall to the other one; the metrics count them.
     """
-    limit = LARGEST_DIFFERENCE[precision]
+    limit = MAX_DIFFERENCE[precision]
     difference = np.abs(expected.astype(np.float64) - found).max(1)
     disagree = (expected.argmax(1) != found.argmax(1)) & (precision == "fp32")
     bad = disagree | ~(difference <= limit)  # a NaN is over every limit
@@ -73,4 +71,4 @@ def int8_tolerance(expected: Floats, found: Floats) -> float:
     Sums of integers are exact. Only where a sum lies between two bytes may another kernel round it to the other one,
     and a few such values are a small part of what rounding every value to a byte did in the first place.
     """
-    return float(f"{max(_INT8_SHARE * float(np.abs(expected - found).max()), _INT8_LEAST):.2g}")
+    return float(f"{max(_INT8_SHARE * float(np.abs(expected - found).max()), _MIN_INT8_TOLERANCE):.2g}")

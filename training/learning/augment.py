@@ -7,8 +7,10 @@ last erasing, so that what is blanked out stays blank. A step whose strength is 
 Each view depends on (seed, epoch, photo) alone, so that a resumed training sees exactly what an uninterrupted one sees.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from PIL import Image
@@ -17,20 +19,16 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from training.config import Recipe
-from training.learning.draws import drawn_for
-
-# Of the ImageNet training photos, per channel and for values from 0 to 1: what the pretrained weights expect.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from training.networks.normalization import MEAN
 
 BLANK = tuple(round(255 * mean) for mean in MEAN)
-"""RGB of what a turned picture uncovers and erasing leaves: next to 0 once normalised, so nothing to the network."""
+"""RGB of what a turned photo uncovers and erasing leaves: next to 0 once normalised, so nothing to the network."""
 
-_LEAST_BLUR = 0.1  # pixels of deviation; below it no value changes
+_MIN_BLUR = 0.1  # pixels of deviation; below it no value changes
 
 
 def train_transform(recipe: Recipe) -> v2.Compose:
-    """RGB picture of any size to uint8 [3, train_size, train_size]; draws from torch's global generator."""
+    """RGB photo of any size to uint8 [3, train_size, train_size]; draws from torch's global generator."""
     return v2.Compose([*_geometry(recipe), *_colour(recipe), v2.PILToTensor(), *_damage(recipe)])
 
 
@@ -39,13 +37,6 @@ def augmented(transform: v2.Compose, image: Image.Image, key: Sequence[int]) -> 
     with drawn_for(key):
         view: Tensor = transform(image)
     return view
-
-
-def normalized(pixels: Tensor) -> Tensor:
-    """Pixels 0..255 [N, 3, H, W] to float32 of mean 0 and deviation 1 over ImageNet, channels last in memory."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
-    return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 class Blur:
@@ -59,7 +50,7 @@ class Blur:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         deviation = self._largest * torch.rand(()).item()
-        if deviation < _LEAST_BLUR:
+        if deviation < _MIN_BLUR:
             return pixels
         kernel = 2 * math.ceil(3 * deviation) + 1  # pixels beyond three deviations weigh next to nothing
         blurred: Tensor = functional.gaussian_blur(pixels.float(), [kernel, 1], [deviation, deviation])
@@ -104,7 +95,7 @@ def _geometry(recipe: Recipe) -> list[v2.Transform]:
 
 def _crop(recipe: Recipe) -> list[v2.Transform]:
     side = recipe.train_size
-    if recipe.min_scale == 1:  # a random crop of everything would squash the picture into a square
+    if recipe.min_scale == 1:  # a random crop of everything would squash the photo into a square
         return [v2.Resize(round(side * recipe.resize / recipe.crop)), v2.CenterCrop(side)]
     return [v2.RandomResizedCrop(side, scale=(recipe.min_scale, 1.0))]
 
@@ -125,3 +116,18 @@ def _damage(recipe: Recipe) -> list[v2.Transform | Blur | Noise]:
     if recipe.erasing > 0:
         steps.append(v2.RandomErasing(recipe.erasing, value=BLANK))
     return steps
+
+
+@contextmanager
+def drawn_for(key: Sequence[object]) -> Iterator[None]:
+    """Inside, torch's global CPU generator starts from `key`; afterwards it goes on as if nothing had been drawn.
+
+    For transforms that take no generator of their own. The generators of CUDA devices are left alone.
+    """
+    digest = hashlib.sha256(repr(tuple(key)).encode()).digest()
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(int.from_bytes(digest[:7], "big"))  # torch.manual_seed would reseed CUDA too
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from anther.files import replace
 from training.errors import RunUnusable
-from training.files import write_atomic
 
 
 class Stateful(Protocol):
@@ -25,7 +25,7 @@ def save(path: Path, parts: dict[str, Stateful], facts: dict[str, Any]) -> None:
     record = {"parts": {name: part.state_dict() for name, part in parts.items()}, "facts": facts, "random": _random()}
     buffer = io.BytesIO()
     torch.save(record, buffer)
-    write_atomic(path, buffer.getvalue())
+    replace(path, buffer.getvalue())
 
 
 def restore(path: Path, parts: dict[str, Stateful], device: torch.device) -> dict[str, Any] | None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from training.batch_inference import Lanes
 from training.errors import ProcessesUnusable
+from training.inference.batches import Parallelism
 from training.learning import torchrun
 from training.learning.torchrun import Place
 
@@ -47,9 +47,9 @@ class World:
         """The part of this process of the machine's `count` workers; 0 stays 0."""
         return max(count // self.on_this_machine, min(count, 1))
 
-    def lanes(self, lanes: Lanes) -> Lanes:
-        """The part of this process of the machine's lanes."""
-        return replace(lanes, count=self.cores(lanes.count))
+    def parallelism(self, whole: Parallelism) -> Parallelism:
+        """The part of this process of the machine's threads."""
+        return replace(whole, threads=self.cores(whole.threads))
 
     def tell(self, message: Any) -> Any:
         """What process 0 says, in all of them; the others' `message` is not looked at."""

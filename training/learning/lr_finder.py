@@ -19,19 +19,19 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bundle import schema
 from bundle.errors import ManifestInvalid
-from training.config import Machine, Recipe
-from training.dataset import loader
+from training import device
+from training.config import Recipe
 from training.errors import RunUnusable, TrainingDiverged
 from training.files import write_json
-from training.learning import device, optim
+from training.learning import loader, optim
 from training.learning.objective import Objective
+from training.learning.order import Order
 from training.networks import norms
 from training.networks.backbones import Classifier
-from training.progress import Reporter
-from training.run_context import RunContext
+from training.runs.context import TrainingSession
 
 RECORD = "lr.json"
-LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
+MIN_LR, MAX_LR, STEPS = 1e-6, 10.0, 100
 _MEMORY = 0.9  # of the smoothed loss: about ten steps, half a decade of rates
 _ENOUGH = 2.0  # times the loss of the model as it was: the sweep has seen what it wants to see
 
@@ -48,47 +48,37 @@ class Sweep:
     gains: tuple[float, ...]
 
 
-def measured(
-    model: Classifier,
-    material: RunContext,
-    recipe: Recipe,
-    machine: Machine,
-    folder: Path,
-    reporter: Reporter,
-    *,
-    frozen: bool,
-) -> Recipe:
-    """The recipe with the rate that a sweep suggests; the sweep is `folder/lr.json`.
+def measured(model: Classifier, session: TrainingSession, *, frozen: bool) -> Recipe:
+    """The recipe with the rate that a sweep suggests. The sweep is kept as `lr.json` and measured only once.
 
-    A sweep that lies there already is taken. Raises `RunUnusable` or `TrainingDiverged`.
+    Raises `RunUnusable` or `TrainingDiverged`.
     """
-    path = folder / RECORD
+    path = session.folder / RECORD
     if not path.exists():
         with torch.random.fork_rng():
-            sweep = find(model, material, recipe, machine, reporter, frozen=frozen)
+            sweep = find(model, session, frozen=frozen)
         write_json(path, dataclasses.asdict(sweep))
-        reporter.say(f"learning rate {sweep.lr:g}, found by a sweep of {len(sweep.rates)} steps")
-    return dataclasses.replace(recipe, lr=_read(path).lr)
+        session.reporter.say(f"learning rate {sweep.lr:g}, found by a sweep of {len(sweep.rates)} steps")
+    return dataclasses.replace(session.recipe, lr=_read(path).lr)
 
 
-def find(
-    model: Classifier, material: RunContext, recipe: Recipe, machine: Machine, reporter: Reporter, *, frozen: bool
-) -> Sweep:
+def find(model: Classifier, session: TrainingSession, *, frozen: bool) -> Sweep:
     """Train a copy of `model` at rates that rise exponentially from 1e-6 to 10 or until its loss explodes."""
+    context, recipe = session.context, session.recipe
     still, trial = copy.deepcopy(model), copy.deepcopy(model)
-    objective = Objective(recipe, material.targets("train"), trial.head.out_features, material.device)
-    optimizer = optim.optimizer(trial, dataclasses.replace(recipe, lr=LOWEST))
-    rising = LambdaLR(optimizer, lambda step: (HIGHEST / LOWEST) ** (step / (STEPS - 1)))
-    scaler = GradScaler(material.device.type, enabled=objective.arithmetic == torch.float16)
+    objective = Objective(recipe, context.targets("train"), trial.head.out_features, context.device)
+    optimizer = optim.optimizer(trial, dataclasses.replace(recipe, lr=MIN_LR))
+    rising = LambdaLR(optimizer, lambda step: (MAX_LR / MIN_LR) ** (step / (STEPS - 1)))
+    scaler = GradScaler(context.device.type, enabled=objective.arithmetic == torch.float16)
     rates: list[float] = []
     gains: list[float] = []
     before, after = Smooth(), Smooth()
-    for pictures, targets in reporter.track(_batches(material, recipe, machine), "Finding the learning rate", STEPS):
+    for pixels, targets in session.reporter.track(_batches(session), "Finding the learning rate", STEPS):
         norms.train_mode(still, frozen)
         norms.train_mode(trial, frozen)
         with torch.random.fork_rng(), torch.no_grad():  # so that both drop the same units
-            before.add(objective(still, pictures, targets, len(rates)).item())
-        loss = objective(trial, pictures, targets, len(rates))
+            before.add(objective(still, pixels, targets, len(rates)).item())
+        loss = objective(trial, pixels, targets, len(rates))
         after.add(loss.item())
         if not after.value <= _ENOUGH * before.value:  # true of NaN as well
             break
@@ -98,7 +88,7 @@ def find(
         optim.move(trial, optimizer, scaler, recipe)
         rising.step()
     if not rates:
-        raise TrainingDiverged(1, LOWEST)
+        raise TrainingDiverged(1, MIN_LR)
     return Sweep(suggestion(rates, gains), tuple(rates), tuple(gains))
 
 
@@ -126,14 +116,15 @@ def suggestion(rates: Sequence[float], gains: Sequence[float]) -> float:
     return float(f"{rates[most] / 10:.3g}")
 
 
-def _batches(material: RunContext, recipe: Recipe, machine: Machine) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(session: TrainingSession) -> Iterator[tuple[Tensor, Tensor]]:
     """The training's first batches, of as many epochs as it takes."""
-    photos = material.photos("train")
-    targets = material.split.targets(photos)
+    context, recipe = session.context, session.recipe
+    photos = context.photos("train")
+    targets = context.split.targets(photos)
     epochs = math.ceil(STEPS * recipe.batch_size / len(photos)) + 1
-    order = loader.Order(len(photos), dataclasses.replace(recipe, epochs=epochs), targets=targets)
-    views = loader.Views(material.root, photos, targets, recipe, material.stored)
-    made = loader.loader(views, order, device.workers(machine), material.device)
+    order = Order(len(photos), dataclasses.replace(recipe, epochs=epochs), targets=targets)
+    views = loader.Views(context.root, photos, targets, recipe, context.stored)
+    made = loader.loader(views, order, device.workers(session.machine), context.device)
     for _, batch in zip(range(STEPS), made, strict=False):
         yield batch
 

@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 from torchvision.transforms import v2
 
 from training.config import Recipe
-from training.learning.draws import drawn_for
+from training.learning.augment import drawn_for
 
 
 class Mixer:
@@ -27,16 +27,16 @@ class Mixer:
         if recipe.cutmix > 0:
             self._ways.append(v2.CutMix(alpha=float(recipe.cutmix)))
 
-    def __call__(self, pictures: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Mix pictures (uint8, or float32 in 0..255) [N, 3, H, W] with targets int64 [N], on any device.
+    def __call__(self, pixels: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Mix photos (uint8, or float32 in 0..255) [N, 3, H, W] with targets int64 [N], on any device.
 
-        Returns pictures float32 in 0..255 [N, 3, H, W] and targets float32 [N, C] whose rows sum to 1; where the recipe
+        Returns photos float32 in 0..255 [N, 3, H, W] and targets float32 [N, C] whose rows sum to 1; where the recipe
         has neither mixup nor CutMix, the very tensors that came in.
         """
         if not self._ways:
-            return pictures, targets
+            return pixels, targets
         shares = one_hot(targets, self._classes).float()
         with drawn_for(("mixing", self._seed, step)):
             way = self._ways[int(torch.randint(len(self._ways), ()))]
-            mixed: tuple[Tensor, Tensor] = way(pictures.float(), shares)
+            mixed: tuple[Tensor, Tensor] = way(pixels.float(), shares)
         return mixed

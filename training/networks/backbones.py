@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from training.networks import baselines, blocks
+from training.config import Recipe
+from training.errors import RecipeInvalid
+from training.networks import baselines, blocks, initial
 
-_TRIAL_SIDE = 64  # px; every network here can look at a picture of this size
+_TRIAL_SIDE = 64  # px; every network here can look at a photo of this size
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,14 @@ class Backbone:
     """One row of the table: everything that differs between networks."""
 
     build: Callable[..., nn.Module]  # the published classifier, in random weights; mobilenet_v2 also with `width_mult`
-    features: Callable[[Any], nn.Sequential]  # its part from picture to feature map, block by block
+    features: Callable[[Any], nn.Sequential]  # its part from photo to feature map, block by block
     weights_url: str | None  # published ImageNet weights; the name carries the first digits of the file's SHA-256
-    smallest: int = 32  # px; the side of the smallest picture that leaves something to pool
+    smallest: int = 32  # px; the side of the smallest photo that leaves something to pool
 
 
 # Of two published sets of weights the first is taken: the longer trained second one of mobilenet_v2 transfers no better
 # without fine-tuning. Of vgg16 and alexnet only the convolutions are used: their dense layers, most of their weights,
-# know one size of picture only, and leave no map behind.
+# know one size of photo only, and leave no map behind.
 BACKBONES = {
     "mobilenet_v2": Backbone(models.mobilenet_v2, blocks.flat, models.MobileNet_V2_Weights.IMAGENET1K_V1.url),
     "mobilenet_v3_small": Backbone(
@@ -58,18 +60,33 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.dropout(self.pooled(pictures)))
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.pooled(inputs)))
         return logits
 
-    def pooled(self, pictures: Tensor) -> Tensor:
+    def pooled(self, inputs: Tensor) -> Tensor:
         """float32 [N, 3, H, W] to the head's input, float32 [N, width]."""
-        return self.features(pictures).mean((2, 3))  # type: ignore[no-any-return]  # Sequential returns Any
+        return self.features(inputs).mean((2, 3))  # type: ignore[no-any-return]  # Sequential returns Any
 
 
 @torch.no_grad()
 def channels(features: nn.Sequential) -> int:
-    """Of the map that `features` make of a picture, found by letting a copy of them look at one."""
+    """Of the map that `features` make of a photo, found by letting a copy of them look at one."""
     trial = copy.deepcopy(features).eval()
-    picture = torch.zeros(1, 3, _TRIAL_SIDE, _TRIAL_SIDE, device=next(trial.parameters()).device)
-    return int(trial(picture).shape[1])
+    inputs = torch.zeros(1, 3, _TRIAL_SIDE, _TRIAL_SIDE, device=next(trial.parameters()).device)
+    return int(trial(inputs).shape[1])
+
+
+def truncated(model: Classifier, blocks: int, recipe: Recipe) -> Classifier:
+    """The first `blocks` blocks of `model`, shared with it, and a head drawn anew for as many classes.
+
+    Raises `RecipeInvalid`.
+    """
+    if not 1 <= blocks <= len(model.features):
+        raise RecipeInvalid("keep_blocks", blocks, f"1 to {len(model.features)}, the blocks of {recipe.backbone}")
+    features = model.features[:blocks]
+    assert isinstance(features, nn.Sequential)
+    shorter = Classifier(features, channels(features), model.head.out_features, model.dropout.p)
+    shorter.to(model.head.weight.device)
+    initial.draw(shorter.head, recipe)
+    return shorter

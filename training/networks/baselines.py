@@ -22,23 +22,23 @@ def small_cnn() -> nn.Sequential:
 
 
 def mlp() -> nn.Sequential:
-    """Two dense layers on the picture shrunken to 32 × 32; float32 [N, 3, H, W] to [N, 500, 1, 1].
+    """Two dense layers on the photo shrunken to 32 × 32; float32 [N, 3, H, W] to [N, 500, 1, 1].
 
-    A dense layer on all of a picture is a convolution with a kernel of the picture's size.
+    A dense layer on all of a photo is a convolution with a kernel of the photo's size.
     """
     first = nn.Sequential(Shrink(_SHRUNKEN), nn.Conv2d(3, _DENSE, _SHRUNKEN), nn.ReLU())
     return nn.Sequential(first, nn.Sequential(nn.Conv2d(_DENSE, _DENSE, 1), nn.ReLU()))
 
 
 class Shrink(nn.Module):
-    """Means over a grid of `side` × `side` parts of the picture, whatever its size."""
+    """Means over a grid of `side` × `side` parts of the photo, whatever its size."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self._side = side
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return adaptive_avg_pool2d(pictures, self._side)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return adaptive_avg_pool2d(inputs, self._side)
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:

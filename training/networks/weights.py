@@ -14,8 +14,7 @@ from bundle.repository import sha256_of
 from training.config import Recipe
 from training.errors import RecipeInvalid, WeightsUnusable
 from training.networks import depthwise, initial
-from training.networks.backbones import BACKBONES, Classifier, channels
-from training.networks.truncate import truncated
+from training.networks.backbones import BACKBONES, Classifier, channels, truncated
 
 _OTHERWISE = "give another file with --weights PATH, or --weights imagenet"
 

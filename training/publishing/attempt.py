@@ -1,25 +1,28 @@
 """One retrain in a process of its own: what it took is given back with it, and its end ends nothing else."""
 
 import multiprocessing
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 
 from anther.errors import AntherError
 from training.config import Machine, Recipe
-from training.pipeline import Request
 from training.progress import Terminal
 from training.publishing import champion
-from training.publishing.ending import ends_on_sigterm
 from training.publishing.release import Release
 from training.publishing.retrain import retrain
+from training.runs.records import TrainingRequest
 
 
 @dataclass(frozen=True)
 class Attempt:
     """Everything that `retrain` takes, for as many times as it is started."""
 
-    request: Request
+    request: TrainingRequest
     recipe: Recipe
     machine: Machine
     release: Release
@@ -43,3 +46,18 @@ def work(attempt: Attempt) -> None:
         sys.exit(1)
     except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal
         sys.exit(130)
+
+
+@contextmanager
+def ends_on_sigterm() -> Iterator[None]:
+    """Raise `SystemExit` with the shell's code for the signal where it arrives. For the main thread."""
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
+    signal.signal(number, signal.SIG_IGN)  # a second one would come in the middle of ending
+    raise SystemExit(128 + number)

@@ -1,10 +1,14 @@
-"""Which version a new one would replace: the one that serves by the model's policy."""
+"""The version that a new one would replace: which one serves, what it learned from, and what changed since."""
 
 from pathlib import Path
 
 from bundle.errors import BundleRefused
 from bundle.policy import read_policy
-from bundle.repository import Bundle, Repository
+from bundle.repository import MANIFEST, Bundle, Repository, sha256_of
+from bundle.verdict import Parent
+from training.dataset.split import Split
+from training.errors import RunUnusable
+from training.runs.run import Run, every
 
 
 def find(models: Path, name: str) -> Bundle | None:
@@ -34,3 +38,36 @@ def in_words(published: Bundle) -> str:
         return f"{done}, which serves from now on"
     how = "is pinned" if policy.versions == "pinned" else "is the stable one"
     return f"{done}; version {policy.stable} {how} and goes on serving"
+
+
+def parent(champion: Bundle, split: Split, learned_from: Split | None) -> Parent:
+    """What the manifest says of the version in service. `learned_from` is None where its run is gone."""
+    before = _pairs(learned_from) if learned_from is not None else None
+    now = _pairs(split)
+    return Parent(
+        name=champion.name,
+        version=champion.version,
+        manifest_sha256=sha256_of(champion.path / MANIFEST),
+        run=champion.manifest.provenance.run,
+        photos_added=None if before is None else len(now - before),
+        photos_removed=None if before is None else len(before - now),
+    )
+
+
+def split_of(champion: Bundle | None, runs: Path) -> Split | None:
+    """The split that a version was trained on, where its run is still among `runs` (a folder of one model's runs)."""
+    wanted = champion.manifest.provenance.run if champion is not None else None
+    if wanted is None:
+        return None
+    return next((found.split() for found in every(runs) if found.has("split.json") and _id(found) == wanted), None)
+
+
+def _id(run: Run) -> str | None:
+    try:
+        return run.source().run
+    except RunUnusable:  # of no use here, and no fault of the run that asks
+        return None
+
+
+def _pairs(split: Split) -> set[tuple[str, str]]:
+    return {(photo.digest, photo.label) for photo in split.photos}

@@ -1,25 +1,57 @@
-"""What two bundles answer on the same photos, each through its own preprocessing and graph, as the service runs it."""
+"""The photos on which two bundles can be compared fairly, and the answers of each, from its own pixels and graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bundle.manifest import Manifest
 from bundle.repository import Bundle
 from bundle.verdict import Side
-from training.batch_inference import Infer, Lanes, answer_all
 from training.dataset.data import Photo, read_photo
+from training.dataset.split import Split, place
 from training.evaluation.metrics import calibration_error, negative_log_likelihood
-from training.exporting import onnx_runtime
-from training.progress import Reporter
-from training.publishing import speed
+from training.inference import onnx_runtime, speed
+from training.inference.batches import BatchInference, Infer
+
+MIN_PHOTOS = 20  # photos, fewer than which say next to nothing
+
+
+@dataclass(frozen=True)
+class Fair:
+    """What of a test split is left, and what one should know of the choice."""
+
+    photos: tuple[Photo, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def fair_photos(test: Sequence[Photo], seed: int, champion: Manifest, learned_from: Split | None) -> Fair:
+    """Leave out what the champion trained on or was chosen by, as far as that can be known.
+
+    A photo's part follows from its content and the split's seed alone. So with equal seeds the whole test split is new
+    to the champion too; with different ones, what the champion's seed would put into its own test split is surely new.
+    `learned_from` is the champion's split where its run is still there: then it is known photo by photo.
+    """
+    known = tuple(photo for photo in test if photo.label in champion.labels)
+    theirs = champion.provenance.split_seed
+    if learned_from is not None:
+        seen = {photo.digest for photo in learned_from.photos if photo.part != "test"}
+        new = tuple(photo for photo in known if photo.digest not in seen)
+    else:
+        new = tuple(photo for photo in known if theirs == seed or place(photo.digest, theirs) == "test")
+    if len(new) == len(known):
+        return Fair(known)
+    why = f"the champion was split by seed {theirs}, this version by {seed}"
+    if len(new) >= MIN_PHOTOS:
+        return Fair(new, (f"{why}: compared only on photos that are new to both",))
+    return Fair(known, (f"{why}: the champion may have trained on some of these photos, which flatters it",))
+
 
 Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
 
-_PICTURES = 8  # whose time is taken
+_TIMED_PHOTOS = 8  # whose time is taken
 
 
 @dataclass(frozen=True)
@@ -44,9 +76,7 @@ class Comparison:
         return right
 
 
-def compare(
-    challenger: Bundle, champion: Bundle, root: Path, photos: Sequence[Photo], lanes: Lanes, reporter: Reporter
-) -> Comparison:
+def compare(challenger: Bundle, champion: Bundle, photos: Sequence[Photo], inference: BatchInference) -> Comparison:
     """Answer all `photos` (at least one, of labels that both know) with both. Raises `PhotoChanged`."""
     labels = tuple(dict.fromkeys((*challenger.manifest.labels, *champion.manifest.labels)))
     targets = np.array([labels.index(photo.label) for photo in photos])
@@ -54,10 +84,9 @@ def compare(
     models = [bundle.read(bundle.manifest.model.file) for bundle in bundles]
     running = [onnx_runtime.infer(model, "probabilities") for model in models]
     ours, theirs = (
-        _answers(bundle, infer, labels, root, photos, lanes, reporter)
-        for bundle, infer in zip(bundles, running, strict=True)
+        _answers(bundle, infer, labels, photos, inference) for bundle, infer in zip(bundles, running, strict=True)
     )
-    times = _times(bundles, running, [read_photo(root, photo) for photo in photos[:_PICTURES]])
+    times = _times(bundles, running, [read_photo(inference.root, photo) for photo in photos[:_TIMED_PHOTOS]])
     figures = (
         _figures(probabilities, targets, len(model), time)
         for probabilities, model, time in zip((ours, theirs), models, times, strict=True)
@@ -66,27 +95,20 @@ def compare(
 
 
 def _answers(
-    bundle: Bundle,
-    infer: Infer,
-    labels: tuple[str, ...],
-    root: Path,
-    photos: Sequence[Photo],
-    lanes: Lanes,
-    reporter: Reporter,
+    bundle: Bundle, infer: Infer, labels: tuple[str, ...], photos: Sequence[Photo], inference: BatchInference
 ) -> Floats:
-    what = f"Asking {_name(bundle)}"
-    own = answer_all(root, photos, bundle.manifest.preprocessing, infer, lanes, reporter, what).outputs
+    own = inference.run(photos, bundle.manifest.preprocessing, infer, f"Asking {_name(bundle)}").outputs
     wide = np.zeros((len(photos), len(labels)), own.dtype)
     wide[:, [labels.index(label) for label in bundle.manifest.labels]] = own
     return wide
 
 
-def _times(bundles: Sequence[Bundle], running: Sequence[Infer], pictures: Sequence[bytes]) -> tuple[float, float]:
-    def answer(bundle: Bundle, infer: Infer) -> speed.Answer:
-        return lambda picture: infer(bundle.manifest.preprocessing(picture)[None])
+def _times(bundles: Sequence[Bundle], running: Sequence[Infer], photos: Sequence[bytes]) -> tuple[float, float]:
+    def answer(bundle: Bundle, infer: Infer) -> Callable[[bytes], object]:
+        return lambda photo: infer(bundle.manifest.preprocessing(photo)[None])
 
     first, second = (answer(bundle, infer) for bundle, infer in zip(bundles, running, strict=True))
-    return speed.compare(first, second, pictures)
+    return speed.compare(first, second, photos)
 
 
 def _figures(probabilities: Floats, targets: npt.NDArray[np.int64], size: int, time: float) -> Side:

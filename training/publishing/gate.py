@@ -20,20 +20,20 @@ from bundle.verdict import ClassComparison, Verdict
 from training.dataset.split import Split
 from training.evaluation.metrics import calibration_error, negative_log_likelihood
 from training.progress import Reporter
-from training.publishing import chance, comparison, fairness
+from training.publishing import chance, comparison
 from training.publishing.comparison import Comparison
 from training.publishing.gate_policy import GatePolicy
-from training.run_context import RunContext
+from training.runs.context import RunContext
 
 _SIGNIFICANT = 0.05
 _LIKELY = 0.2  # a loss over the margin that comes by chance more often than this is not held against anyone
-_LEAST_FOR_CALIBRATION = 30  # photos, two for each bin of the calibration error
+_MIN_PHOTOS_FOR_CALIBRATION = 30  # photos, two for each bin of the calibration error
 
 
 def judge(
     challenger: Bundle,
     champion: Bundle | None,
-    material: RunContext,
+    context: RunContext,
     policy: GatePolicy,
     learned_from: Split | None,
     reporter: Reporter,
@@ -44,12 +44,12 @@ def judge(
     """
     if champion is None:
         return Verdict(True, ("there is no version that it could be worse than",), (), policy.record())
-    test = material.photos("test")
-    fair = fairness.choose(test, material.split.seed, champion.manifest, learned_from)
+    test = context.photos("test")
+    fair = comparison.fair_photos(test, context.split.seed, champion.manifest, learned_from)
     faults, remarks = _label_faults(challenger, champion, policy), (*fair.remarks, *_differences(challenger, champion))
     name = f"{champion.name}/{champion.version}"
     if fair.photos:
-        found = comparison.compare(challenger, champion, material.root, fair.photos, material.lanes, reporter)
+        found = comparison.compare(challenger, champion, fair.photos, context.inference(reporter))
         verdict = weigh(found, name, policy, faults)
     else:
         nothing = (f"no test photo is of a class that {name} knows, so nothing can be compared",)
@@ -134,7 +134,7 @@ def _class_faults(classes: tuple[ClassComparison, ...], policy: GatePolicy) -> I
 
 
 def _calibration_faults(found: Comparison, policy: GatePolicy) -> Iterator[str]:
-    if len(found.targets) < _LEAST_FOR_CALIBRATION:
+    if len(found.targets) < _MIN_PHOTOS_FOR_CALIBRATION:
         return
     measures = (
         ("negative log-likelihood", negative_log_likelihood, policy.max_nll_loss),
@@ -152,7 +152,7 @@ def _cost_faults(found: Comparison, policy: GatePolicy) -> Iterator[str]:
     ours, theirs = found.challenger_figures, found.champion_figures
     if ours.ms_per_picture > policy.max_slowdown * theirs.ms_per_picture:
         yield (
-            f"a picture takes {ours.ms_per_picture:.2f} ms instead of {theirs.ms_per_picture:.2f} on one thread, "
+            f"a photo takes {ours.ms_per_picture:.2f} ms instead of {theirs.ms_per_picture:.2f} on one thread, "
             f"where {policy.max_slowdown:g} times as much is allowed"
         )
     if ours.model_bytes > policy.max_growth * theirs.model_bytes:

@@ -36,7 +36,7 @@ class GatePolicy:
     )
     max_slowdown: float = field(
         default=1.5,
-        metadata=_says("Largest factor in time for one picture on one CPU thread, from bytes to answer.", 0),
+        metadata=_says("Largest factor in time for one photo on one CPU thread, from bytes to answer.", 0),
     )
     max_growth: float = field(default=2.0, metadata=_says("Largest factor in the size of the model's file.", 0))
     require_better: bool = field(

@@ -15,12 +15,13 @@ from bundle.precision import PrimaryPrecision
 from bundle.repository import MANIFEST, Bundle, Repository, open_bundle, sha256_of
 from bundle.verdict import Verdict
 from training.errors import GateRefused
-from training.exporting import bundling, onnx_runtime
+from training.exporting import bundling
+from training.inference import onnx_runtime
 from training.progress import Reporter
-from training.publishing import champion, gate, lineage
+from training.publishing import champion, gate
 from training.publishing.gate_policy import GatePolicy
-from training.run import Run
-from training.run_context import RunContext
+from training.runs.context import RunContext
+from training.runs.run import Run
 
 VERIFIED, GATE, PUBLISHED = "verified.json", "gate.json", "published.json"
 
@@ -67,14 +68,14 @@ def verify(run: Run, folder: Path) -> Bundle:
 
 
 def judge(
-    run: Run, bundle: Bundle, material: RunContext, models: Path, policy: GatePolicy, reporter: Reporter
+    run: Run, bundle: Bundle, context: RunContext, models: Path, policy: GatePolicy, reporter: Reporter
 ) -> Verdict:
     """Compare with the version in service; leaves `gate.json`. Raises `GateRefused` or `PhotoChanged`."""
     serving = champion.find(models, bundle.name)
     verdict = run.find(GATE, Verdict)
     if verdict is None or not _holds(verdict, serving, policy):
-        learned_from = lineage.split_of(serving, run.path.parent)
-        verdict = gate.judge(bundle, serving, material, policy, learned_from, reporter)
+        learned_from = champion.split_of(serving, run.path.parent)
+        verdict = gate.judge(bundle, serving, context, policy, learned_from, reporter)
         run.write(GATE, verdict)
     for line in (*verdict.reasons, *verdict.remarks):
         reporter.say(f"gate       {line}")
@@ -89,7 +90,7 @@ def publish(run: Run, bundle: Bundle, verdict: Verdict | None, models: Path) -> 
     serving = champion.find(models, bundle.name)
     parent = None
     if serving is not None:
-        parent = lineage.parent(serving, run.split(), lineage.split_of(serving, run.path.parent))
+        parent = champion.parent(serving, run.split(), champion.split_of(serving, run.path.parent))
     origin = dataclasses.replace(bundle.manifest.provenance, parent=parent)
     sealed = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, gate=verdict, provenance=origin))
     published = Repository(models).publish(bundle.name, lambda staging: bundling.copy(sealed, staging))

@@ -3,21 +3,23 @@
 import shutil
 from pathlib import Path
 
+from anther import files
 from bundle.errors import BundleRefused
 from bundle.repository import Bundle, Repository, open_bundle
-from training import files, pipeline, run
+from training import device, pipeline
 from training.config import Machine, Recipe
-from training.learning import device
+from training.exporting.bundling import ExportOptions
 from training.networks import weights
-from training.pipeline import Request
 from training.progress import Reporter
 from training.publishing import champion, lock, release, unfinished
 from training.publishing.release import Release
-from training.run import Run
+from training.runs import run
+from training.runs.records import TrainingRequest
+from training.runs.run import Run
 
 
 def retrain(
-    request: Request,
+    request: TrainingRequest,
     recipe: Recipe,
     machine: Machine,
     wanted: Release,
@@ -45,7 +47,7 @@ def resume(started: Run, machine: Machine, wanted: Release, reporter: Reporter) 
         return _finish(started, machine, wanted, reporter)
 
 
-def _begin(request: Request, recipe: Recipe, wanted: Release, reporter: Reporter, *, fresh: bool) -> Run:
+def _begin(request: TrainingRequest, recipe: Recipe, wanted: Release, reporter: Reporter, *, fresh: bool) -> Run:
     new = pipeline.create(request, recipe, reporter)
     unfinished.note(new, wanted)
     pipeline.prepare(new, reporter)
@@ -68,8 +70,8 @@ def _finish(started: Run, machine: Machine, wanted: Release, reporter: Reporter)
     bundle = release.verify(started, _exported(started, machine, wanted, reporter))
     verdict = None
     if wanted.gate is not None:
-        material = pipeline.material_of(started, Machine("cpu", machine.workers))
-        verdict = release.judge(started, bundle, material, wanted.models, wanted.gate, reporter)
+        context = pipeline.context_of(started, Machine("cpu", machine.workers))
+        verdict = release.judge(started, bundle, context, wanted.models, wanted.gate, reporter)
     return release.publish(started, bundle, verdict, wanted.models)
 
 
@@ -78,12 +80,12 @@ def _exported(started: Run, machine: Machine, wanted: Release, reporter: Reporte
 
     Where an int8 model is wanted and was left out for its loss, it is tried, and left out, again.
     """
-    folder = started.path / "bundle"
+    folder, options = started.path / "bundle", ExportOptions(wanted.precision, wanted.int8)
     try:
         manifest = open_bundle(folder).manifest
     except BundleRefused:
-        return pipeline.export(started, None, machine, reporter, wanted.precision, int8=wanted.int8)
+        return pipeline.export(started, None, machine, reporter, options)
     found = (manifest.provenance.run, manifest.model.precision, bool(manifest.variants))
     if found == (started.source().run, wanted.precision, wanted.int8 and wanted.precision == "fp32"):
         return folder
-    return pipeline.export(started, None, machine, reporter, wanted.precision, int8=wanted.int8)
+    return pipeline.export(started, None, machine, reporter, options)

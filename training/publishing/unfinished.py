@@ -7,10 +7,9 @@ from pathlib import Path
 from bundle.precision import PrimaryPrecision
 from bundle.verdict import Verdict
 from training.errors import RunUnusable
-from training.publishing import lineage
 from training.publishing.gate_policy import GatePolicy
 from training.publishing.release import GATE, PUBLISHED, Release
-from training.run import Run
+from training.runs.run import Run, every
 
 _ASKED = "retrain.json"
 
@@ -41,7 +40,7 @@ def release_of(run: Run) -> Release | None:
 
 def begun(runs: Path) -> Iterator[Run]:
     """Retrains in a model's folder that were neither published nor refused, newest first."""
-    for run in lineage.every(runs):
+    for run in every(runs):
         if run.has(_ASKED) and not run.has(PUBLISHED) and not _refused(run):
             yield run
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from training.files import write_atomic
+from anther.files import replace
 from training.progress import Reporter
-from training.publishing import lineage, unfinished
+from training.publishing import unfinished
 from training.publishing.arrivals import Arrivals, Snapshot, key
+from training.runs.run import every
 
 _SEEN = ".watched"  # 32 bytes for each photo that an attempt has seen
 _KEY_BYTES = 32
@@ -28,7 +29,7 @@ class Plan:
     """When to begin."""
 
     min_new: int  # photos, by class and content
-    every_s: float  # between two looks
+    every_s: float  # between two scans
     settle_s: float  # without any change before what is there counts
 
 
@@ -64,7 +65,7 @@ class Watch:
             self._attempt(self._arrivals.snapshot())
         self._reporter.say(f"watching   {self._plan.min_new} new photos begin a retrain; Ctrl-C ends")
         while not self._stop.is_set():
-            self._stop.wait(self.look())
+            self._stop.wait(self.rescan())
 
     def stop(self) -> None:
         """End soon; an attempt is told to end, and can go on later."""
@@ -72,8 +73,8 @@ class Watch:
         if self._running is not None:
             self._running.terminate()
 
-    def look(self) -> float:
-        """Begin if it is time. Returns the seconds until the next look."""
+    def rescan(self) -> float:
+        """Begin if it is time. Returns the seconds until the next scan."""
         now, snapshot = time.monotonic(), self._arrivals.snapshot()
         if snapshot != self._last:
             self._last, self._changed, self._weighed = snapshot, now, False
@@ -98,7 +99,7 @@ class Watch:
         if self._stop.is_set():
             return
         self._known |= seen
-        write_atomic(self._folder / _SEEN, b"".join(sorted(self._known)))
+        replace(self._folder / _SEEN, b"".join(sorted(self._known)), make_folder=True)
         if code != 0:
             self._reporter.say("watching   nothing was published; only other photos are tried again")
 
@@ -116,7 +117,7 @@ def _attempted(folder: Path) -> set[bytes]:
     path = folder / _SEEN
     stored = path.read_bytes() if path.exists() else b""
     known = {stored[start : start + _KEY_BYTES] for start in range(0, len(stored), _KEY_BYTES)}
-    newest = next((run.split() for run in lineage.every(folder) if run.has("split.json")), None)
+    newest = next((run.split() for run in every(folder) if run.has("split.json")), None)
     return known | {key(photo.label, photo.digest) for photo in (newest.photos if newest is not None else ())}
 
 

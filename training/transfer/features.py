@@ -14,11 +14,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from anther.files import replace
 from bundle.preprocessing import Preprocessing
 from training import provenance
-from training.batch_inference import Floats, Infer, Lanes, answer_all, torch_infer
 from training.dataset.data import Photo
-from training.files import write_atomic
+from training.inference.batches import BatchInference, Floats, Infer, torch_infer
 from training.networks import weights
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
@@ -50,7 +50,7 @@ class Cache:
         buffer = io.BytesIO()
         np.savez(buffer, digests=np.array(digests), features=rows)
         name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-        write_atomic(self.folder / f"{name}.npz", buffer.getvalue())
+        replace(self.folder / f"{name}.npz", buffer.getvalue(), make_folder=True)
 
 
 def cache_for(root: Path, model: Classifier, preprocessing: Preprocessing, depths: Sequence[int] = ()) -> Cache:
@@ -68,35 +68,22 @@ def cache_for(root: Path, model: Classifier, preprocessing: Preprocessing, depth
 
 
 def compute(
-    root: Path,
-    photos: Sequence[Photo],
-    model: Classifier,
-    preprocessing: Preprocessing,
-    cache: Cache,
-    lanes: Lanes,
-    reporter: Reporter,
+    inference: BatchInference, photos: Sequence[Photo], model: Classifier, preprocessing: Preprocessing, cache: Cache
 ) -> Floats:
     """The pooled features of each photo, float32 [N, width], from the cache as far as it goes."""
     frozen = folded(model)
-    infer = torch_infer(frozen.pooled, frozen)
-    return rows(root, photos, preprocessing, infer, cache, lanes, reporter)
+    return rows(inference, photos, preprocessing, torch_infer(frozen.pooled, frozen), cache)
 
 
 def rows(
-    root: Path,
-    photos: Sequence[Photo],
-    preprocessing: Preprocessing,
-    infer: Infer,
-    cache: Cache,
-    lanes: Lanes,
-    reporter: Reporter,
+    inference: BatchInference, photos: Sequence[Photo], preprocessing: Preprocessing, infer: Infer, cache: Cache
 ) -> Floats:
-    """What `infer` gives for each photo, float32 [N, D]; `cache` must hold rows of the same function."""
-    known = cache.load({photo.digest for photo in photos}, reporter)
+    """The outputs of `infer` for each photo, float32 [N, D]; `cache` must hold rows of the same function."""
+    known = cache.load({photo.digest for photo in photos}, inference.reporter)
     missing = [photo for photo in photos if photo.digest not in known]
     for start in range(0, len(missing), _PHOTOS_A_FILE):
         part = missing[start : start + _PHOTOS_A_FILE]
-        found = answer_all(root, part, preprocessing, infer, lanes, reporter, "Computing features").outputs
+        found = inference.run(part, preprocessing, infer, "Computing features").outputs
         cache.add([photo.digest for photo in part], found)
         known.update(zip((photo.digest for photo in part), found, strict=True))
     return np.stack([known[photo.digest] for photo in photos])

@@ -4,10 +4,10 @@ Two scores for the features of one depth, both on photos that were held out: a l
 could reach, and the nearest neighbours, which say whether the classes are clusters already.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+
+from training.runs.records import Depth, Similarity
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -15,31 +15,6 @@ Ints = npt.NDArray[np.int64]
 _STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # of the penalty, against the mean variance of a direction
 _NEIGHBOURS = 5
 _FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Depth:
-    """What the features after the first `blocks` blocks are worth: shares of photos answered rightly."""
-
-    blocks: int
-    linear: float
-    knn: float
-
-    @property
-    def both(self) -> float:
-        """Mean of the scores, which tells depths apart more surely: with few photos the probe alone undervalues many
-        features, and one score is as noisy as the photos are few.
-        """
-        return (self.linear + self.knn) / 2
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """Scores of several depths in rising order, the last one the whole network's."""
-
-    photos: int  # that were looked at, all of the training split
-    chance: float  # share of the largest class: what answering always the same would reach
-    depths: tuple[Depth, ...]
 
 
 def measure(features: dict[int, Floats], targets: Ints) -> Similarity:
@@ -53,7 +28,7 @@ def measure(features: dict[int, Floats], targets: Ints) -> Similarity:
 
 def folds(targets: Ints) -> Ints:
     """Fold of each photo, [N]: equal shares of every class in each, since leaving out one class's photos would make it
-    look rarer than it is. Neighbours in order stay together, for pictures of one scene often stand side by side.
+    look rarer than it is. Neighbours in order stay together, for photos of one scene often stand side by side.
     """
     found = np.zeros(len(targets), np.int64)
     counts = np.bincount(targets)

@@ -11,7 +11,7 @@ from training.commands import contents, suspect_view
 from training.commands.inspect import inspect
 from training.commands.train import train
 from training.errors import NoPhotos
-from training.evaluation.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
+from training.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
 
 
 def call(command, *arguments):

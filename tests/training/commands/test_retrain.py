@@ -14,7 +14,7 @@ from training.errors import GateRefused
 from training.publishing import unfinished
 from training.publishing.gate_policy import GatePolicy
 from training.publishing.release import Release
-from training.run import Run
+from training.runs.run import Run
 
 BEFORE = Release(Path("/served/models"), GatePolicy(max_loss=0.3), "fp16")
 

@@ -42,7 +42,7 @@ def test_files_that_the_service_would_refuse_are_listed_with_the_reason(folder):
     assert [file.path for file in found.undecodable] == ["blue/cut.png", "red/notes.txt"]
     assert "cannot be decoded" in found.undecodable[0].reason
     assert "allowed formats" in found.undecodable[1].reason
-    assert len(found.photos) == len(found.looks) == 6
+    assert len(found.photos) == len(found.infos) == 6
     assert found.broken == {"blue": 1, "red": 1}
 
 
@@ -234,7 +234,7 @@ class Eraser(Silent):
 
 
 def test_only_a_few_photos_are_read_ahead(tmp_path, draw):
-    """So memory does not grow with the pictures, and neither does what a stop has to wait for."""
+    """So memory does not grow with the photos, and neither does what a stop has to wait for."""
     for number in range(200):
         draw(tmp_path, "red", number)
     assert len(data.scan(tmp_path, Eraser(tmp_path / "red")).photos) <= 8 * os.cpu_count() + 1

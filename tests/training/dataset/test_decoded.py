@@ -11,8 +11,8 @@ from bundle.preprocessing import decode
 from training.config import Recipe
 from training.dataset import data, decoded
 from training.dataset.decoded import store
-from training.dataset.loader import Views
 from training.errors import DiskUnusable, PhotoChanged, StoreDamaged
+from training.learning.loader import Views
 from training.progress import Silent
 
 
@@ -61,12 +61,12 @@ def shards(cache):
 def test_small_photos_are_kept_exactly_as_they_decode(folder, photos, cache):
     stored = store(folder, photos, 40, cache, Silent())
     for photo in photos:
-        np.testing.assert_array_equal(stored.picture(photo.digest), original(folder, photo))
+        np.testing.assert_array_equal(stored.photo(photo.digest), original(folder, photo))
 
 
 def test_large_photos_are_shrunken_to_the_short_side(folder, photos, cache):
     stored = store(folder, photos, 20, cache, Silent())
-    found = stored.picture(photos[3].digest)
+    found = stored.photo(photos[3].digest)
     assert found.size == (24, 20)
     expected = original(folder, photos[3]).resize((24, 20), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found, expected)
@@ -132,7 +132,7 @@ def test_a_damaged_shard_is_said_and_decoded_again(folder, photos, cache, damage
     stored = store(folder, photos, 40, cache, reporter)
     assert "is damaged; decoding its photos again" in reporter.said[0]
     assert reporter.decoded() == 9
-    np.testing.assert_array_equal(stored.picture(photos[8].digest), original(folder, photos[8]))
+    np.testing.assert_array_equal(stored.photo(photos[8].digest), original(folder, photos[8]))
 
 
 def test_a_killed_writer_leaves_nothing_that_counts(folder, photos, cache):
@@ -191,13 +191,13 @@ def test_a_shard_that_goes_away_while_training_is_a_sentence(folder, photos, cac
     stored = store(folder, photos, 40, cache, Silent())
     shards(cache)[0].write_bytes(b"x")
     with pytest.raises(StoreDamaged, match="is cut short; run the command again, which decodes its photos anew"):
-        stored.picture(photos[0].digest)
+        stored.photo(photos[0].digest)
     shards(cache)[0].unlink()
     with pytest.raises(StoreDamaged, match="unreadable"):
-        stored.picture(photos[0].digest)
+        stored.photo(photos[0].digest)
 
 
 def test_many_photos_lie_in_several_shards(folder, photos, cache):
     stored = store(folder, photos, 40, cache, Silent(), photos_a_shard=4)
     assert len(shards(cache)) == 3
-    np.testing.assert_array_equal(stored.picture(photos[8].digest), original(folder, photos[8]))
+    np.testing.assert_array_equal(stored.photo(photos[8].digest), original(folder, photos[8]))

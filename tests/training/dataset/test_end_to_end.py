@@ -1,4 +1,4 @@
-"""A table instead of a folder, and pictures from the store instead of files, through a whole training."""
+"""A table instead of a folder, and photos from the store instead of files, through a whole training."""
 
 import shutil
 
@@ -10,6 +10,7 @@ from training.commands.train import train
 from training.config import Machine
 from training.dataset.tables import Columns
 from training.progress import Silent
+from training.runs.records import TrainingRequest
 
 MACHINE = Machine("cpu", 0)
 
@@ -23,14 +24,12 @@ def test_a_table_trains_the_same_model_as_its_folder(finished, photos, recipe, b
     ]
     table = root / "photos.tsv"
     table.write_text("\n".join(["file\tclass", *(f"{path}\t{label}" for path, label in rows)]))
-    request = pipeline.Request(
-        table, "colours", str(backbone_file), tmp_path / "runs", columns=Columns("file", "class")
-    )
+    request = TrainingRequest(table, "colours", str(backbone_file), tmp_path / "runs", columns=Columns("file", "class"))
     run = pipeline.train(request, recipe(), MACHINE, Silent())
     table.unlink()  # the run knows what it needs
     assert run.split().fingerprint == finished.run.split().fingerprint
     assert run.evaluation().metrics == finished.run.evaluation().metrics
-    assert pipeline.material_of(run, MACHINE).root == root
+    assert pipeline.context_of(run, MACHINE).root == root
     for name, tensor in run.weights().items():
         torch.testing.assert_close(tensor, finished.run.weights()[name])
 
@@ -50,7 +49,7 @@ def test_stored_photos_train_the_same_model_as_files(photos, recipe, backbone_fi
     runs = []
     for name, stored_size in (("files", 0), ("stored", 40)):
         wanted = recipe(strategy="finetune", epochs=2, stored_size=stored_size)
-        request = pipeline.Request(photos, name, str(backbone_file), tmp_path)
+        request = TrainingRequest(photos, name, str(backbone_file), tmp_path)
         runs.append(pipeline.train(request, wanted, MACHINE, Silent()))
     assert len(list((tmp_path / ".cache" / "decoded").rglob("*.rgb"))) == 1
     for name, tensor in runs[0].weights().items():

@@ -9,7 +9,7 @@ from training.dataset.health import health
 from training.progress import Silent
 
 
-def picture(path, size, number=0, grey=False):
+def draw(path, size, number=0, grey=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
     image = Image.fromarray(pixels)
@@ -26,8 +26,8 @@ def measured(folder):
 @pytest.fixture
 def folder(tmp_path):
     for number in range(6):
-        picture(tmp_path / "blue" / f"{number}.png", (80 + number, 70), number)
-        picture(tmp_path / "red" / f"{number}.png", (100, 90), 10 + number)
+        draw(tmp_path / "blue" / f"{number}.png", (80 + number, 70), number)
+        draw(tmp_path / "red" / f"{number}.png", (100, 90), 10 + number)
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def test_every_class_is_counted(folder):
     shutil.copy(folder / "red" / "1.png", folder / "red" / "copy.png")
     shutil.copy(folder / "red" / "2.png", folder / "blue" / "clash.png")
     (folder / "red" / "text.png").write_text("no photo")
-    picture(folder / "red" / "tiny.png", (63, 64), 30, grey=True)
+    draw(folder / "red" / "tiny.png", (63, 64), 30, grey=True)
     found = measured(folder)
     blue, red = found.classes
     assert (red.label, red.photos, red.copies, red.conflicting, red.undecodable) == ("red", 6, 1, 1, 1)
@@ -52,8 +52,8 @@ def test_turned_and_long_photos_are_found(folder):
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.new("RGB", (100, 90), "red").save(folder / "red" / "turned.jpg", exif=exif)
-    picture(folder / "red" / "long.png", (500, 100), 31)
-    picture(folder / "red" / "wide.png", (400, 100), 32)
+    draw(folder / "red" / "long.png", (500, 100), 31)
+    draw(folder / "red" / "wide.png", (400, 100), 32)
     found = measured(folder)
     assert found.turned == 1
     assert found.long == ("red/long.png",)
@@ -65,7 +65,7 @@ def test_the_advice_names_what_is_wrong(folder):
     shutil.copy(folder / "red" / "1.png", folder / "red" / "copy.png")
     shutil.copy(folder / "red" / "2.png", folder / "blue" / "clash.png")
     (folder / "red" / "text.png").write_text("no photo")
-    picture(folder / "blue" / "tiny.png", (10, 10), 30)
+    draw(folder / "blue" / "tiny.png", (10, 10), 30)
     advice = measured(folder).advice
     assert advice == (
         "1 files cannot be decoded and are left out: replace or delete them",
@@ -79,14 +79,14 @@ def test_the_advice_names_what_is_wrong(folder):
 
 def test_a_sound_set_needs_no_advice(tmp_path):
     for number in range(90):
-        picture(tmp_path / "red" / f"{number}.bmp", (64, 64), number)
-        picture(tmp_path / "blue" / f"{number}.bmp", (64, 64), 100 + number)
+        draw(tmp_path / "red" / f"{number}.bmp", (64, 64), number)
+        draw(tmp_path / "blue" / f"{number}.bmp", (64, 64), 100 + number)
     assert measured(tmp_path).advice == ()
 
 
 def test_skew_and_grey_that_gives_a_class_away_are_told(folder):
     for number in range(61):
-        picture(folder / "grey" / f"{number}.png", (64, 64), 50 + number, grey=True)
+        draw(folder / "grey" / f"{number}.png", (64, 64), 50 + number, grey=True)
     found = measured(folder)
     assert found.imbalance == pytest.approx(61 / 6)
     assert "the largest class has 10 times the photos of the smallest: use --balance weights" in found.advice
@@ -95,7 +95,7 @@ def test_skew_and_grey_that_gives_a_class_away_are_told(folder):
 
 def test_few_test_photos_are_told(folder):
     for number in range(20):
-        picture(folder / "red" / f"more{number}.png", (64, 64), 50 + number)
+        draw(folder / "red" / f"more{number}.png", (64, 64), 50 + number)
     found = measured(folder)
     assert f"'red' has {found.classes[1].parts['test']} test photos: its own figures will be rough" in found.advice
 

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from bundle.preprocessing import Preprocessing
-from training import batch_inference, pipeline
+from training import pipeline
 from training.config import Machine
 from training.dataset.data import Photo
 from training.evaluation.corruptions import CORRUPTIONS, Corrupted
 from training.evaluation.intervals import wilson
 from training.evaluation.robustness import Exam, under_corruptions
+from training.inference import batches
 from training.progress import Silent
 
 PREPROCESSING = Preprocessing()
@@ -38,7 +39,7 @@ def encoded(pixels):
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_is_mild_and_the_same_every_time(name):
-    """It changes the picture, leaves it recognisable, and knows no state but the photo's content."""
+    """It changes the photo, leaves it recognisable, and knows no state but the photo's content."""
     data = encoded(scene())
     clean, corrupted = PREPROCESSING(data), Corrupted(PREPROCESSING, name)(data)
     assert corrupted.shape == clean.shape
@@ -51,7 +52,7 @@ def test_a_corruption_is_mild_and_the_same_every_time(name):
 
 @pytest.mark.parametrize("name", ["noise", "occlusion", "rotation"])
 def test_chance_differs_from_photo_to_photo(name):
-    """By content, also between pictures that are told apart by nothing else."""
+    """By content, also between photos that are told apart by nothing else."""
     grey = np.full((64, 64, 3), 90, np.uint8)
     if name == "rotation":
         grey[:, :32] = 200
@@ -63,14 +64,14 @@ def test_chance_differs_from_photo_to_photo(name):
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (40, 41)])
-def test_small_and_thin_pictures_are_corrupted_too(name, size):
+def test_small_and_thin_photos_are_corrupted_too(name, size):
     data = encoded(np.full((*size, 3), 77, np.uint8))
     assert Corrupted(PREPROCESSING, name)(data).shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("name", ["noise", "blur", "motion blur", "low resolution"])
-def test_a_larger_picture_is_spoiled_as_much_as_a_small_one(name):
-    """Lengths grow with the picture, so that what the model sees does not depend on the camera."""
+def test_a_larger_photo_is_spoiled_as_much_as_a_small_one(name):
+    """Lengths grow with the photo, so that what the model sees does not depend on the camera."""
     small = scene(320, 256)
     large = np.asarray(Image.fromarray(small).resize((1280, 1024), Image.Resampling.BICUBIC))
     lost = []
@@ -93,7 +94,7 @@ def test_every_corruption_is_answered_and_told_against_the_clean_photos(tmp_path
         light = pixels.mean((1, 2, 3)) > 114
         return np.stack([~light, light], 1).astype(np.float32)
 
-    exam = Exam(tmp_path, photos, ("dark", "light"), PREPROCESSING, infer, batch_inference.Lanes(1, 3))
+    exam = Exam(tmp_path, photos, ("dark", "light"), PREPROCESSING, infer, batches.Parallelism(1, 3))
     rows = {row.corruption: row for row in under_corruptions(exam, 1.0, Silent())}
     assert list(rows) == list(CORRUPTIONS)
     assert (rows["blur"].top1, rows["blur"].lost) == (1, 0)

@@ -8,7 +8,7 @@ from bundle.measures import Confident
 from training import pipeline
 from training.config import Machine
 from training.evaluation import charts, report
-from training.evaluation.robustness import UnderCorruption
+from training.runs.records import UnderCorruption
 
 VOID = {"meta", "img", "br", "circle", "line", "polyline"}
 
@@ -61,8 +61,8 @@ def test_no_photo_is_in_the_bundles_page(page):
 
 
 def test_the_runs_page_shows_the_surest_mistakes_first(finished):
-    material = pipeline.material_of(finished.run, Machine("cpu", 1))
-    labels, photos = material.split.labels, material.photos("test")
+    context = pipeline.context_of(finished.run, Machine("cpu", 1))
+    labels, photos = context.split.labels, context.photos("test")
     wrong = [(labels.index(photo.label) + 1) % len(labels) for photo in photos]
     import numpy as np
 
@@ -70,7 +70,7 @@ def test_the_runs_page_shows_the_surest_mistakes_first(finished):
     for row, answered in enumerate(wrong):
         probabilities[row] = 0.1
         probabilities[row, answered] = 0.5 + row / 100
-    found = report.mistakes(probabilities, material)
+    found = report.mistakes(probabilities, context)
     assert [item.path for item in found] == [photo.path for photo in photos][::-1]
     facts = report.facts(finished.run, finished.bundle.manifest)
     assert report.render(facts, found).count("data:image/jpeg;base64,") == len(photos)

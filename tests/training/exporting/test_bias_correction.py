@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle import golden
 from bundle.repository import Repository
-from training.exporting import bias_correction, onnx_runtime, quantize
+from training.exporting import bias_correction, quantize
+from training.inference import onnx_runtime
 
 DEPTHWISE, MIXING = (3, 1, 3, 3), (5, 3, 3, 3)
 
@@ -118,8 +119,8 @@ def test_a_trained_network_answers_nearer_to_fp32_than_without(flowers, monkeypa
     expected = onnx_runtime.infer(data, "logits")(pixels)
 
     def off():
-        lowered = quantize.to_int8(data, [pixels])
-        return np.abs(onnx_runtime.infer(lowered, "logits")(pixels) - expected).mean()
+        quantized = quantize.to_int8(data, [pixels])
+        return np.abs(onnx_runtime.infer(quantized, "logits")(pixels) - expected).mean()
 
     corrected = off()
     monkeypatch.setattr(bias_correction, "correct", lambda *_: None)

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from bundle import onnx_file
-from training.batch_inference import torch_infer
 from training.config import Recipe
 from training.evaluation.calibrate import softmax
-from training.exporting import export, onnx_runtime
+from training.exporting import export
+from training.inference import onnx_runtime
+from training.inference.batches import torch_infer
 from training.networks import weights
 
 CROP = 64
@@ -65,7 +66,7 @@ def test_the_mean_of_the_evidence_plus_the_bias_is_the_logit(model, answers):
     assert found == pytest.approx(answers["logits"], abs=1e-5)
 
 
-def test_each_row_of_a_batch_is_the_picture_alone(graph, answers, pixels):
+def test_each_row_of_a_batch_is_the_photo_alone(graph, answers, pixels):
     running = onnx_runtime.session(graph.data)
     for index in range(len(pixels)):
         alone = running.run(export.OUTPUTS, {"pixels": pixels[index : index + 1]})
@@ -155,7 +156,7 @@ def test_borders_and_odd_sizes_are_those_of_training(backbone, crop, precision):
     model = weights.build(Recipe(backbone=backbone), 3, "none").eval()
     graph = export.to_onnx(model, 1.0, crop, precision)
     extremes = np.array([0, 255], np.uint8)[:, None, None, None]
-    pictures = np.broadcast_to(extremes, (2, crop, crop, 3)).copy()
-    expected = torch_infer(model, model)(pictures)
+    pixels = np.broadcast_to(extremes, (2, crop, crop, 3)).copy()
+    expected = torch_infer(model, model)(pixels)
     limit = {"fp32": 1e-5, "fp16": 5e-3}[precision] * np.abs(expected).max()
-    assert np.abs(onnx_runtime.infer(graph.data, "logits")(pictures) - expected).max() < limit
+    assert np.abs(onnx_runtime.infer(graph.data, "logits")(pixels) - expected).max() < limit

@@ -10,20 +10,20 @@ from training import pipeline
 from training.config import Machine
 from training.dataset.split import PARTS
 from training.exporting import quantization_aware_training
-from training.learning.augment import normalized
 from training.networks import weights
+from training.networks.normalization import normalized
 from training.progress import Silent
 
 
 @pytest.fixture
-def material(finished):
-    return pipeline.material_of(finished.run, Machine("cpu", 0))
+def context(finished):
+    return pipeline.context_of(finished.run, Machine("cpu", 0))
 
 
 @pytest.fixture
-def pictures(material):
-    photos = [photo for part in PARTS for photo in material.photos(part)]
-    pixels = np.stack([material.preprocessing((material.root / photo.path).read_bytes()) for photo in photos])
+def inputs(context):
+    photos = [photo for part in PARTS for photo in context.photos(part)]
+    pixels = np.stack([context.preprocessing((context.root / photo.path).read_bytes()) for photo in photos])
     return normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
@@ -36,32 +36,32 @@ def plain(recipe):
 def model(plain):
     made = weights.build(plain, 3, "none").eval()
     with torch.no_grad():
-        made.head.weight *= 10  # so that answers differ from picture to picture
+        made.head.weight *= 10  # so that answers differ from photo to photo
     return made
 
 
-def off(model, taught, pictures):
-    """How far `taught` is from `model` once it is rounded."""
-    student = quantization_aware_training.rounded(taught)
-    student.train()(pictures)  # to see ranges
+def off(model, fine_tuned, inputs):
+    """How far `fine_tuned` is from `model` once it is rounded."""
+    student = quantization_aware_training.rounded(fine_tuned)
+    student.train()(inputs)  # to see ranges
     with torch.no_grad():
-        return float(quantization_aware_training._difference(student.eval(), model, pictures))
+        return float(quantization_aware_training._difference(student.eval(), model, inputs))
 
 
-def test_it_learns_to_answer_as_before(model, material, pictures, plain, monkeypatch):
+def test_it_learns_to_answer_as_before(model, context, inputs, plain, monkeypatch):
     monkeypatch.setattr(quantization_aware_training, "_BITS", 3)  # 8 hurt this small network too little
     monkeypatch.setattr(quantization_aware_training, "_EPOCHS", 20)  # of one or two steps
-    taught = quantization_aware_training.taught(model, material, plain, Silent())
-    assert off(model, taught, pictures) < 0.5 * off(model, model, pictures)
+    fine_tuned = quantization_aware_training.fine_tuned(model, context, plain, Silent())
+    assert off(model, fine_tuned, inputs) < 0.5 * off(model, model, inputs)
 
 
-def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, material, plain):
+def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, context, plain):
     given = copy.deepcopy(model.state_dict())
-    taught = quantization_aware_training.taught(model, material, plain, Silent())
+    fine_tuned = quantization_aware_training.fine_tuned(model, context, plain, Silent())
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())
-    assert not any(part._forward_pre_hooks for part in taught.modules())
-    assert not any(isinstance(part, quantization_aware_training._Range) for part in taught.modules())
-    convolutions = [part for part in taught.features.modules() if isinstance(part, torch.nn.Conv2d)]
+    assert not any(part._forward_pre_hooks for part in fine_tuned.modules())
+    assert not any(isinstance(part, quantization_aware_training._Range) for part in fine_tuned.modules())
+    convolutions = [part for part in fine_tuned.features.modules() if isinstance(part, torch.nn.Conv2d)]
     assert convolutions
     for convolution in convolutions:
         steps = convolution.weight / convolution.weight.abs().amax((1, 2, 3), keepdim=True) * 127

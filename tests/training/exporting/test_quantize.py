@@ -14,7 +14,8 @@ from bundle.repository import Repository
 from training.config import Recipe
 from training.errors import QuantizationFailed
 from training.evaluation.calibrate import softmax
-from training.exporting import export, onnx_runtime, quantize, stem
+from training.exporting import export, quantize, stem
+from training.inference import onnx_runtime
 from training.networks import weights
 
 CROP = 64
@@ -35,7 +36,7 @@ def batches():
 
 
 @pytest.fixture(scope="module")
-def lowered(graph, batches):
+def quantized(graph, batches):
     return quantize.to_int8(graph, batches)
 
 
@@ -48,10 +49,10 @@ def optimized(model, folder):
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
-def test_every_convolution_but_the_last_runs_in_integers(graph, lowered, tmp_path):
+def test_every_convolution_but_the_last_runs_in_integers(graph, quantized, tmp_path):
     """No float stands between them: activations are fused, sums are of integers, pixels arrive as bytes."""
     convolutions = Counter(node.op_type for node in onnx.load_from_string(graph).graph.node)["Conv"]
-    found = optimized(lowered, tmp_path)
+    found = optimized(quantized, tmp_path)
     assert found["QLinearConv"] == convolutions - 1
     assert found["QLinearAdd"] == 10, "MobileNetV2's residual sums"
     assert (found["Clip"], found["Sub"], found["QuantizeLinear"]) == (0, 0, 0)
@@ -62,34 +63,36 @@ def test_a_trained_network_answers_nearly_as_in_floats():
     """The embedded flowers on their golden pictures; noise grows with every layer of a network of random weights."""
     bundle = Repository(Path(__file__).parents[3] / "models").open("flowers")
     pixels, model = golden.load(bundle).pixels, bundle.read(bundle.manifest.model.file)
-    lowered = quantize.to_int8(model, np.split(pixels, 4))
-    plain, integer = (onnx_runtime.session(graph).run(export.OUTPUTS, {"pixels": pixels}) for graph in (model, lowered))
+    quantized = quantize.to_int8(model, np.split(pixels, 4))
+    plain, integer = (
+        onnx_runtime.session(graph).run(export.OUTPUTS, {"pixels": pixels}) for graph in (model, quantized)
+    )
     assert [output.shape for output in integer] == [output.shape for output in plain]
     assert np.abs(integer[1] - plain[1]).mean() < 0.3
     assert (integer[1].argmax(1) == plain[1].argmax(1)).mean() > 0.8
     assert integer[0] == pytest.approx(softmax(integer[1], bundle.manifest.calibration.temperature), abs=1e-6)
 
 
-def test_evidence_and_logits_fit_together_as_in_the_float_graph(graph, lowered, batches):
+def test_evidence_and_logits_fit_together_as_in_the_float_graph(graph, quantized, batches):
     biases = []
-    for model in (graph, lowered):
+    for model in (graph, quantized):
         logits, evidence = onnx_runtime.session(model).run(["logits", "evidence"], {"pixels": batches[1]})
         biases.append(logits - evidence.mean((2, 3)))
     assert biases[1] == pytest.approx(biases[0], abs=1e-5)
 
 
-def test_each_row_of_a_batch_is_the_picture_alone(lowered, batches):
-    infer = onnx_runtime.infer(lowered, "logits")
+def test_each_row_of_a_batch_is_the_photo_alone(quantized, batches):
+    infer = onnx_runtime.infer(quantized, "logits")
     together = infer(batches[2])
-    alone = np.concatenate([infer(picture[np.newaxis]) for picture in batches[2]])
+    alone = np.concatenate([infer(photo[np.newaxis]) for photo in batches[2]])
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_the_file_is_whole_small_and_the_same_every_time(graph, lowered, batches):
-    assert not onnx_file.has_external_data(lowered)
-    assert len(lowered) < 0.4 * len(graph)
-    assert quantize.to_int8(graph, batches) == lowered
-    assert not onnx.load_from_string(lowered).metadata_props
+def test_the_file_is_whole_small_and_the_same_every_time(graph, quantized, batches):
+    assert not onnx_file.has_external_data(quantized)
+    assert len(quantized) < 0.4 * len(graph)
+    assert quantize.to_int8(graph, batches) == quantized
+    assert not onnx.load_from_string(quantized).metadata_props
 
 
 def test_a_graph_without_a_convolution_on_the_pixels_keeps_its_subtraction(graph, batches, tmp_path):

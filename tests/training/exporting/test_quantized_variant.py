@@ -1,7 +1,6 @@
 """An int8 model is kept or left out by validation, measured on the test split, and put into the bundle."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from bundle.repository import Repository, open_bundle
 from training import pipeline
 from training.config import Machine
 from training.dataset.data import Photo
-from training.exporting import onnx_runtime, quantized_variant, verify
+from training.exporting import quantized_variant, verify
 from training.exporting.export import Graph
+from training.inference import onnx_runtime
 from training.progress import Silent
 
 CPU = "CPUExecutionProvider"
@@ -34,21 +34,21 @@ def of(*answers, classes=2):
 
 def test_a_published_version_holds_both_precisions_and_each_replays(finished):
     bundle = Repository(finished.models).open("colours")
-    manifest, pictures = bundle.manifest, golden.load(bundle)
+    manifest, golden_pictures = bundle.manifest, golden.load(bundle)
     assert sorted(manifest.files) == ["golden.npz", "model.int8.onnx", "model.onnx", "report.html"]
     for precision in ("fp32", "int8"):
         infer = onnx_runtime.infer(bundle.read(manifest.file_of(precision)), "logits")
         tolerance = manifest.tolerances[CPU][precision]
-        assert golden.replay(pictures.of(precision), manifest.preprocessing, infer, tolerance) < tolerance / 10
+        assert golden.replay(golden_pictures.of(precision), manifest.preprocessing, infer, tolerance) < tolerance / 10
     assert "int8" not in manifest.tolerances["CUDAExecutionProvider"]
 
 
 def test_one_precision_does_not_pass_for_the_other(finished):
     bundle = Repository(finished.models).open("colours")
     infer = onnx_runtime.infer(bundle.read("model.onnx"), "logits")
-    pictures, tolerance = golden.load(bundle), bundle.manifest.tolerances[CPU]["int8"]
+    golden_pictures, tolerance = golden.load(bundle), bundle.manifest.tolerances[CPU]["int8"]
     with pytest.raises(GoldenMismatch, match="has a logit off by"):
-        golden.replay(pictures.of("int8"), bundle.manifest.preprocessing, infer, tolerance)
+        golden.replay(golden_pictures.of("int8"), bundle.manifest.preprocessing, infer, tolerance)
 
 
 def test_the_manifest_tells_what_int8_is_worth(finished):
@@ -56,11 +56,11 @@ def test_the_manifest_tells_what_int8_is_worth(finished):
     (variant,) = bundle.manifest.variants
     assert (variant.precision, variant.file, variant.largest_loss) == ("int8", "model.int8.onnx", 0.005)
     assert variant.bytes == (bundle.path / variant.file).stat().st_size < (bundle.path / "model.onnx").stat().st_size
-    material = pipeline.material_of(finished.run, Machine("cpu", 1))
+    context = pipeline.context_of(finished.run, Machine("cpu", 1))
     answers = quantized_variant._answers(
-        onnx_runtime.infer(bundle.read(variant.file), "probabilities"), "test", material, Silent()
+        onnx_runtime.infer(bundle.read(variant.file), "probabilities"), "test", context, Silent()
     )
-    targets = material.targets("test").numpy()
+    targets = context.targets("test").numpy()
     assert variant.metrics.n == bundle.manifest.metrics.n == len(targets)
     assert variant.metrics.top1 == (answers.argmax(1) == targets).mean()
     assert variant.speedup > 0
@@ -94,14 +94,16 @@ def primary(finished):
     return Graph(bundle.read("model.onnx"), "fp32", 20, 10, 1), golden.load(bundle)
 
 
-def made(primary, finished, monkeypatch, quantized, teach=None):
+def made(primary, finished, monkeypatch, quantized, fine_tune=None):
     """What `to_int8` gives, and says, with `quantized` for the library's work."""
     monkeypatch.setattr(quantized_variant.quantize, "to_int8", quantized)
-    graph, pictures = primary
-    material, listening = pipeline.material_of(finished.run, Machine("cpu", 1)), Listening()
-    probabilities = np.full((len(material.photos("test")), 3), 1 / 3, np.float32)
-    teach = teach or (lambda: graph)
-    return quantized_variant.to_int8(graph, pictures, probabilities, material, listening, teach), listening.said
+    graph, golden_pictures = primary
+    context, listening = pipeline.context_of(finished.run, Machine("cpu", 1)), Listening()
+    probabilities = np.full((len(context.photos("test")), 3), 1 / 3, np.float32)
+    fine_tune = fine_tune or (lambda: graph)
+    return quantized_variant.to_int8(
+        graph, golden_pictures, probabilities, context, listening, fine_tune
+    ), listening.said
 
 
 def test_a_model_that_loses_too_much_on_validation_is_left_out_with_the_figures(primary, finished, monkeypatch):
@@ -109,8 +111,8 @@ def test_a_model_that_loses_too_much_on_validation_is_left_out_with_the_figures(
     monkeypatch.setattr(
         quantized_variant, "over_the_limit", lambda expected, found, targets: len(expected) == len(targets)
     )
-    lowered, said = made(primary, finished, monkeypatch, lambda graph, pixels: graph)
-    assert lowered is None
+    quantized, said = made(primary, finished, monkeypatch, lambda graph, pixels: graph)
+    assert quantized is None
     assert said[-2].endswith("and 0.5% may be lost; training its weights for eight bits")
     assert "no int8 model: its top-1 on" in said[-1]
     assert said[-1].endswith("and 0.5% may be lost; the bundle holds fp32 alone")
@@ -118,15 +120,15 @@ def test_a_model_that_loses_too_much_on_validation_is_left_out_with_the_figures(
 
 def test_weights_trained_for_eight_bits_get_a_second_chance(primary, finished, monkeypatch):
     graph, _ = primary
-    taught = dataclasses.replace(graph, parameters=2)
+    fine_tuned = dataclasses.replace(graph, parameters=2)
     refusals = iter(["its top-1 is low", ""])
     monkeypatch.setattr(quantized_variant, "_judge", lambda *arguments: next(refusals))
     given = []
-    lowered, said = made(
-        primary, finished, monkeypatch, lambda data, pixels: given.append(data) or graph.data, lambda: taught
+    quantized, said = made(
+        primary, finished, monkeypatch, lambda data, pixels: given.append(data) or graph.data, lambda: fine_tuned
     )
-    assert lowered is not None
-    assert given == [graph.data, taught.data]
+    assert quantized is not None
+    assert given == [graph.data, fine_tuned.data]
     assert "int8: its top-1 is low; training its weights for eight bits" in said
 
 
@@ -134,8 +136,8 @@ def test_a_network_that_cannot_be_quantized_is_no_reason_to_lose_the_run(primary
     def fails(graph, pixels):
         raise quantized_variant.QuantizationFailed("an operator that nobody knows")
 
-    lowered, said = made(primary, finished, monkeypatch, fails)
-    assert lowered is None
+    quantized, said = made(primary, finished, monkeypatch, fails)
+    assert quantized is None
     assert "no int8 model: the network cannot be made int8 (an operator that nobody knows)" in said[-1]
 
 
@@ -166,25 +168,6 @@ def test_photos_for_calibration_are_of_all_classes_and_always_the_same():
     assert [photo.digest for photo in chosen] == ["00a", "00b", "00c", "01a", "01b", "02a", "02b"]
     assert quantized_variant.stratified(photos[::-1], 7) == chosen
     assert len(quantized_variant.stratified(photos, 100)) == 19
-
-
-def test_the_speedup_is_of_medians_and_stops_in_time():
-    """A clock that only the two models move: 2 s and 0.5 s a picture, and the first of each is slow."""
-    now, calls = [0.0], []
-
-    def takes(seconds):
-        def infer(pixels):
-            calls.append(seconds)
-            now[0] += seconds if len(calls) > 2 else 50.0
-            return pixels
-
-        return infer
-
-    pixels = np.zeros((3, 8, 8, 3), np.uint8)
-    assert quantized_variant.speedup(takes(2.0), takes(0.5), pixels, lambda: now[0]) == 4.0
-    assert len(calls) == 12, "the least, as it takes so long"
-    ticks = itertools.count()
-    assert quantized_variant.speedup(takes(0), takes(0), pixels, lambda: next(ticks) * 1e-6) == pytest.approx(1.0)
 
 
 def test_the_tolerance_is_a_part_of_what_rounding_cost_and_never_nothing():

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from training.exporting import onnx_runtime, stem
+from training.exporting import stem
+from training.inference import onnx_runtime
 
 MEAN = (123.675, 116.28, 103.53)
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.learning.accumulation import Groups
+from training.learning.order import Groups
 
 
 @given(st.integers(1, 30), st.integers(1, 10), st.integers(1, 3))

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.learning.balance import class_weights
+from training.learning.objective import class_weights
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200))

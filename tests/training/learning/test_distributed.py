@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from training import pipeline
-from training.batch_inference import Lanes
 from training.config import Machine
 from training.dataset import split
 from training.errors import ProcessesUnusable
+from training.inference.batches import Parallelism
 from training.learning import distributed
 from training.learning.distributed import ALONE, World
 from training.progress import Silent
-from training.run import Run
+from training.runs.records import TrainingRequest
+from training.runs.run import Run
 
 ROOT = Path(__file__).parents[3]
 
@@ -54,7 +55,7 @@ def test_two_processes_train_as_one_does(few, recipe, tmp_path):
         strategy="scratch", backbone="small_cnn", epochs=2, batch_size=7, accumulate=2, dropout=0.0, lr=0.05,
         clip_norm=1.0, l1=0.001, balance="weights",
     )  # fmt: skip
-    request = pipeline.Request(few, "alone", "none", tmp_path / "runs")
+    request = TrainingRequest(few, "alone", "none", tmp_path / "runs")
     alone = pipeline.train(request, wanted, Machine("cpu", 0), Silent())
     assert len(alone.split().part("val")) % 2 == 1
 
@@ -138,7 +139,7 @@ def test_alone_nothing_changes():
 def test_cores_are_divided_and_none_is_left_without_work():
     several = World(1, 4, 2)
     assert [several.cores(count) for count in (0, 1, 2, 16)] == [0, 1, 1, 8]
-    assert several.lanes(Lanes(6, 4)) == Lanes(3, 4)
+    assert several.parallelism(Parallelism(6, 4)) == Parallelism(3, 4)
     assert ALONE.cores(5) == 5
     assert several.share(range(9)) == range(1, 9, 4)
 

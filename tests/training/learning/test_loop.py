@@ -17,9 +17,9 @@ from training.learning import loop
 from training.learning.distributed import World
 from training.learning.history import Epoch, State
 from training.networks import weights
-from training.networks.backbones import Classifier
 from training.progress import Silent
-from training.run import Run
+from training.runs.context import TrainingSession
+from training.runs.records import TrainingRequest
 from training.transfer.fitting import fit_head
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,8 @@ from pathlib import Path
 from training import pipeline
 from training.config import Machine, Recipe
 from training.progress import Silent
-from training.run import Run
+from training.runs.records import TrainingRequest
+from training.runs.run import Run
 
 class Killing(Silent):
     def track(self, items, what, total):
@@ -49,7 +50,7 @@ if __name__ == "__main__":
     else:
         recipe = Recipe(strategy="finetune", split_seed=int(seed), resize=40, crop=32, train_size=32, batch_size=8,
                         precision="fp32", epochs=2, ema_decay=0.9, lr=0.01, **json.loads(fields))
-        pipeline.train(pipeline.Request(Path(photos), "killed", weights, Path(runs)), recipe, machine, Killing())
+        pipeline.train(TrainingRequest(Path(photos), "killed", weights, Path(runs)), recipe, machine, Killing())
 """
 
 
@@ -111,59 +112,54 @@ def test_a_killed_training_resumes_to_the_same_bits(child, tmp_path, uninterrupt
 
 @pytest.fixture
 def begun(tmp_path, photos, recipe, backbone_file):
-    """begun(**fields) gives (run, model, material, start row) of a fine-tuning that is about to begin."""
+    """begun(**fields) gives (run, model, session, start row) of a fine-tuning that is about to begin."""
 
     def begin(**fields):
         wanted = recipe(strategy="finetune", **fields)
-        started = pipeline.begin(pipeline.Request(photos, "x", str(backbone_file), tmp_path), wanted, Silent())
-        material = pipeline.material_of(started, Machine("cpu", 0))
+        started = pipeline.begin(TrainingRequest(photos, "x", str(backbone_file), tmp_path), wanted, Silent())
+        context = pipeline.context_of(started, Machine("cpu", 0))
         model = weights.build(wanted, 3, str(backbone_file))
-        row = fit_head(model, material, wanted, started.path, tmp_path / "cache", Silent())
-        return started, model, material, row
+        machine, cache = Machine("cpu", 0), tmp_path / "cache"
+        session = TrainingSession(context, wanted, machine, started.path, cache, Silent(), pretrained=True)
+        return started, model, session, fit_head(model, session)
 
     return begin
 
 
-def finetune(started: Run, model: Classifier, material, row) -> list[Epoch]:
-    return loop.finetune(
-        model, row, material, started.recipe(), Machine("cpu", 0), started.path, Silent(), pretrained=True
-    )
-
-
 def test_it_keeps_the_best_epoch_and_writes_the_curve(begun):
-    started, model, material, row = begun(epochs=2, optimizer="adamw", lr=0.0005)
-    history = finetune(started, model, material, row)
+    started, model, session, row = begun(epochs=2, optimizer="adamw", lr=0.0005)
+    history = loop.finetune(model, row, session)
     assert [found["epoch"] for found in started.rows("curves.jsonl")] == [0, 1, 2]
     best = max(history, key=lambda found: (found.val_top1, -found.val_loss))
-    assert loop.validate(model, material, Silent()) == pytest.approx((best.val_loss, best.val_top1), abs=1e-5)
+    assert loop.validate(model, session.context, Silent()) == pytest.approx((best.val_loss, best.val_top1), abs=1e-5)
 
 
 def test_a_finished_training_is_not_trained_again(begun):
-    started, model, material, row = begun(epochs=1)
-    finetune(started, model, material, row)
+    started, model, session, row = begun(epochs=1)
+    loop.finetune(model, row, session)
     before = weights.digest(model)
-    finetune(started, weights.build(started.recipe(), 3, "none"), material, row)
+    loop.finetune(weights.build(started.recipe(), 3, "none"), row, session)
     assert weights.digest(model) == before
 
 
 def test_it_stops_early_without_progress(begun):
     """With a rate that changes nothing, no epoch after the first is better."""
-    started, model, material, row = begun(epochs=6, patience=1, lr=1e-8, momentum=0.0, ema_decay=0.0)
-    history = finetune(started, model, material, row)
+    _, model, session, row = begun(epochs=6, patience=1, lr=1e-8, momentum=0.0, ema_decay=0.0)
+    history = loop.finetune(model, row, session)
     assert len(history) < 7
 
 
 def test_bf16_trains_too(begun):
-    started, model, material, row = begun(epochs=1, precision="bf16")
-    assert math.isfinite(finetune(started, model, material, row)[-1].train_loss)
+    _, model, session, row = begun(epochs=1, precision="bf16")
+    assert math.isfinite(loop.finetune(model, row, session)[-1].train_loss)
 
 
 def test_a_rate_that_is_too_high_is_named(begun):
-    started, model, material, row = begun(epochs=3, lr=10.0, warmup_epochs=0.0)
+    _, model, session, row = begun(epochs=3, lr=10.0, warmup_epochs=0.0)
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match=r"no longer a number at step 1; .*under --lr 10"):
-        finetune(started, model, material, row)
+        loop.finetune(model, row, session)
 
 
 def test_equal_accuracy_is_decided_by_loss():
@@ -185,7 +181,7 @@ def test_a_good_head_does_not_make_the_first_epochs_stale():
 
 @pytest.fixture
 def small_job(tmp_path, photos, recipe):
-    """small_job(batch, **fields) is what a process that follows is told: model, row, material, recipe and places.
+    """small_job(batch, **fields) is what a process that follows is told: model, row and session.
 
     The model is the small baseline, which has no batch norm, for one epoch without dropout. Batches are a quarter of
     the photos times `batch`.
@@ -193,12 +189,14 @@ def small_job(tmp_path, photos, recipe):
 
     def job(batch=1, **fields):
         wanted = recipe(strategy="scratch", backbone="small_cnn", epochs=1, dropout=0.0, lr=0.05, warmup_epochs=0.0)
-        started = pipeline.begin(pipeline.Request(photos, "x", "none", tmp_path), wanted, Silent())
-        material = pipeline.material_of(started, Machine("cpu", 0))
-        size = len(material.photos("train")) // 4 * batch
+        started = pipeline.begin(TrainingRequest(photos, "x", "none", tmp_path), wanted, Silent())
+        context = pipeline.context_of(started, Machine("cpu", 0))
+        size = len(context.photos("train")) // 4 * batch
         wanted = dataclasses.replace(wanted, batch_size=size, **fields)
         start = Epoch(0, 0.0, None, 9.0, 0.0)
-        return weights.build(wanted, 3, "none"), start, material, wanted, Machine("cpu", 0), started.path, False
+        machine, cache = Machine("cpu", 0), tmp_path / "cache"
+        session = TrainingSession(context, wanted, machine, started.path, cache, Silent(), pretrained=False)
+        return weights.build(wanted, 3, "none"), start, session
 
     return job
 
@@ -208,8 +206,8 @@ def small(small_job):
     """small(batch, **fields) does such a job, and returns (history, weights)."""
 
     def train(batch=1, **fields):
-        *job, pretrained = small_job(batch, **fields)
-        return loop.finetune(*job, Silent(), pretrained=pretrained), job[0].state_dict()
+        job = small_job(batch, **fields)
+        return loop.finetune(*job), job[0].state_dict()
 
     return train
 
@@ -254,13 +252,17 @@ def test_the_last_group_of_an_epoch_counts_its_own_batches(small):
     assert all(torch.equal(hundred[name], tensor) for name, tensor in four.items())
 
 
+def on_cuda(started, session):
+    machine = Machine("cuda", 0)
+    return dataclasses.replace(session, context=pipeline.context_of(started, machine), machine=machine)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of torch, at the import of its compiler
 def test_a_compiled_training_keeps_plain_names(begun):
-    started, model, _, row = begun(epochs=1, compile=True)
+    started, model, session, row = begun(epochs=1, compile=True)
     names = list(model.state_dict())
-    material = pipeline.material_of(started, Machine("cuda", 0))
-    finetune(started, model, material, row)
+    loop.finetune(model, row, on_cuda(started, session))
     record = torch.load(started.path / "checkpoint.pt", weights_only=True)
     assert list(record["parts"]["model"]) == list(record["parts"]["ema"]) == list(model.state_dict()) == names
 
@@ -268,9 +270,6 @@ def test_a_compiled_training_keeps_plain_names(begun):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_it_trains_on_cuda(begun, precision):
-    started, model, _, row = begun(epochs=1, precision=precision)
-    material = pipeline.material_of(started, Machine("cuda", 0))
-    history = loop.finetune(
-        model, row, material, started.recipe(), Machine("cuda", 0), started.path, Silent(), pretrained=True
-    )
+    started, model, session, row = begun(epochs=1, precision=precision)
+    history = loop.finetune(model, row, on_cuda(started, session))
     assert math.isfinite(history[-1].train_loss)

@@ -26,12 +26,12 @@ BLOCKS = {
 }
 
 
-def own_map(network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+def own_map(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """The last feature map as the published network itself computes it."""
     maps = []
     last = network.layer4 if hasattr(network, "layer4") else network.features
     last.register_forward_hook(lambda module, arguments, output: maps.append(output.clone()))
-    network(pictures)
+    network(inputs)
     norm = network.classifier[0] if hasattr(network, "classifier") else None
     return norm(maps[0]) if isinstance(norm, nn.LayerNorm) else maps[0]
 
@@ -41,8 +41,8 @@ def test_the_table_has_what_a_recipe_may_ask_for():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_its_blocks_lead_from_pictures_to_the_head(name):
-    """The first layer with weights is a convolution on the picture: export moves the scale of pixels into it."""
+def test_its_blocks_lead_from_inputs_to_the_head(name):
+    """The first layer with weights is a convolution on the photo: export moves the scale of pixels into it."""
     model = weights.build(Recipe(backbone=name, seed=1), 3, "none").eval()
     assert len(model.features) == BLOCKS[name]
     first = next(part for part in model.features.modules() if next(part.parameters(recurse=False), None) is not None)
@@ -58,10 +58,10 @@ CUT_ALIKE = {"resnet50", "vgg16"}  # as resnet18 and alexnet are, and slow to dr
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if BACKBONES[name].weights_url and name not in CUT_ALIKE])
 def test_a_published_file_gives_the_published_features(name, tmp_path):
-    network, pictures = published.network(name), torch.randn(2, 3, 64, 64)
+    network, inputs = published.network(name), torch.randn(2, 3, 64, 64)
     model = weights.build(Recipe(backbone=name), 3, str(published.write(network, tmp_path / "weights.pth"))).eval()
     with torch.no_grad():
-        assert torch.allclose(model.features(pictures), own_map(network, pictures), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(model.features(inputs), own_map(network, inputs), rtol=1e-3, atol=1e-4)
 
 
 def test_the_narrow_mobilenet_is_narrow():
@@ -70,19 +70,19 @@ def test_the_narrow_mobilenet_is_narrow():
     assert narrow.head.in_features == 1280
 
 
-def test_the_mlps_convolutions_are_dense_layers_on_the_shrunken_picture():
+def test_the_mlps_convolutions_are_dense_layers_on_the_shrunken_photo():
     model = weights.build(Recipe(backbone="mlp"), 3, "none").eval()
-    pictures = torch.randn(2, 3, 40, 50)
-    values = adaptive_avg_pool2d(pictures, 32).flatten(1)
+    inputs = torch.randn(2, 3, 40, 50)
+    values = adaptive_avg_pool2d(inputs, 32).flatten(1)
     for layer in (part for part in model.features.modules() if isinstance(part, nn.Conv2d)):
         values = (values @ layer.weight.flatten(1).T + layer.bias).relu()
-    assert torch.allclose(model.pooled(pictures), values, atol=1e-4)
+    assert torch.allclose(model.pooled(inputs), values, atol=1e-4)
 
 
 def test_dropping_a_dense_unit_of_the_cnn_drops_it_at_each_place():
     model = weights.build(Recipe(backbone="small_cnn", dropout=0.5), 3, "none").eval()
-    pictures = torch.randn(2, 3, 32, 32)
-    maps = model.features(pictures)
+    inputs = torch.randn(2, 3, 32, 32)
+    maps = model.features(inputs)
     kept = (torch.rand(2, 500, 1, 1) > 0.5).float()
     assert maps.shape == (2, 500, 4, 4)
     assert torch.allclose((maps * kept).mean((2, 3)), maps.mean((2, 3)) * kept[..., 0, 0], atol=1e-6)

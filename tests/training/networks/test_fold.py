@@ -12,9 +12,9 @@ def test_folding_keeps_the_function_and_the_original(name, tmp_path):
     file = published.write(published.network(name), tmp_path / "weights.pth")
     model = weights.build(Recipe(backbone=name), 3, str(file)).eval()
     before = weights.digest(model)
-    pictures = torch.randn(2, 3, 64, 64)
+    inputs = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        expected, found = model(pictures), folded(model)(pictures)
+        expected, found = model(inputs), folded(model)(inputs)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in folded(model).modules())
     assert weights.digest(model) == before

@@ -4,7 +4,7 @@ import torch
 from training.config import Recipe
 from training.errors import RecipeInvalid
 from training.networks import weights
-from training.networks.truncate import truncated
+from training.networks.backbones import truncated
 
 PICTURES = torch.zeros(2, 3, 64, 64)
 

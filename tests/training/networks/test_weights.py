@@ -9,10 +9,11 @@ import torch
 from training import pipeline
 from training.config import Recipe
 from training.errors import RecipeInvalid, WeightsUnusable
-from training.learning.augment import normalized
 from training.networks import weights
 from training.networks.backbones import BACKBONES
+from training.networks.normalization import normalized
 from training.progress import Silent
+from training.runs.records import TrainingRequest
 
 RECIPE = Recipe()
 
@@ -142,7 +143,7 @@ def test_another_width_of_another_network_is_refused():
 
 
 @pytest.mark.parametrize("field", ["crop", "train_size"])
-def test_pictures_that_a_network_shrinks_to_nothing_are_refused(field):
+def test_inputs_that_a_network_shrinks_to_nothing_are_refused(field):
     weights.require_usable(Recipe(backbone="alexnet", **{field: 63}), "none")
     with pytest.raises(RecipeInvalid, match=f"'{field}' is 62; expected at least 63 for alexnet"):
         weights.require_usable(Recipe(backbone="alexnet", **{field: 62}), "none")
@@ -156,7 +157,7 @@ def test_from_scratch_means_from_random_weights(backbone_file):
 
 
 def test_an_unusable_recipe_leaves_no_run_behind(photos, recipe, tmp_path):
-    request = pipeline.Request(photos, "colours", "imagenet", tmp_path / "runs")
+    request = TrainingRequest(photos, "colours", "imagenet", tmp_path / "runs")
     with pytest.raises(WeightsUnusable, match="mlp is a baseline"):
         pipeline.create(request, recipe(backbone="mlp"), Silent())
     assert not (tmp_path / "runs").exists()

@@ -3,19 +3,18 @@ import signal
 
 import pytest
 
-from training import pipeline
 from training.config import Machine
 from training.publishing import attempt, lock
-from training.publishing.attempt import Attempt
-from training.publishing.ending import ends_on_sigterm
+from training.publishing.attempt import Attempt, ends_on_sigterm
 from training.publishing.release import Release
+from training.runs.records import TrainingRequest
 
 PATIENCE_S = 120
 
 
 @pytest.fixture
 def wanted(photos, recipe, tmp_path):
-    request = pipeline.Request(photos, "colours", "none", tmp_path / "runs")
+    request = TrainingRequest(photos, "colours", "none", tmp_path / "runs")
     return Attempt(request, recipe(strategy="scratch", epochs=1), Machine("cpu", 0), Release(tmp_path / "models"))
 
 

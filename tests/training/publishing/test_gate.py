@@ -147,7 +147,7 @@ def test_cost_over_the_factors_is_refused():
     right = wrong(50)
     found = comparison(right, right, ms_per_picture=3.2, model_bytes=2100)
     slow, large = reasons(found)
-    assert slow == "a picture takes 3.20 ms instead of 2.00 on one thread, where 1.5 times as much is allowed"
+    assert slow == "a photo takes 3.20 ms instead of 2.00 on one thread, where 1.5 times as much is allowed"
     assert large.endswith("where 2 times as much is allowed")
     assert reasons(found, max_slowdown=1.7, max_growth=2.2) == []
 
@@ -164,7 +164,7 @@ class Answers:
         from training import pipeline
         from training.config import Machine
 
-        self.material = pipeline.material_of(finished.run, Machine("cpu", 1))
+        self.context = pipeline.context_of(finished.run, Machine("cpu", 1))
         self.bundle = finished.bundle
 
     def judge(self, policy=None, champion="same", **changes):
@@ -173,7 +173,7 @@ class Answers:
         serving = self.bundle if champion == "same" else champion
         changed = dataclasses.replace(self.bundle.manifest, **changes)
         challenger = dataclasses.replace(self.bundle, manifest=changed)
-        return gate.judge(challenger, serving, self.material, policy or GatePolicy(max_slowdown=50), None, Silent())
+        return gate.judge(challenger, serving, self.context, policy or GatePolicy(max_slowdown=50), None, Silent())
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_a_version_compared_with_itself_is_equal_in_everything_but_time(judged, 
     verdict = judged.judge()
     assert verdict.passed
     assert verdict.champion == "colours/1"
-    assert verdict.photos == len(judged.material.photos("test"))
+    assert verdict.photos == len(judged.context.photos("test"))
     ours, theirs = (dataclasses.replace(found, ms_per_picture=0) for found in
                     (verdict.challenger_figures, verdict.champion_figures))  # fmt: skip
     assert ours == theirs
@@ -224,7 +224,7 @@ def test_new_labels_are_not_compared(judged, finished):
     verdict = judged.judge(GatePolicy(allow_label_change=True, max_slowdown=50), champion=narrow)
     assert verdict.passed
     assert {row.label for row in verdict.per_class} == {"blue", "green"}
-    assert verdict.left_out == sum(photo.label == "red" for photo in judged.material.photos("test"))
+    assert verdict.left_out == sum(photo.label == "red" for photo in judged.context.photos("test"))
     assert "new, so not compared: red" in verdict.remarks
 
 

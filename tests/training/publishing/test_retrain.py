@@ -9,14 +9,14 @@ import pytest
 from bundle.manifest import Manifest
 from bundle.policy import edit_policy
 from bundle.repository import MANIFEST, Bundle, Repository, sha256_of
-from training import pipeline
 from training.config import Machine
 from training.errors import GateRefused, RecipeInvalid, RetrainRunning
 from training.progress import Silent
-from training.publishing import lineage, lock, retrain, unfinished
+from training.publishing import champion, lock, retrain, unfinished
 from training.publishing.gate_policy import GatePolicy
 from training.publishing.release import Release
-from training.run import Run
+from training.runs.records import TrainingRequest
+from training.runs.run import Run, every
 
 MACHINE = Machine("cpu", 0)
 EASY = GatePolicy(max_slowdown=50)  # whoever else computes here
@@ -66,7 +66,7 @@ class Finished:
 def finished(tmp_path_factory, photos, small):
     """As everywhere else, but with a network that is quick to train and to export. Read only."""
     root = tmp_path_factory.mktemp("small")
-    request = pipeline.Request(photos, "colours", "none", root / "runs")
+    request = TrainingRequest(photos, "colours", "none", root / "runs")
     done, bundle = retrain.retrain(request, small, MACHINE, Release(root / "models"), Silent())
     return Finished(done, bundle, root / "models")
 
@@ -133,10 +133,10 @@ def test_other_versions_do_not_hide_the_one_that_was_published(finished, publish
 
 def test_killed_writers_leave_nothing_behind(finished, runs, release):
     run = killed_in("verify", finished, runs / "20260101T000000Z")
-    staged = run.path / f".bundle.{'0' * 32}"
+    staged = run.path / f".bundle-{'0' * 32}"
     staged.mkdir()
     (staged / "model.onnx").write_bytes(b"half")
-    (run.path / f".model.pt.{'1' * 32}").write_bytes(b"half")
+    (run.path / f".model.pt-{'1' * 32}").write_bytes(b"half")
     (release.models / "colours" / ".staging-1").mkdir(parents=True)
     retrain.resume(run, MACHINE, release, Silent())
     assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
@@ -209,7 +209,7 @@ def test_photos_are_counted_by_content_and_class(finished):
     moved = dataclasses.replace(split, photos=(dataclasses.replace(split.photos[0], label="red"), *split.photos[1:]))
     renamed = dataclasses.replace(split, photos=tuple(dataclasses.replace(row, path="x") for row in split.photos))
     for now, before, expected in ((split, fewer, (3, 0)), (moved, split, (1, 1)), (renamed, split, (0, 0))):
-        parent = lineage.parent(finished.bundle, now, before)
+        parent = champion.parent(finished.bundle, now, before)
         assert (parent.photos_added, parent.photos_removed) == expected
 
 
@@ -258,13 +258,13 @@ def test_the_same_command_goes_on_with_the_run_that_it_left(finished, photos, sm
     """Same photos, recipe, weights and folder of models; the run folder that looked at the photos again goes."""
     left = killed_in("export", finished, runs / "20260101T000000Z")
     unfinished.note(left, release)
-    request = pipeline.Request(photos, "colours", "none", runs.parent)
+    request = TrainingRequest(photos, "colours", "none", runs.parent)
     listener = Listening()
     run, bundle = retrain.retrain(request, small, MACHINE, release, listener)
     assert run.path == left.path
     assert any("going on with the unfinished" in text for text in listener.said)
     assert bundle.manifest.provenance.run == finished.run.source().run
-    assert [found.path for found in lineage.every(runs)] == [left.path]
+    assert [found.path for found in every(runs)] == [left.path]
 
 
 @pytest.fixture
@@ -316,14 +316,14 @@ def test_a_resumed_run_keeps_what_was_asked_for(finished, runs, release):
 
 
 def test_a_second_retrain_of_the_model_is_refused(photos, small, runs, release):
-    request = pipeline.Request(photos, "colours", "none", runs.parent)
+    request = TrainingRequest(photos, "colours", "none", runs.parent)
     with lock.held(runs), pytest.raises(RetrainRunning):
         retrain.retrain(request, small, MACHINE, release, Silent())
-    assert list(lineage.every(runs)) == []
+    assert list(every(runs)) == []
 
 
 def test_a_bad_name_leaves_no_folder_behind(photos, small, tmp_path, release):
-    request = pipeline.Request(photos, "Not a name", "none", tmp_path / "runs")
+    request = TrainingRequest(photos, "Not a name", "none", tmp_path / "runs")
     with pytest.raises(RecipeInvalid, match="'name' is 'Not a name'"):
         retrain.retrain(request, small, MACHINE, release, Silent())
     assert not (tmp_path / "runs").exists()

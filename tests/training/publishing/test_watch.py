@@ -65,8 +65,8 @@ def add(data, draw):
 
 
 @pytest.fixture
-def looking(data, folder):
-    """`looking(attempts)` is a watch that begins with 3 new photos and waits for nothing; `look()` is one look."""
+def watch_of(data, folder):
+    """`watch_of(attempts)` is a watch that begins with 3 new photos and waits for nothing; `rescan()` is one scan."""
 
     def make(attempts, settle_s=0.0):
         reporter = Said()
@@ -77,95 +77,95 @@ def looking(data, folder):
     return make
 
 
-def test_it_begins_when_enough_new_photos_are_there(looking, add):
+def test_it_begins_when_enough_new_photos_are_there(watch_of, add):
     attempts = Attempts()
-    watching = looking(attempts)
+    watching = watch_of(attempts)
     for photos, expected in [(2, 0), (1, 1), (0, 1), (2, 1), (1, 2)]:
         add(photos)
-        watching.look()
+        watching.rescan()
         assert attempts.count == expected
 
 
-def test_what_is_left_after_an_attempt_counts_for_the_next(looking, add):
+def test_what_is_left_after_an_attempt_counts_for_the_next(watch_of, add):
     """Photos that arrive while one is running were not in it."""
     attempts = Attempts(during=lambda: attempts.count == 1 and add(2))
-    watching = looking(attempts)
+    watching = watch_of(attempts)
     add(3)
-    assert watching.look() == 0, "it looks again at once"
-    watching.look()
+    assert watching.rescan() == 0, "it scans again at once"
+    watching.rescan()
     assert attempts.count == 1
     add(1)
-    watching.look()
+    watching.rescan()
     assert attempts.count == 2
 
 
-def test_the_same_photos_are_not_tried_again_after_a_refusal(looking, add, data):
+def test_the_same_photos_are_not_tried_again_after_a_refusal(watch_of, add, data):
     attempts = Attempts(code=1)
-    watching = looking(attempts)
+    watching = watch_of(attempts)
     add(3)
     for path in [None, *data.rglob("*.png")]:
         if path is not None:
             path.rename(path.with_name(f"renamed-{path.name}"))
-        watching.look()
+        watching.rescan()
     assert attempts.count == 1
     assert any("nothing was published" in line for line in watching.said)
 
 
-def test_another_watch_knows_what_was_tried(looking, add):
+def test_another_watch_knows_what_was_tried(watch_of, add):
     attempts = Attempts(code=1)
     add(3)
-    looking(attempts).look()
+    watch_of(attempts).rescan()
     add(2)
-    looking(attempts).look()
+    watch_of(attempts).rescan()
     assert attempts.count == 1
     add(1)
-    looking(attempts).look()
+    watch_of(attempts).rescan()
     assert attempts.count == 2
 
 
 def test_photos_of_a_run_that_somebody_began_by_hand_are_not_new(finished, photos, folder, draw):
     attempts = Attempts()
     plan = Plan(1, 60.0, 0.0)
-    Watch(photos, finished.run.path.parent, attempts, plan, Silent()).look()
+    Watch(photos, finished.run.path.parent, attempts, plan, Silent()).rescan()
     assert attempts.count == 0
-    Watch(photos, folder, attempts, plan, Silent()).look()
+    Watch(photos, folder, attempts, plan, Silent()).rescan()
     assert attempts.count == 1
 
 
-def test_it_does_not_begin_while_photos_are_arriving(looking, add):
+def test_it_does_not_begin_while_photos_are_arriving(watch_of, add):
     attempts = Attempts()
-    watching = looking(attempts, settle_s=30.0)
+    watching = watch_of(attempts, settle_s=30.0)
     add(3)
-    assert 0 < watching.look() <= 30
+    assert 0 < watching.rescan() <= 30
     assert attempts.count == 0
-    assert 0 < watching.look() <= 30, "nothing has changed, but not for long enough"
+    assert 0 < watching.rescan() <= 30, "nothing has changed, but not for long enough"
     assert attempts.count == 0
 
 
-def test_an_unfinished_run_is_gone_on_with_first(looking, folder):
+def test_an_unfinished_run_is_gone_on_with_first(watch_of, folder):
     (folder / "20260101T000000Z").mkdir()
     (folder / "20260101T000000Z" / "retrain.json").write_text("{}")
     attempts = Attempts()
-    watching = looking(attempts)
+    watching = watch_of(attempts)
     attempts.during = watching.stop
     watching.run()
     assert attempts.count == 1
 
 
-def test_stopped_while_an_attempt_runs_it_ends_that_and_does_not_count_it(looking, add):
+def test_stopped_while_an_attempt_runs_it_ends_that_and_does_not_count_it(watch_of, add):
     """What it was about must be tried again: its run goes on, or was never begun."""
     add(3)
     attempts = Attempts(code=None)
-    watching = looking(attempts)
+    watching = watch_of(attempts)
     attempts.during = watching.stop
     watching.run()
     assert attempts.count == 1
     again = Attempts()
-    looking(again).look()
+    watch_of(again).rescan()
     assert again.count == 1
 
 
-def test_stopped_while_an_attempt_starts_it_ends_that_too(looking, add):
+def test_stopped_while_an_attempt_starts_it_ends_that_too(watch_of, add):
     add(3)
     started = []
 
@@ -174,7 +174,7 @@ def test_stopped_while_an_attempt_starts_it_ends_that_too(looking, add):
         started.append(Fake(None, lambda: None))
         return started[-1]
 
-    watching = looking(start)
+    watching = watch_of(start)
     watching.run()
     assert started[0].exitcode == 143
 

@@ -9,6 +9,7 @@ from training.config import Machine, Recipe
 from training.dataset.data import Photo
 from training.networks import weights
 from training.progress import Silent
+from training.runs.records import TrainingRequest
 from training.transfer import depths
 
 
@@ -35,20 +36,20 @@ def test_a_sample_is_bounded_and_keeps_the_shares_of_the_classes():
 def test_features_of_all_depths_come_from_one_pass_and_the_last_is_the_heads_input(
     photos, recipe, backbone_file, tmp_path
 ):
-    request = pipeline.Request(photos, "colours", str(backbone_file), tmp_path / "runs")
+    request = TrainingRequest(photos, "colours", str(backbone_file), tmp_path / "runs")
     started = pipeline.begin(request, recipe(), Silent())
-    material = pipeline.material_of(started, Machine("cpu", 1))
+    context = pipeline.context_of(started, Machine("cpu", 1))
     model = weights.build(Recipe(), 3, str(backbone_file))
-    chosen = material.photos("val")
-    found = depths.compute(model, chosen, material, tmp_path / "cache", Silent())
-    again = depths.compute(model, chosen, material, tmp_path / "cache", Failing())
+    chosen = context.photos("val")
+    found = depths.compute(model, chosen, context, tmp_path / "cache", Silent())
+    again = depths.compute(model, chosen, context, tmp_path / "cache", Failing())
     assert list(found) == list(depths.chosen_depths(19))
     assert [found[blocks].shape[1] for blocks in (2, 5, 19)] == [16, 32, 1280]
     assert all(np.array_equal(found[blocks], again[blocks]) for blocks in found)
-    pixels = np.stack([material.preprocessing((photos / photo.path).read_bytes()) for photo in chosen])
+    pixels = np.stack([context.preprocessing((photos / photo.path).read_bytes()) for photo in chosen])
     expected = depths.torch_infer(model.pooled, model)(pixels)
     assert np.allclose(found[19], expected, atol=1e-3)
-    early = depths.torch_infer(lambda pictures: model.features[:2](pictures).mean((2, 3)), model)(pixels)
+    early = depths.torch_infer(lambda photos: model.features[:2](photos).mean((2, 3)), model)(pixels)
     assert np.allclose(found[2], early, atol=1e-3)
 
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from bundle.preprocessing import Preprocessing
-from training.batch_inference import Lanes
 from training.config import Recipe
 from training.dataset import data
+from training.inference.batches import BatchInference, Parallelism
 from training.networks import weights
 from training.progress import Silent
 from training.transfer import features
 
 SMALL = Preprocessing(resize=40, crop=32)
-LANES = Lanes(2, 4)
+PARALLELISM = Parallelism(2, 4)
 
 
 class Counting(Silent):
@@ -42,7 +42,7 @@ def found(photos):
 
 def compute(photos, found, model, cache, preprocessing=SMALL):
     reporter = Counting()
-    rows = features.compute(photos, found, model, preprocessing, cache, LANES, reporter)
+    rows = features.compute(BatchInference(photos, PARALLELISM, reporter), found, model, preprocessing, cache)
     return rows, reporter
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from training.learning.balance import class_weights
+from training.learning.objective import class_weights
 from training.transfer import head
 from training.transfer.head import Examples
 

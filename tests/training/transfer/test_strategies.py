@@ -6,9 +6,9 @@ from torch import nn
 from training import pipeline
 from training.config import Machine, Recipe
 from training.progress import Silent
-from training.run import Run
-from training.transfer import choosing, frozen
-from training.transfer.chosen import CHOSEN
+from training.runs.records import TrainingRequest
+from training.runs.run import CHOSEN, Run
+from training.transfer import choice, strategies
 
 MACHINE = Machine("cpu", 0)
 
@@ -19,7 +19,7 @@ def trained(tmp_path, photos, recipe, backbone_file):
 
     def train(weights=None, **fields):
         asked = recipe(epochs=1, ema_decay=0.0, **fields)
-        request = pipeline.Request(photos, "colours", weights or str(backbone_file), tmp_path / "runs")
+        request = TrainingRequest(photos, "colours", weights or str(backbone_file), tmp_path / "runs")
         started = pipeline.begin(request, asked, Silent())
         return started, pipeline.trained(started, pipeline.fit(started, MACHINE, Silent()))
 
@@ -112,9 +112,9 @@ def test_auto_decides_once_and_the_run_keeps_to_it(trained):
 
 
 def test_auto_without_pretrained_weights_is_scratch(photos, recipe, tmp_path):
-    request = pipeline.Request(photos, "colours", "none", tmp_path / "runs")
+    request = TrainingRequest(photos, "colours", "none", tmp_path / "runs")
     started = pipeline.begin(request, recipe(strategy="auto"), Silent())
-    choosing.choose(started, pipeline.material_of(started, MACHINE), tmp_path / "cache", Silent())
+    choice.choose(started, pipeline.context_of(started, MACHINE), tmp_path / "cache", Silent())
     assert started.recipe().strategy == "scratch"
     assert started.chosen().similarity is None
 
@@ -126,8 +126,8 @@ def test_trainable_counts_what_may_move(backbone_file):
     counts = []
     recipes = ({"strategy": "head"}, {"tuned_blocks": 1}, {"tuned_blocks": 50}, {}, {"strategy": "scratch"})
     for fields in recipes:
-        frozen.freeze(model, Recipe(**fields))
-        counts.append(frozen.trainable(model))
+        strategies.freeze(model, Recipe(**fields))
+        counts.append(strategies.trainable(model))
     last = sum(part.numel() for part in model.features[-1].parameters())
     whole = sum(part.numel() for part in model.parameters())
     assert counts == [1280 * 3 + 3, 1280 * 3 + 3 + last, whole, whole, whole]
