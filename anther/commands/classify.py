@@ -18,7 +18,7 @@ from anther.commands.photos import SUFFIXES, digest, walk
 if TYPE_CHECKING:
     from anther import ClassifyOptions, Client
     from anther.results.journal import Journal
-    from anther.results.screen import Outcomes, Screen
+    from anther.results.screen import Outcomes, Screen, ThresholdOf
 
 _OUTPUTS = (".jsonl", ".csv", ".parquet")
 
@@ -93,7 +93,7 @@ def _show(client: "Client", photos: tuple[Path, ...], asked: _Asked) -> int:
     """How many photos failed."""
     from anther.results.screen import Screen, Tally
 
-    screen, tally = Screen("json" if asked.as_json else "table"), Tally()
+    screen, tally = Screen("json" if asked.as_json else "table", _threshold_of(client)), Tally()
     with _bar(screen, photos) as advance, _asking(client, walk(photos), asked) as outcomes:
         screen.show(tally.counted(_passing(outcomes, advance)))
     if not asked.as_json:
@@ -120,6 +120,18 @@ def _write(client: "Client", photos: tuple[Path, ...], asked: _Asked, output: Pa
     if not asked.as_json:
         click.echo(f"{tally}\n" * bool(tally.photos) + f"{output} holds {len(journal):,} photos" + _failures(failed))
     return failed
+
+
+def _threshold_of(client: "Client") -> "ThresholdOf":
+    from anther import CallFailed
+
+    def ask(model: str, version: int) -> float | None:
+        try:
+            return client.get_model(model, version).threshold
+        except CallFailed:  # it answered a moment ago, and has left service since
+            return None
+
+    return ask
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 import itertools
 import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +21,13 @@ from anther.results.record import Outcome, json_line
 _FILE_WIDTH = 160
 _ROWS = 50  # are printed together; more would stay in memory longer and be seen later
 _COLUMNS = ("photo", "class", "probability", "then")
-_LEAST_WIDTHS = (24, 12, 11, 0)
+_MIN_WIDTHS = (24, 12, 11)
+_GAP = 2  # between columns
 
 Outcomes = Iterator[tuple[Path, Outcome]]
 Kind = Literal["table", "json", "nothing"]
+ThresholdOf = Callable[[str, int], float | None]
+"""Of a model's version, from which on an answer is confident; None where it cannot be learnt any more."""
 
 
 class Tally:
@@ -59,8 +63,8 @@ class Screen:
     other, else on standard error.
     """
 
-    def __init__(self, kind: Kind) -> None:
-        self._kind = kind
+    def __init__(self, kind: Kind, threshold_of: ThresholdOf = lambda _model, _version: None) -> None:
+        self._kind, self._threshold_of = kind, threshold_of
         shown = Console()
         self._terminal = shown.is_terminal
         # A file or a pipe has no width that lines must fit in.
@@ -69,7 +73,7 @@ class Screen:
 
     def show(self, outcomes: Outcomes) -> None:
         if self._kind == "table":
-            _print_table(outcomes, self._console)
+            _print_table(outcomes, self._console, self._threshold_of)
         for photo, outcome in outcomes:
             if self._kind == "json":
                 click.echo(json_line(str(photo), outcome))
@@ -81,26 +85,68 @@ class Screen:
         return Progress(*columns, console=self._bar_console, transient=True, redirect_stdout=False, disable=hidden)
 
 
-def _print_table(outcomes: Outcomes, console: Console) -> None:
+def _print_table(outcomes: Outcomes, console: Console, threshold_of: ThresholdOf) -> None:
     """A row a photo, and what was refused and why: some at a time, so that any number of photos fits."""
-    parts = _Parts(console)
+    parts, thresholds = _Parts(console), _Thresholds(threshold_of)
     while part := list(itertools.islice(outcomes, _ROWS)):
         part.sort(key=operator.itemgetter(0))  # they come as they are ready
         parts.print(
-            [_cells(photo, outcome) for photo, outcome in part if not isinstance(outcome, CallFailed)],
+            [_row(photo, outcome, thresholds) for photo, outcome in part if not isinstance(outcome, CallFailed)],
             [_failure(photo, outcome) for photo, outcome in part if isinstance(outcome, CallFailed)],
         )
+    for line in thresholds.legend():
+        console.print(line, soft_wrap=True)
     if parts.begun:
         console.print()
+
+
+class _Thresholds:
+    """Asked for once for each version that was unsure of an answer."""
+
+    def __init__(self, threshold_of: ThresholdOf) -> None:
+        self._threshold_of = threshold_of
+        self._found: dict[tuple[str, int], float | None] = {}
+
+    def under(self, answer: Classification) -> str:
+        """How an unsure answer's probability compares."""
+        version = (answer.model, answer.version)
+        if version not in self._found:
+            self._found[version] = self._threshold_of(*version)
+        threshold = self._found[version]
+        return "" if threshold is None else f" < {threshold:.3f}"
+
+    def legend(self) -> list[Text]:
+        return [
+            Text(f"(unsure): under the threshold of {model}/{version}, {threshold:.3f}")
+            for (model, version), threshold in sorted(self._found.items())
+            if threshold is not None
+        ]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """`then` are the further predictions, of which as many are shown as fit."""
+
+    cells: tuple[Text, Text, Text]
+    then: list[str]
+
+    def within(self, width: int) -> Text:
+        """A terminal's line ends between predictions; --json has them all."""
+        shown = "  ".join(self.then)
+        kept = len(self.then)
+        while len(shown) > width and kept:
+            kept -= 1
+            shown = "  ".join([*self.then[:kept], "…"])
+        return Text(shown)
 
 
 class _Parts:
     """A table that is printed part by part; columns stay as wide as an earlier part needed them."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._widths, self.begun = console, list(_LEAST_WIDTHS), False
+        self._console, self._widths, self.begun = console, list(_MIN_WIDTHS), False
 
-    def print(self, rows: list[tuple[Text, ...]], failed: list[Text]) -> None:
+    def print(self, rows: list[_Row], failed: list[Text]) -> None:
         if rows:
             self._widen(rows)
             self._console.print(self._part(rows))
@@ -108,28 +154,31 @@ class _Parts:
         for line in failed:
             self._console.print(line, soft_wrap=True)
 
-    def _widen(self, rows: list[tuple[Text, ...]]) -> None:
-        needed = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        most = (self._console.width // 2, *needed[1:3], 0)  # long names are folded, and the last column is cut
-        self._widths = [max(width, min(pair)) for width, *pair in zip(self._widths, needed, most, strict=True)]
+    def _widen(self, rows: list[_Row]) -> None:
+        """Long names and labels are folded where the line ends."""
+        photo, label, probability = (max(map(len, column)) for column in zip(*(row.cells for row in rows), strict=True))
+        label = max(self._widths[1], min(label, self._console.width * 2 // 5))
+        probability = max(self._widths[2], probability)
+        left = self._console.width - label - probability - 3 * _GAP - len(_COLUMNS[-1])
+        self._widths = [max(self._widths[0], min(photo, left)), label, probability]
 
-    def _part(self, rows: list[tuple[Text, ...]]) -> Table:
+    def _part(self, rows: list[_Row]) -> Table:
         table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold", show_header=not self.begun)
-        for column, width in zip(table.columns, self._widths, strict=True):
-            column.min_width = width
-        table.columns[0].overflow = "fold"
-        table.columns[3].no_wrap = True  # cut rather than folded on a narrow terminal; --json has it all
+        for column, width in zip(table.columns, self._widths, strict=False):
+            column.width, column.overflow = width, "fold"
+        left = self._console.width - sum(self._widths) - len(self._widths) * _GAP
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*row.cells, row.within(left))
         return table
 
 
-def _cells(photo: Path, outcome: Classification) -> tuple[Text, ...]:
+def _row(photo: Path, outcome: Classification, thresholds: _Thresholds) -> _Row:
     """Never as markup: labels are folder names, and may hold brackets."""
     best, *others = outcome.predictions
     label = Text(best.label, "green") if outcome.confident else Text(f"{best.label} (unsure)", "yellow")
-    rest = "  ".join(f"{found.label} {found.probability:.3f}" for found in others)
-    return _name(photo), label, Text(f"{best.probability:.3f}"), Text(rest)
+    probability = f"{best.probability:.3f}" + ("" if outcome.confident else thresholds.under(outcome))
+    then = [f"{found.label} {found.probability:.3f}" for found in others]
+    return _Row((_name(photo), label, Text(probability)), then)
 
 
 def _failure(photo: Path, failure: CallFailed) -> Text:

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from anther import CallFailed
+from anther import CallFailed, Client
 from anther.commands import classify as classify_cli
 from anther.results.errors import ModelLeft, OutputBusy, OutputForeign, OutputOfAnotherModel
 from anther.results.formats import COLUMNS
@@ -70,6 +70,20 @@ def test_a_pipe_in_a_folder_holds_nothing_up(classify, folder: Path) -> None:
 def test_the_table_is_in_the_order_of_the_names(classify, folder: Path) -> None:
     rows = classify(folder).stdout.splitlines()[1:4]
     assert [row.split()[1] for row in rows] == ["tulips", "daisy", "roses"]
+
+
+def test_an_unsure_answer_stands_beside_the_models_threshold(classify, tmp_path: Path, make_picture) -> None:
+    path = tmp_path / "grey.png"
+    path.write_bytes(make_picture((128, 128, 128)))
+    _, row, legend, *_ = classify(path).stdout.splitlines()
+    assert "(unsure)" in row
+    assert " < 0.700" in row
+    assert legend == "(unsure): under the threshold of flowers/1, 0.700"
+
+
+def test_a_version_that_has_left_since_is_unsure_without_a_threshold(closed_port: int) -> None:
+    with Client(f"127.0.0.1:{closed_port}") as client:
+        assert classify_cli._threshold_of(client)("flowers", 1) is None
 
 
 def test_a_named_file_is_taken_whatever_its_name(classify, tmp_path: Path, pictures) -> None:

@@ -1,5 +1,6 @@
 """What `anther classify` prints: the exact JSON that programs read, and a table that people read."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -80,6 +81,36 @@ def test_a_table_has_a_row_a_photo(show) -> None:
     assert lines[1].split() == ["a.jpg", "daisy", "0.750", "tulips", "0.250"]
     assert lines[2].split() == ["b.jpg", "daisy", "(unsure)", "0.500"]
     assert lines[3:] == [""]
+
+
+def test_an_unsure_answer_names_the_threshold_which_is_asked_for_once(capsys) -> None:
+    asked = []
+
+    def threshold_of(model: str, version: int) -> float | None:
+        asked.append((model, version))
+        return 0.7 if version == 3 else None
+
+    gone = dataclasses.replace(UNSURE, version=4)
+    Screen("table", threshold_of).show(iter((Path(f"{n}.jpg"), answer) for n, answer in enumerate([UNSURE, gone] * 60)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["0.jpg", "daisy", "(unsure)", "0.500", "<", "0.700"]
+    assert asked == [("flowers", 3), ("flowers", 4)]
+    assert lines[-2:] == ["(unsure): under the threshold of flowers/3, 0.700", ""]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_terminals_line_ends_between_predictions(monkeypatch, capsys, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    others = tuple(Prediction(f"dandelion {n}", n, 0.1) for n in range(4))
+    answer = dataclasses.replace(UNSURE, predictions=(Prediction("sunflowers" * 4, 4, 0.6), *others))
+    Screen("table", lambda *_: 0.84).show(iter([(Path("photos/of/flowers" * 5), answer), (Path("a.jpg"), GOOD)]))
+    lines = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert max(map(len, lines)) <= width
+    text = " ".join(lines)
+    assert all(rest.startswith(f" {n} 0.100") for n, rest in enumerate(text.split("dandelion")[1:]))
+    assert "0.600 < 0.840" in text
+    assert "…" in text
 
 
 def test_rows_are_in_the_order_of_names_though_answers_are_not(show) -> None:
