@@ -23,8 +23,8 @@ from prometheus_client import (
 from service.core.answers import AnyAnswer
 from service.core.recorder import End, Where
 from service.engines.engine import Engine
+from service.versions.loader import LiveModel
 from service.versions.reconcile import Change
-from service.versions.registry import LiveModel
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter, which nobody queries
 

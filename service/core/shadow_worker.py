@@ -4,8 +4,10 @@ A thread of idle priority would delay requests: when it holds the interpreter lo
 other thread waits for the lock (up to 600 ms with two busy processes on two cores).
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,7 +25,10 @@ from anther.backoff import Backoff
 from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle
 from service.config import PrecisionChoice
-from service.system import priority
+
+log = logging.getLogger(__name__)
+
+_LOWEST_PRIORITY = 19
 
 FAILED = b"-"
 """An answer begins with this and goes on with the reason, or it is the probabilities, float32 [C]."""
@@ -48,11 +53,26 @@ def identity(bundle: Bundle) -> str:
     return hashlib.sha256(json.dumps([bundle.manifest.labels, dict(bundle.manifest.files)]).encode()).hexdigest()
 
 
+def step_back(process: int) -> bool:
+    """Let a child process run only while a core is idle; False where the system forbids that.
+
+    It needs no privileges on Linux, and cannot be undone without them. Processes that it starts later inherit it.
+    """
+    try:
+        os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as exc:  # forbidden in some containers, or it has ended
+        log.warning("process %d cannot be scheduled as idle (%s); it gets the lowest priority", process, exc.strerror)
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process, _LOWEST_PRIORITY)
+        return False
+    return True
+
+
 class ShadowWorker:
     """Starts its process with the first image. One thread uses it; any thread may `close` it."""
 
     def __init__(
-        self, limits: Limits, step_back: Callable[[int], object] = priority.idle, precision: PrecisionChoice = "fp32"
+        self, limits: Limits, step_back: Callable[[int], object] = step_back, precision: PrecisionChoice = "fp32"
     ) -> None:
         self._limits = limits
         self._precision = precision

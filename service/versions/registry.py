@@ -18,8 +18,6 @@ from service.versions.loader import LiveModel
 from service.versions.reconcile import Change, Reconciler
 from service.versions.routes import Route
 
-__all__ = ["Change", "LiveModel", "OpenEngine", "Registry"]
-
 log = logging.getLogger(__name__)
 
 

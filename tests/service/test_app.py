@@ -22,7 +22,7 @@ from service import app
 from service.app import App
 from service.config import Settings
 from service.errors import NoModelReady, PortUnavailable
-from service.versions.registry import Change
+from service.versions.reconcile import Change
 
 PATIENCE_S = 60
 

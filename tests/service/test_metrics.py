@@ -15,8 +15,9 @@ from service.core.recorder import End, Recorder
 from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
 from service.scheduling.scheduler import RunTiming
+from service.versions.loader import LiveModel
 from service.versions.reconcile import Change, Refusal
-from service.versions.registry import LiveModel, Registry
+from service.versions.registry import Registry
 from service.workers import shared_metrics
 
 WHERE = {"model": "flowers", "version": "1"}

@@ -10,7 +10,7 @@ from bundle.preprocessing import Limits
 from service.rpc.inference.metadata import PLATFORM, Tensor, inputs_of, outputs_of
 from service.rpc.inference.outputs import FP32
 from service.rpc.inference.tensors import BYTES, PIXELS, UINT8
-from service.versions.registry import LiveModel
+from service.versions.loader import LiveModel
 
 _DATA_TYPES = {BYTES: pb.TYPE_STRING, UINT8: pb.TYPE_UINT8, FP32: pb.TYPE_FP32}
 

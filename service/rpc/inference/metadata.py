@@ -8,7 +8,7 @@ from importlib import metadata
 from anther.open_inference import open_inference_pb2 as pb
 from service.rpc.inference.outputs import EVIDENCE, FP32, names_of
 from service.rpc.inference.tensors import BYTES, IMAGE, PIXELS, UINT8
-from service.versions.registry import LiveModel
+from service.versions.loader import LiveModel
 
 PLATFORM = "onnxruntime_onnx"  # Triton's name for an ONNX model in ONNX Runtime
 VARIES = -1

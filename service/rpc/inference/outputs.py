@@ -11,7 +11,7 @@ from service.engines.engine import Outputs
 from service.errors import InvalidArgument
 from service.rpc.inference.parameters import count_of, refuse_shared_memory
 from service.rpc.inference.tensors import BYTES, join
-from service.versions.registry import LiveModel
+from service.versions.loader import LiveModel
 
 PROBABILITIES, LOGITS, EVIDENCE = "probabilities", "logits", "evidence"
 FP32 = "FP32"

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from service.versions.registry import LiveModel, Registry
+from service.versions.loader import LiveModel
+from service.versions.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, order=True)

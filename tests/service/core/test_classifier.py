@@ -21,7 +21,8 @@ from service.core.requests import ImageRequest, PixelsRequest, Target
 from service.engines.engine import Outputs, open_on_cpu
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
 from service.scheduling.lanes import Lanes
-from service.versions.registry import LiveModel, Registry
+from service.versions.loader import LiveModel
+from service.versions.registry import Registry
 
 LABELS = ("daisy", "tulips", "roses")
 ANY = Target()

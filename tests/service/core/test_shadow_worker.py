@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.core.shadow_process import serve
-from service.core.shadow_worker import ShadowWorker, ShadowWorkerFailed, question
+from service.core.shadow_worker import ShadowWorker, ShadowWorkerFailed, question, step_back
 from service.engines.engine import open_on_cpu
 
 PATIENCE_S = 60
@@ -206,3 +207,39 @@ def test_the_other_side_says_what_failed(connection) -> None:
     connection.send_bytes(b"")
     answer = connection.recv_bytes()
     assert answer.startswith(b"-BundleCorrupt: /nothing/here/manifest.json: unreadable")
+
+
+# Priority
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    """The id of a process that does nothing."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+
+
+def test_an_idle_process_is_scheduled_as_one(child: int) -> None:
+    assert step_back(child) is True
+    assert os.sched_getscheduler(child) == os.SCHED_IDLE
+    assert os.sched_getscheduler(0) != os.SCHED_IDLE
+
+
+@pytest.fixture
+def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: int, policy: int, parameter: os.sched_param) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+
+
+def test_where_that_is_forbidden_it_becomes_as_nice_as_can_be(forbidden, child: int, caplog) -> None:
+    assert step_back(child) is False
+    assert os.getpriority(os.PRIO_PROCESS, child) == 19
+    assert "cannot be scheduled as idle (Operation not permitted)" in caplog.text
+
+
+def test_a_process_that_has_ended_needs_no_priority(forbidden) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    assert step_back(process.pid) is False

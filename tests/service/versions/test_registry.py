@@ -26,7 +26,8 @@ from bundle.repository import Bundle, Repository
 from service.engines.engine import Engine, OnnxEngine, OpenEngine, open_on_cpu
 from service.errors import CanaryNotFound, DeviceUnavailable, InvalidArgument, NoModelReady
 from service.rpc.inference.repository import index
-from service.versions.registry import Change, Registry
+from service.versions.reconcile import Change
+from service.versions.registry import Registry
 from service.versions.watcher import Watcher
 
 FILES = ["model.onnx", "golden.npz", "report.html", "manifest.json"]
