@@ -1,6 +1,7 @@
 """What the pages print is there: paths, links, commands and their options, environment variables, metrics, alerts."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -87,6 +88,17 @@ def test_options_in_sentences_exist(page: Path) -> None:
     known = OF_OTHER_PROGRAMS.union(*map(options_of, every_command(cli.cli)))
     given = {word for code in inline_code(page) for word in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)}
     assert given - known == set()
+
+
+@pytest.mark.parametrize("package", ["service", "training"])
+def test_the_map_has_the_layers_that_import_linter_checks(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (found["layers"] for found in contracts if found.get("containers") == [package])
+    drawn = re.search(rf"^{package}: ([^:`]+)(?=^\w|```)", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    assert drawn is not None
+    assert [set(re.findall(r"\w+", layer)) for layer in drawn[1].split("→")] == [
+        set(re.findall(r"\w+", layer)) for layer in layers
+    ]
 
 
 def test_the_page_for_operators_names_every_metric() -> None:
