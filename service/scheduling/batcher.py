@@ -42,7 +42,7 @@ class Batcher:
     ) -> None:
         self.decoders = decoders
         self._queue = BoundedQueue(queue_limit, queue_bytes)
-        self._ready = Ready(max_wait_s, run_s=0.002)
+        self._ready = Ready(max_wait_s)
         self._ready_rows, self._max_bytes = ready_rows, queue_bytes
         self._on_batch = on_batch
         self._decoding = self._in_engine = self._running = self._bytes = 0
@@ -175,7 +175,7 @@ class Batcher:
     def _ran(self, rows: int, seconds: float) -> None:
         with self._lock:
             self._in_engine -= 1
-            self._ready.run_s += 0.05 * (seconds - self._ready.run_s)
+            self._ready.ran(seconds)
             self._row_s += 0.05 * (seconds / rows - self._row_s)
             if self._quiet:
                 self._to_run.notify()

@@ -19,9 +19,20 @@ class _Lane:
     """Hands one item to a waiting thread."""
 
     def __init__(self) -> None:
-        self.item: Item | None = None
-        self.wake = threading.Lock()  # locked while the thread is idle: the cheapest signal between two threads
-        self.wake.acquire()
+        self._item: Item | None = None
+        self._wake = threading.Lock()  # locked while the thread is idle: the cheapest signal between two threads
+        self._wake.acquire()
+
+    def give(self, item: Item | None) -> None:
+        """None ends the thread."""
+        self._item = item
+        self._wake.release()
+
+    def take(self) -> Item | None:
+        """Wait until something is given."""
+        self._wake.acquire()
+        item, self._item = self._item, None
+        return item
 
 
 class Lanes:
@@ -64,8 +75,7 @@ class Lanes:
                 return future
             lane = self._idle.pop()  # the lane that became idle last: its core's caches are the warmest
             self._running += 1
-        lane.item = item
-        lane.wake.release()
+        lane.give(item)
         return future
 
     def close(self) -> None:
@@ -74,7 +84,7 @@ class Lanes:
             self._closed = True
             idle, self._idle = self._idle, []
         for lane in idle:
-            lane.wake.release()
+            lane.give(None)
         for thread in self._threads:
             thread.join()
 
@@ -95,9 +105,7 @@ class Lanes:
             if self._closed:
                 return None
             self._idle.append(lane)
-        lane.wake.acquire()
-        item, lane.item = lane.item, None
-        return item
+        return lane.take()
 
 
 def _execute(item: Item, now: float) -> None:

@@ -75,11 +75,11 @@ class _Queue:
 
 
 class Ready:
-    """Waiting parts, by engine and evidence. `run_s`, the duration of a run, is reserved before every deadline."""
+    """Waiting parts, by engine and evidence. The duration of a run is reserved before every deadline."""
 
-    def __init__(self, max_wait_s: float, run_s: float) -> None:
+    def __init__(self, max_wait_s: float, run_s: float = 0.002) -> None:
         self._max_wait_s = max_wait_s
-        self.run_s = run_s
+        self._run_s = run_s  # a moving average
         self.rows = 0
         self._queues: dict[tuple[int, bool], _Queue] = {}  # none is empty, so none keeps a retired engine
 
@@ -90,6 +90,10 @@ class Ready:
             queue = self._queues[key] = _Queue(part.engine, part.evidence)
         queue.put(part)
         self.rows += len(part.pixels)
+
+    def ran(self, seconds: float) -> None:
+        """Take the duration of one run into account."""
+        self._run_s += 0.05 * (seconds - self._run_s)
 
     def due(self) -> float:
         """When the next batch must leave, however small it is; infinite while nothing waits."""
@@ -115,4 +119,4 @@ class Ready:
     def _due(self, queue: _Queue) -> float:
         """At once for a full batch, or one in which a deadline leaves no time to wait for more rows."""
         waited_out = queue.parts[0].since + self._max_wait_s
-        return -math.inf if queue.full or queue.deadline - self.run_s < waited_out else waited_out
+        return -math.inf if queue.full or queue.deadline - self._run_s < waited_out else waited_out

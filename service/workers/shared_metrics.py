@@ -90,6 +90,6 @@ class _ProcessMetrics(Collector):
         families: dict[str, Metric] = {}
         for worker, pid in self._pids().items():
             for family in ProcessCollector(pid=pid.__int__, registry=None).collect():
-                known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                known.samples.extend(sample._replace(labels={"worker": worker}) for sample in family.samples)
+                merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                merged.samples.extend(sample._replace(labels={"worker": worker}) for sample in family.samples)
         return families.values()

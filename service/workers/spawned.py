@@ -48,9 +48,9 @@ class Order:
     @classmethod
     def from_json(cls, text: str) -> "Order":
         order = json.loads(text)
-        known = Settings()
+        defaults = Settings()
         settings = {
-            field.name: type(getattr(known, field.name))(order["settings"][field.name]) for field in fields(Settings)
+            field.name: type(getattr(defaults, field.name))(order["settings"][field.name]) for field in fields(Settings)
         }
         return cls(order["slot"], Settings(**settings), Path(order["metrics"]))
 

@@ -4,6 +4,7 @@ import shutil
 import time
 
 import pytest
+from PIL import Image
 
 from training.dataset import data
 from training.dataset.data import Check, Photo, Undecodable
@@ -38,12 +39,14 @@ def test_files_that_the_service_would_refuse_are_listed_with_the_reason(folder):
     whole = (folder / "blue" / "000.png").read_bytes()
     (folder / "blue" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "red" / "notes.txt").write_text("no photo")
+    Image.new("RGB", (2, 201)).save(folder / "red" / "thin.png")
     found = scan(folder)
-    assert [file.path for file in found.undecodable] == ["blue/cut.png", "red/notes.txt"]
+    assert [file.path for file in found.undecodable] == ["blue/cut.png", "red/notes.txt", "red/thin.png"]
     assert "cannot be decoded" in found.undecodable[0].reason
     assert "allowed formats" in found.undecodable[1].reason
+    assert "one side may be at most 100 times as long as the other" in found.undecodable[2].reason
     assert len(found.photos) == len(found.infos) == 6
-    assert found.broken == {"blue": 1, "red": 1}
+    assert found.broken == {"blue": 1, "red": 2}
 
 
 def test_hidden_files_and_loose_files_beside_the_classes_are_no_photos(folder):
