@@ -59,7 +59,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends the connection; calls under way fail."""
-        await self._channel.close()
+        if "_channel" in vars(self):  # a call has opened it
+            await self._channel.close()
 
     async def classify(
         self, image: Image, *, request_id: str = "", **options: Unpack[ClassifyOptions]

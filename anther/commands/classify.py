@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anther.commands.photos import SUFFIXES, digest, walk
+from anther.photos import SUFFIXES, digest, walk
 
 if TYPE_CHECKING:
     from anther import ClassifyOptions, Client

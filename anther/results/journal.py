@@ -16,8 +16,8 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
-from anther.commands.photos import digest
 from anther.files import flush_folder, lock, replacing, sweep
+from anther.photos import digest
 from anther.results.errors import OutputBusy, OutputForeign, OutputNotWritable
 from anther.results.formats import Format, Recorded
 from anther.results.record import Outcome

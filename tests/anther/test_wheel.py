@@ -106,6 +106,7 @@ def pip(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
+    pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
     folder = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
     return next(folder.glob("anther-*.whl"))
@@ -271,7 +272,7 @@ def test_torchrun_trains_with_our_own_packages(full: Environment, recipe: list[s
 def test_a_retrain_that_watches_starts_processes_of_our_own(full: Environment, recipe: list[str]) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     watch = ["retrain", "--watch", "--min-new", "1", "--settle-s", "0", "--every-s", "1"]
-    with full.start("anther", *watch, *recipe) as process:
+    with full.start("anther", *watch, *recipe, "--workers", "0") as process:
         try:
             lines = list(takewhile(lambda line: not line.startswith("run "), process.stderr))
             assert process.poll() is None, lines

@@ -97,6 +97,14 @@ def test_no_server_is_an_error_that_says_what_to_do(ask, closed_port: int) -> No
         assert raised.value.code == "UNAVAILABLE"
 
 
+def test_a_client_may_be_made_before_the_event_loop_runs_and_closed_unused(edge, run, pictures) -> None:
+    client, unused = AsyncClient(f"127.0.0.1:{edge.port}"), AsyncClient("127.0.0.1:1")
+    assert run(client.classify(pictures["daisy"])).predictions[0].label == "daisy"
+    run(client.close())
+    run(unused.close())
+    assert "_channel" not in vars(unused)
+
+
 # Many images
 
 

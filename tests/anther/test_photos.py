@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anther.commands import photos
-from anther.commands.photos import SUFFIXES, digest, walk
+from anther import photos
+from anther.photos import SUFFIXES, digest, walk
 
 
 @pytest.fixture
