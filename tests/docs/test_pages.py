@@ -1,5 +1,6 @@
 """What the pages print is there: paths, links, commands and their options, environment variables, metrics, alerts."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -72,6 +73,12 @@ def test_paths_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link.partition("#")[0]).exists()] == []
+
+
+@pages
+def test_python_can_be_read(page: Path) -> None:
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        compile(code, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pages
