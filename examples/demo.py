@@ -1,34 +1,45 @@
-"""`make demo`: start a server on the embedded model, classify a drawn flower, print the answer, stop the server."""
+"""`make demo`: start a server on the embedded model, classify drawn flowers, print the answers, stop the server."""
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ANTHER = [sys.executable, "-m", "anther"]
+PHOTOS = ["examples/sunflowers.jpg", "examples/daisy.jpg", "examples/tulips.jpg"]
 
 
 def main() -> int:
     """Exit code of `anther classify`, or 1 where the server did not start."""
     command = [*ANTHER, "serve", "--models", "models", "--grpc-port", "0", "--ops-port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert server.stdout is not None
-        banner = server.stdout.readline().strip()
-        address = re.search(r"gRPC (\S+),", banner)
-        if address is None:
-            print("the server did not start; its last words stand above", file=sys.stderr)
-            return 1
-        print(f"{banner}\n")
-        photos = [f"examples/{name}.jpg" for name in ("sunflowers", "daisy", "tulips")]
-        answer = subprocess.run([*ANTHER, "classify", "--target", address[1], *photos], check=False, cwd=ROOT)
-        print("\nServe it yourself:    .venv/bin/anther serve")
-        print("Classify your photo:  .venv/bin/anther classify PHOTO.jpg")
-        return answer.returncode
-    finally:
-        server.terminate()
-        server.wait(30)
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        try:
+            assert server.stdout is not None
+            banner = server.stdout.readline().strip()
+            address = re.search(r"gRPC (\S+),", banner)
+            if address is None:
+                server.wait(30)
+                log.seek(0)
+                print(f"{log.read()}the server did not start", file=sys.stderr)
+                return 1
+            print(f"{banner}\n")
+            answer = subprocess.run([*ANTHER, "classify", "--target", address[1], *PHOTOS], check=False, cwd=ROOT)
+        finally:
+            server.terminate()
+            server.wait(30)
+    print_what_comes_next()
+    return answer.returncode
+
+
+def print_what_comes_next() -> None:
+    """The command by its path, since nobody has activated the virtual environment."""
+    anther = os.path.relpath(Path(sys.executable).with_name("anther"), ROOT)
+    print(f"\nServe it yourself:          {anther} serve")
+    print(f"Ask from another terminal:  {anther} classify {PHOTOS[1]}")
 
 
 if __name__ == "__main__":
