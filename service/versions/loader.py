@@ -170,6 +170,6 @@ def _checked(bundle: Bundle, outputs: Outputs, rows: int) -> Outputs:
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers: npt.NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
     return softmax

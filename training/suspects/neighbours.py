@@ -70,8 +70,9 @@ def outliers(features: Floats, reporter: Reporter) -> tuple[Ints, Floats]:
     "Efficient Algorithms for Mining Outliers"). Features from half-way up a network serve best: the last ones know only
     what the classes are told by, and find a photo of noise quite usual.
     """
-    scale = features.std(0)
-    standard = (features - features.mean(0)) / np.where(scale > 1e-6 * scale.max(), scale, np.inf)
+    deviation = features.std(0)
+    scale: Floats = np.where(deviation > 1e-6 * deviation.max(), deviation, np.inf)
+    standard: Floats = (features - features.mean(0)) / scale
     distances = nearest(standard, _NEIGHBOURS, reporter, "Looking for outliers").distances.mean(1)
     low, high = np.quantile(distances, [0.25, 0.75])
     out: Floats = (distances - high) / max(high - low, 1e-6 * high, 1e-12)
