@@ -38,6 +38,7 @@ from bundle.variant import Variant, VariantMetrics
 
 os.environ["ANTHER_WORKERS"] = "1"  # servers of the tests are one process, however many cores there are, unless told
 
+FOLDERS_THAT_TRAIN = {"e2e", "training"}
 MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"
 LABELS = ("daisy", "tulips", "roses")
 TEMPERATURE = 1.5
@@ -68,6 +69,11 @@ class MakePicture(Protocol):
     def __call__(
         self, colour: tuple[int, int, int], size: tuple[int, int] = (60, 40), format_name: str = "PNG"
     ) -> bytes: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What trains comes first, since its files take longest and processes should end at the same time."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in FOLDERS_THAT_TRAIN)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -35,7 +35,7 @@ def repository(folder: Path) -> Repository:
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
     """Write any record as a manifest whose own digest is right."""
-    blank = json.dumps({**record, "manifest_sha256": ""}, indent=2)
+    blank = json.dumps({**record, "manifest_sha256": ""})
     digest = hashlib.sha256(blank.encode()).hexdigest()
     (folder / MANIFEST).write_text(blank.replace('"manifest_sha256": ""', f'"manifest_sha256": "{digest}"'))
 
