@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from anther.backoff import Backoff
 from anther.errors import AntherError
 from service.engines.engine import Engine
 from service.errors import Draining
@@ -65,7 +66,8 @@ class Watcher:
 
     def __init__(self, registry: Registry, interval_s: float, inbox: Inbox | None = None) -> None:
         self._registry = registry
-        self._interval_s = self._wait_s = interval_s
+        self._interval_s = interval_s
+        self._backoff = Backoff(2 * interval_s, max(_MAX_WAIT_S, interval_s))
         self._due = time.monotonic() + interval_s
         self._inbox = Inbox() if inbox is None else inbox
         self._throttle = Throttle(_REST)
@@ -159,15 +161,16 @@ class Watcher:
             if found != self._seen:
                 changed = self._registry.refresh(pause=self._throttle)
                 self._seen = None if changed else found
-            self._wait_s, self._failure = self._interval_s, ""
+            wait_s, self._failure = self._interval_s, ""
+            self._backoff.reset()
         except Exception as exc:  # whatever it is, the models in service go on
+            wait_s = self._backoff.next_s()
             self._note(exc)
-        self._due = time.monotonic() + self._wait_s
+        self._due = time.monotonic() + wait_s
         return changed
 
     def _note(self, error: Exception) -> None:
-        """Log a failure once, not at every attempt, and make the attempts rarer."""
-        self._wait_s = min(2 * self._wait_s, max(_MAX_WAIT_S, self._interval_s))
+        """Log a failure once, not at every attempt."""
         reason = str(error)
         if reason != self._failure:
             _log(error)

@@ -26,7 +26,6 @@ from training.learning.objective import Objective
 from training.learning.order import Groups, Order
 from training.networks import norms
 from training.networks.backbones import Classifier
-from training.networks.ema import Ema
 from training.progress import Reporter, Silent
 from training.runs.context import RunContext, TrainingSession
 
@@ -53,7 +52,7 @@ def finetune(model: Classifier, start: Epoch, session: TrainingSession) -> list[
 
     order = Order(len(photos), recipe, rank=world.rank, world=world.size, targets=targets)
     groups = Groups(order.steps_per_epoch, recipe.accumulate)
-    ema = Ema(model, recipe.ema_decay)
+    ema = optim.Ema(model, recipe.ema_decay)
     objective = Objective(recipe, context.targets("train"), model.head.out_features, context.device)
     optimizer = optim.optimizer(model, recipe)
     schedule = schedules.schedule(optimizer, recipe, groups.updates_per_epoch)
@@ -151,7 +150,7 @@ def _finite(loss: float, step: int, lr: float) -> float:
 
 
 def _end_epoch(
-    state: State, ema: Ema, schedule: LRScheduler, steps: int, session: TrainingSession, world: World
+    state: State, ema: optim.Ema, schedule: LRScheduler, steps: int, session: TrainingSession, world: World
 ) -> None:
     val_loss, val_top1 = validate(ema.module, session.context, session.reporter, world)
     lr = float(schedule.get_last_lr()[0])

@@ -1,5 +1,6 @@
-"""How weights move: an optimizer with a rate for each block, and what happens at one step."""
+"""How weights move: an optimizer with a rate for each block, what happens at one step, and the average of the steps."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -82,3 +83,25 @@ def shrink(weight: Tensor, by: float) -> None:
     Singer 2009). Unlike a term of the loss it leaves true zeros, and neither clipping nor an adaptive rate alters it.
     """
     weight.copy_(softshrink(weight, by))
+
+
+class Ema:
+    """A running average of weights and buffers: `module` is validated, kept and exported (Polyak & Juditsky 1992).
+
+    Its memory grows over the first steps, so that the random start is soon forgotten.
+    """
+
+    def __init__(self, model: Classifier, decay: float) -> None:
+        self.module = copy.deepcopy(model).eval()
+        self.module.requires_grad_(requires_grad=False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards `model` after training step number `step`, counted from 1."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for average, current in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.dtype.is_floating_point:
+                average.lerp_(current, 1 - decay)
+            else:
+                average.copy_(current)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from anther.backoff import Backoff
 from bundle.policy import ServingPolicy, edit_policy
 from bundle.repository import Bundle, Repository
 from service.engines.engine import OnnxEngine, open_on_cpu
@@ -161,7 +162,7 @@ def test_an_unreadable_folder_is_told_once_and_tried_again(
     away = root.rename(root.with_name("away"))
     watcher = watch(0.001)
     eventually(lambda: bool(caplog.records))
-    eventually(lambda: watcher._wait_s > 0.01)
+    eventually(lambda: watcher._backoff._next_s > 0.01)
     assert registry.find().version == 1
     publish_bundle(away)
     away.rename(root)
@@ -170,7 +171,7 @@ def test_an_unreadable_folder_is_told_once_and_tried_again(
     assert len(messages) == 1
     assert "the models cannot be rescanned, so they stay as they are" in messages[0]
     assert not caplog.records[0].exc_info
-    assert watcher._wait_s == 0.001
+    eventually(lambda: watcher._backoff == Backoff(0.002, 60.0))
 
 
 def test_what_nobody_foresaw_is_told_with_its_trace(registry, watch, publish_bundle, eventually, root, caplog) -> None:
