@@ -36,7 +36,7 @@ from service.errors import DeviceUnavailable
 from service.versions.registry import Registry
 
 _PORT = 18007
-_MOST_ROWS = 2048  # of pixels that wait in the server: 300 MB at 224 x 224
+_MAX_ROWS = 2048  # of pixels that wait in the server: 300 MB at 224 x 224
 _RUNNERS = 2  # threads of the batcher that run an engine
 
 Rate = dict[str, float]
@@ -65,7 +65,7 @@ def main(models: Path, model: str, photo: Path, sizes: str, callers: str, second
         default_model=model,
         device="cuda",
         max_batch=max(batches),
-        queue_limit=_MOST_ROWS,
+        queue_limit=_MAX_ROWS,
         queue_bytes=2**30,
     )
     report = {
@@ -160,7 +160,7 @@ def _server(
 
 def _affordable(sizes: list[int], counts: list[int]) -> list[tuple[int, int]]:
     """Pictures in a request and callers, as far as all that they hold at once fits into memory."""
-    return [(size, count) for size in sizes for count in counts if size * count <= _MOST_ROWS]
+    return [(size, count) for size in sizes for count in counts if size * count <= _MAX_ROWS]
 
 
 def _model_infer(bundle: Bundle, size: int) -> load.Call:

@@ -30,8 +30,8 @@ from service.system.cores import usable_cores
 _PORT = 18011
 _WATCH_S = 0.1  # so that nearly all of what is measured as a reload is one
 _SETTLE_S = 0.1  # after the switch: the old version is freed
-_LONGEST_RELOAD_S = 20.0
-_LONGEST_LOAD_S = 3600  # it is ended when all is measured
+_MAX_RELOAD_S = 20.0
+_MAX_LOAD_S = 3600  # it is ended when all is measured
 
 
 Span = tuple[float, float]
@@ -142,8 +142,8 @@ def _reload(server: Server, root: Path, model: str, source: Path) -> Span:
     version = Repository(root).publish(model, write).version
     started = (root / model / str(version)).stat().st_ctime  # the rename
     while _serving(server, model) != version:
-        if time.time() - started > _LONGEST_RELOAD_S:
-            sys.exit(f"version {version} does not serve after {_LONGEST_RELOAD_S} s")
+        if time.time() - started > _MAX_RELOAD_S:
+            sys.exit(f"version {version} does not serve after {_MAX_RELOAD_S} s")
         time.sleep(0.05)
     time.sleep(_SETTLE_S)
     return started, time.time()
@@ -151,7 +151,7 @@ def _reload(server: Server, root: Path, model: str, source: Path) -> Span:
 
 def _start_load(server: Server, photo: Path, root: Path, callers: int) -> "subprocess.Popen[bytes]":
     call = classify(photo)
-    timing = [f"--clients={callers}", "--max-concurrent-streams=1", f"--duration={_LONGEST_LOAD_S}", call.url(server)]
+    timing = [f"--clients={callers}", "--max-concurrent-streams=1", f"--duration={_MAX_LOAD_S}", call.url(server)]
     command = [*h2load(call, root, root / "log"), *timing]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 

@@ -31,7 +31,7 @@ _SAMPLES = 600  # over the whole run, but no more than one a second
 _WATCH_S = 1.0
 _MEMORY_MB, _MEMORY_SHARE = 20.0, 0.1  # growth that is no leak: large pictures and reloads make memory go up and down
 _DESCRIPTORS, _THREADS = 5.0, 2.0
-_LONGEST_CALL_S = 180.0  # after the end, for the callers to come home
+_MAX_CALL_S = 180.0  # after the end, for the callers to come home
 
 
 @click.command()
@@ -97,9 +97,9 @@ def _drive(
     samples = _sample(server, seconds)
     stop.set()
     for thread in threads:
-        thread.join(_LONGEST_CALL_S)
+        thread.join(_MAX_CALL_S)
         if thread.is_alive():
-            sys.exit(f"a call has not ended {_LONGEST_CALL_S:.0f} s after the last one began")
+            sys.exit(f"a call has not ended {_MAX_CALL_S:.0f} s after the last one began")
     for caller in clients:
         caller.channel.close()
     return samples
