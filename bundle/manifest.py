@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 Scalar = str | int | float | bool | None
 
 _MAX_COUNT = 2**63 - 1  # counts travel in 64 bits
-_MAX_TEXT = 256  # characters of what stands in every answer and metric
+_MAX_TEXT = 256  # characters of a label or an architecture, which stand in every answer and metric
 
 TF32: Final = "tf32"
 CUDA = "CUDAExecutionProvider"

@@ -25,7 +25,7 @@ class Version:
     bundle: Bundle | None
     reason: str
     size: int  # bytes
-    roles: tuple[str, ...]  # 'stable', 'canary 10%' … by the policy; what a server makes of it, its pages say
+    roles: tuple[str, ...]  # 'stable', 'canary 10%' … by the policy; a server may have refused the version
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Entry:
 
     @property
     def stable(self) -> int:
-        """As `serving` has it where files are all that is asked of a version."""
+        """The stable version where a version may serve as soon as its files are whole."""
         return self.serving(self.damage)
 
     def damage(self, number: int) -> str:
@@ -103,7 +103,7 @@ def version_record(version: Version) -> dict[str, Any]:
 
 
 def facts(manifest: Manifest) -> Mapping[str, str]:
-    """A manifest in the words of a person, most wanted first."""
+    """A manifest for people, the most important facts first."""
     metrics, model, origin, shape = manifest.metrics, manifest.model, manifest.provenance, manifest.preprocessing
     evidence = "with evidence maps" if model.evidence else "without evidence maps"
     return {
@@ -129,7 +129,7 @@ def _variant(found: Variant) -> str:
 
 
 def _lineage(manifest: Manifest) -> Mapping[str, str]:
-    """Which version it followed, and why it was let through; nothing for one that no gate has seen."""
+    """The version that it follows and the gate's reasons; nothing for a version without a gate."""
     parent, gate = manifest.provenance.parent, manifest.gate
     follows = {} if parent is None else {"follows": f"{parent.name}/{parent.version}"}
     return follows if gate is None else {**follows, "gate": "; ".join((*gate.reasons, *gate.remarks))}

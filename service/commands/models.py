@@ -231,7 +231,7 @@ def load(name: str, folder: _Folder) -> None:
 
 
 def _edit(folder: _Folder, name: str, change: Change, refusal: "Refusal | None" = None, to_prove: int = 0) -> None:
-    """Versions are judged by `refusal`, or by their files alone; `to_prove` must not be refused by it."""
+    """`refusal` says which versions may serve, by default the files alone. It must accept the version `to_prove`."""
     from bundle.errors import BundleRefused
     from bundle.policy import edit_policy
     from service.commands import catalogue, models_view
@@ -241,8 +241,8 @@ def _edit(folder: _Folder, name: str, change: Change, refusal: "Refusal | None" 
     if refusal is not None and to_prove and (reason := refusal(to_prove)):
         raise BundleRefused(reason)
     stable = before.serving(refusal or before.damage)
-    edit_policy(folder.root, name, lambda policy: change(policy, stable))
-    after = catalogue.entry(repository, name)
+    policy = edit_policy(folder.root, name, lambda policy: change(policy, stable))
+    after = dataclasses.replace(before, policy=policy)
     models_view.write_policy(after, after.serving(refusal or after.damage), folder.as_json)
 
 

@@ -15,7 +15,7 @@ from service.errors import WorkerFailed
 
 log = logging.getLogger(__name__)
 
-_LEEWAY_S = 10.0  # beyond the grace period, for closing what was served; then a worker is killed
+_LEEWAY_S = 10.0  # beyond the grace period, for closing the models; then a worker is killed
 _TICK_S = 1.0
 _SILENT_TICKS = 30  # without a report from a worker that serves, though it reports twice a second; then it is killed
 _START_TICKS = 600  # the same for a worker that starts: it says nothing while it opens and proves its models
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Worker(Protocol):
-    """`spawned.Worker` says what each of these is."""
+    """`spawned.Worker` describes each member."""
 
     slot: int
     pid: int
@@ -72,9 +72,9 @@ class Supervisor:
         self._state = "starting"
 
     async def run(self, announce: Callable[[str], None], stopped: asyncio.Event) -> None:
-        """Until `stopped` is set; `announce` is called with what the workers serve once all of them do.
+        """Keep the workers until `stopped` is set. Calls `announce` with what they serve once all of them do.
 
-        Raises `WorkerFailed` with what the first of them says that cannot start.
+        Raises `WorkerFailed` with the reason of the first worker that cannot start.
         """
         try:
             serving = await _unless(stopped, self._start())
@@ -92,12 +92,12 @@ class Supervisor:
                 worker.rescan()
 
     def live(self) -> dict[str, Any]:
-        """Fails while no worker is up, as when each next one dies at its start."""
+        """Not ok while no worker is up, as when every replacement dies at its start."""
         facts = [worker.facts["live"] for worker in list(self._workers.values())]
         return self._described("live", self._state != "serving" or any(fact["ok"] for fact in facts))
 
     def ready(self) -> dict[str, Any]:
-        """One ready worker is enough; what it says holds for the server, beside what each of them says."""
+        """Ready when one worker is. Its facts stand for the server, beside the facts of each worker."""
         facts = [worker.facts["ready"] for worker in list(self._workers.values())]
         chosen = max(facts, key=lambda fact: bool(fact["ok"]), default={"ok": False})
         return {**chosen, **self._described("ready", self._state == "serving" and chosen["ok"])}
@@ -177,7 +177,7 @@ class Supervisor:
 
 
 async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The work's result or error; None, and the work given up, where `stopped` is set before."""
+    """The work's result or error; where `stopped` is set first, the work is cancelled and the result is None."""
     working, waiting = asyncio.create_task(work), asyncio.create_task(stopped.wait())
     await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
