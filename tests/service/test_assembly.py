@@ -16,7 +16,8 @@ from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
 from service.assembly import opener, scheduler
 from service.config import Settings
-from service.core.classifier import Classifier, PixelsRequest, Request
+from service.core.classifier import Classifier
+from service.core.requests import ImageRequest, PixelsRequest
 from service.engines.cuda import CudaEngine, CudaOptions, open_on_cuda
 from service.engines.engine import open_on_cpu
 from service.engines.runtime import CUDA, load_runtime
@@ -71,16 +72,16 @@ def test_the_whole_way_with_batches(models: Path, pictures, eventually) -> None:
     registry.load_all()
 
     async def ask(batcher: Batcher) -> None:
-        classifier = Classifier(registry, batcher, Limits())
+        classifier, model = Classifier(registry, batcher, Limits()), registry.find()
         labels = [*pictures] * 10
-        answers = await asyncio.gather(*(classifier.classify(Request(pictures[label])) for label in labels))
+        requests = [ImageRequest(pictures[label]) for label in labels]
+        answers = await asyncio.gather(*(classifier.classify(model, request) for request in requests))
         assert [answer.predictions[0].label for answer in answers] == labels
         assert all(min(answer.timings.queue, answer.timings.inference) > 0 for answer in answers)
         pixels = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
-        batch = await classifier.infer(PixelsRequest(pixels, evidence=True))
-        alone = registry.find().engine
+        batch = await classifier.infer(model, PixelsRequest(pixels, evidence=True))
         for row, found in zip(pixels, batch.outputs.logits, strict=True):
-            np.testing.assert_allclose(found, alone.run((row[np.newaxis],)).logits[0], atol=1e-5)
+            np.testing.assert_allclose(found, model.engine.run((row[np.newaxis],)).logits[0], atol=1e-5)
 
     with started(Settings(decoders=2, max_batch=4), "cuda", metrics.batch) as batcher:
         asyncio.run(ask(batcher))
