@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from anther.client.answers import Classification, Explanation, ModelDescription, ModelMetrics, Prediction
     from anther.client.async_client import AsyncClient
     from anther.client.call_failed import CallFailed
+    from anther.client.calls import ClassifyOptions
     from anther.client.client import Client
-    from anther.client.requests import ClassifyOptions
 
 __all__ = [
     "AntherError",
@@ -29,7 +29,7 @@ _MODULES = {
     "AsyncClient": "async_client",
     "CallFailed": "call_failed",
     "Classification": "answers",
-    "ClassifyOptions": "requests",
+    "ClassifyOptions": "calls",
     "Client": "client",
     "Explanation": "answers",
     "ModelDescription": "answers",

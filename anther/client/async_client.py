@@ -4,37 +4,17 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import grpc
 
-from anther.client.answers import (
-    Classification,
-    Explanation,
-    ModelDescription,
-    classification_of,
-    description_of,
-    explanation_of,
-)
+from anther.client import calls
+from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.async_exchange import AsyncExchange
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
+from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, ClassifyOptions, Image, InOrder, Key, T, read
 from anther.client.pending import WINDOW
-from anther.client.requests import (
-    DEFAULT_TARGET,
-    AnyImage,
-    ClassifyOptions,
-    Image,
-    InOrder,
-    Key,
-    channel_options,
-    classify_request,
-    explain_request,
-    read,
-)
-from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-
-T = TypeVar("T")
 
 
 class AsyncClient:
@@ -65,18 +45,13 @@ class AsyncClient:
     async def classify(
         self, image: Image, *, request_id: str = "", **options: Unpack[ClassifyOptions]
     ) -> Classification:
-        """Classify one image, given as its encoded bytes or as a path. Raises `CallFailed` or `OSError`."""
-        request = classify_request(await _read(image), request_id, options)
-        return classification_of(await self._call(self._stub.Classify, request))
+        """As `Client.classify`."""
+        return await self._answer(calls.classify(await _read(image), request_id, options))
 
     async def classify_many(
         self, images: Iterable[Image] | AsyncIterable[Image], **options: Unpack[ClassifyOptions]
     ) -> AsyncGenerator[Classification | CallFailed, None]:
-        """Classify images, several at once; yields in their order, a failed one as its error.
-
-        `images` may be endless, and async: it is drawn from as answers are taken. Raises `CallFailed` where the server
-        is out of reach or silent for too long.
-        """
+        """As `Client.classify_many`; `images` may be async, too."""
         in_order = InOrder[Classification | CallFailed]()
         numbered = ((number, str(number), image) async for number, image in _numbered(images))
         outcomes = self._classify(numbered, options, in_order)
@@ -94,10 +69,7 @@ class AsyncClient:
         request_id: Callable[[AnyImage], str] | None = None,
         **options: Unpack[ClassifyOptions],
     ) -> AsyncGenerator[tuple[AnyImage, Classification | CallFailed], None]:
-        """As `classify_many`, but yields each image with its outcome as soon as it is there, in any order.
-
-        `request_id` gives an image an id of its own, by which a canary's share is chosen.
-        """
+        """As `Client.classify_as_ready`; `images` may be async, too."""
         keyed = (
             (image, str(number) if request_id is None else request_id(image), image)
             async for number, image in _numbered(images)
@@ -112,26 +84,20 @@ class AsyncClient:
         request_id: str = "",
         **options: Unpack[ClassifyOptions],
     ) -> Explanation:
-        """Where in an image the evidence for a class lies, which is named by index or label; None is the top one.
-
-        Raises `CallFailed`, with the reason NO_EVIDENCE where the model cannot tell, or `OSError`.
-        """
-        request = explain_request(await _read(image), explained, request_id, options)
-        return explanation_of(await self._call(self._stub.Explain, request))
+        """As `Client.explain`."""
+        return await self._answer(calls.explain(await _read(image), explained, request_id, options))
 
     async def list_models(self) -> list[ModelDescription]:
-        """The models in service, by name. Raises `CallFailed`."""
-        answer = await self._call(self._stub.ListModels, pb.ListModelsRequest())
-        return [description_of(found) for found in answer.models]
+        """As `Client.list_models`."""
+        return await self._answer(calls.list_models())
 
     async def get_model(self, model: str = "", version: int = 0, *, label: str = "") -> ModelDescription:
-        """The one that would answer. Raises `CallFailed`."""
-        request = pb.GetModelRequest(model=model, version=version, label=label)
-        return description_of((await self._call(self._stub.GetModel, request)).model)
+        """As `Client.get_model`."""
+        return await self._answer(calls.get_model(model, version, label))
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self._target, options=channel_options(self._target))
+        return grpc.aio.insecure_channel(self._target, options=calls.channel_options(self._target))
 
     @cached_property
     def _stub(self) -> Any:
@@ -144,19 +110,19 @@ class AsyncClient:
         keys: dict[str, Key] = {}
         async with AsyncExchange(self._stub, self._target, self._timeout_s, self._patience_s) as exchange:
             async for key, request_id, image in images:
-                while exchange.in_flight and (exchange.full or len(held) >= WINDOW):
+                while exchange.pending.in_flight and (exchange.pending.full or len(held) >= WINDOW):
                     yield await _received(exchange, keys)
                 try:
-                    exchange.send(classify_request(await _read(image), request_id, options))
+                    exchange.send(calls.classify_request(await _read(image), request_id, options))
                     keys[request_id] = key
                 except OSError as exc:
                     yield key, unreadable(exc)
-            while exchange.in_flight:
+            while exchange.pending.in_flight:
                 yield await _received(exchange, keys)
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    async def _answer(self, call: Call[T]) -> T:
         try:
-            return await method(request, timeout=self._timeout_s)
+            return call.record_of(await getattr(self._stub, call.method)(call.request, timeout=self._timeout_s))
         except grpc.RpcError as exc:
             raise from_rpc(exc, self._target) from exc
 

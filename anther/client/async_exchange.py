@@ -28,7 +28,7 @@ class AsyncExchange:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._stub, self._target, self._timeout_s, self._sleep = stub, target, timeout_s, sleep
-        self._pending = Pending(target, timeout_s, patience_s)
+        self.pending = Pending(target, timeout_s, patience_s)
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._outbox: Outbox = asyncio.Queue()
         self._call: Any = None
@@ -40,19 +40,11 @@ class AsyncExchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._disconnect(patient=kind is None and not self.in_flight)
-
-    @property
-    def in_flight(self) -> int:
-        return self._pending.in_flight
-
-    @property
-    def full(self) -> bool:
-        return self._pending.full
+        await self._disconnect(patient=kind is None and not self.pending.in_flight)
 
     def send(self, request: pb.ClassifyRequest) -> None:
         """Its id must differ from those in flight."""
-        self._pending.add(request)
+        self.pending.add(request)
         if self._call is None:
             self._connect()
         else:
@@ -63,31 +55,31 @@ class AsyncExchange:
 
         Raises `CallFailed` for a server that is silent or out of reach; what is in flight then stays unanswered.
         """
-        while (request := self._pending.single()) is None:
+        while (request := self.pending.single()) is None:
             event = await self._next_event()
             if event is None:
-                for due in self._pending.due():
+                for due in self.pending.due():
                     self._outbox.put_nowait(due)
             elif isinstance(event, CallFailed):
                 await self._reconnect(event)
-            elif (outcome := self._pending.outcome(event)) is not None:
+            elif (outcome := self.pending.outcome(event)) is not None:
                 return outcome
-        return self._pending.settled(request.id, await self._ask_single(request))
+        return self.pending.settled(request.id, await self._ask_single(request))
 
     async def _next_event(self) -> Event | None:
         """None when it is time to send something again."""
-        wait_s = self._pending.wait_s()
+        wait_s = self.pending.wait_s()
         try:
             async with asyncio.timeout(wait_s):
                 return await self._inbox.get()
         except TimeoutError:
-            self._pending.waited(wait_s)
+            self.pending.waited(wait_s)
             return None
 
     async def _reconnect(self, failure: CallFailed) -> None:
         await self._disconnect()
-        if self._pending.reconnects(failure):
-            await self._sleep(self._pending.back_off_s(failure))
+        if self.pending.reconnects(failure):
+            await self._sleep(self.pending.back_off_s(failure))
             self._connect()
 
     async def _ask_single(self, request: pb.ClassifyRequest) -> Outcome:
@@ -98,19 +90,23 @@ class AsyncExchange:
                 failure = from_rpc(error, self._target)
                 if not failure.passing:
                     return failure
-                await self._sleep(self._pending.back_off_s(failure))
+                await self._sleep(self.pending.back_off_s(failure))
             else:
                 return answer
 
     def _connect(self) -> None:
         self._outbox = asyncio.Queue()
-        for request in self._pending.streamed():
+        for request in self.pending.streamed():
             self._outbox.put_nowait(request)
         self._call = self._stub.ClassifyStream(_sent(self._outbox))
         self._listener = asyncio.create_task(self._listen(self._call))
 
     async def _listen(self, call: Any) -> None:
-        """Until the stream's end, which it tells last."""
+        """Until the stream's end, which it tells last.
+
+        Where a write comes too late for a stream that has ended, grpc.aio hides the reason behind INTERNAL. The images
+        are then asked for one by one, which is right for every reason.
+        """
         try:
             async for item in call:
                 self._inbox.put_nowait(item)

@@ -2,34 +2,16 @@
 
 from collections.abc import Callable, Generator, Iterable, Sized
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Unpack
 
 import grpc
 
-from anther.client.answers import (
-    Classification,
-    Explanation,
-    ModelDescription,
-    classification_of,
-    description_of,
-    explanation_of,
-)
+from anther.client import calls
+from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
+from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, ClassifyOptions, Image, InOrder, Key, T, read
 from anther.client.exchange import Exchange
 from anther.client.pending import WINDOW
-from anther.client.requests import (
-    DEFAULT_TARGET,
-    AnyImage,
-    ClassifyOptions,
-    Image,
-    InOrder,
-    Key,
-    channel_options,
-    classify_request,
-    explain_request,
-    read,
-)
-from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
 
@@ -44,7 +26,7 @@ class Client:
     """
 
     def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0, patience_s: float = 60.0) -> None:
-        self._channel = grpc.insecure_channel(target, options=channel_options(target))
+        self._channel = grpc.insecure_channel(target, options=calls.channel_options(target))
         self._stub = ImageClassifierStub(self._channel)
         self._target, self._timeout_s, self._patience_s = target, timeout_s, patience_s
 
@@ -62,7 +44,7 @@ class Client:
 
     def classify(self, image: Image, *, request_id: str = "", **options: Unpack[ClassifyOptions]) -> Classification:
         """Classify one image, given as its encoded bytes or as a path. Raises `CallFailed` or `OSError`."""
-        return classification_of(self._call(self._stub.Classify, classify_request(read(image), request_id, options)))
+        return self._answer(calls.classify(read(image), request_id, options))
 
     def classify_many(
         self, images: Iterable[Image], **options: Unpack[ClassifyOptions]
@@ -106,17 +88,15 @@ class Client:
 
         Raises `CallFailed`, with the reason NO_EVIDENCE where the model cannot tell, or `OSError`.
         """
-        request = explain_request(read(image), explained, request_id, options)
-        return explanation_of(self._call(self._stub.Explain, request))
+        return self._answer(calls.explain(read(image), explained, request_id, options))
 
     def list_models(self) -> list[ModelDescription]:
         """The models in service, by name. Raises `CallFailed`."""
-        return [description_of(found) for found in self._call(self._stub.ListModels, pb.ListModelsRequest()).models]
+        return self._answer(calls.list_models())
 
     def get_model(self, model: str = "", version: int = 0, *, label: str = "") -> ModelDescription:
         """The one that would answer. Raises `CallFailed`."""
-        request = pb.GetModelRequest(model=model, version=version, label=label)
-        return description_of(self._call(self._stub.GetModel, request).model)
+        return self._answer(calls.get_model(model, version, label))
 
     def _classify(
         self, images: Iterable[tuple[Key, str, Image]], options: ClassifyOptions, held: Sized
@@ -125,19 +105,19 @@ class Client:
         keys: dict[str, Key] = {}
         with Exchange(self._stub, self._target, self._timeout_s, self._patience_s) as exchange:
             for key, request_id, image in images:
-                while exchange.in_flight and (exchange.full or len(held) >= WINDOW):
+                while exchange.pending.in_flight and (exchange.pending.full or len(held) >= WINDOW):
                     yield _received(exchange, keys)
                 try:
-                    exchange.send(classify_request(read(image), request_id, options))
+                    exchange.send(calls.classify_request(read(image), request_id, options))
                     keys[request_id] = key
                 except OSError as exc:
                     yield key, unreadable(exc)
-            while exchange.in_flight:
+            while exchange.pending.in_flight:
                 yield _received(exchange, keys)
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _answer(self, call: Call[T]) -> T:
         try:
-            return method(request, timeout=self._timeout_s)
+            return call.record_of(getattr(self._stub, call.method)(call.request, timeout=self._timeout_s))
         except grpc.RpcError as exc:
             raise from_rpc(exc, self._target) from exc
 

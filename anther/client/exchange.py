@@ -31,7 +31,7 @@ class Exchange:
         self, stub: Any, target: str, timeout_s: float, patience_s: float, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._stub, self._target, self._timeout_s, self._sleep = stub, target, timeout_s, sleep
-        self._pending = Pending(target, timeout_s, patience_s)
+        self.pending = Pending(target, timeout_s, patience_s)
         self._inbox: SimpleQueue[Event] = SimpleQueue()
         self._outbox: SimpleQueue[pb.ClassifyRequest | None] = SimpleQueue()
         self._call: Any = None
@@ -43,19 +43,11 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._disconnect(patient=kind is None and not self.in_flight)
-
-    @property
-    def in_flight(self) -> int:
-        return self._pending.in_flight
-
-    @property
-    def full(self) -> bool:
-        return self._pending.full
+        self._disconnect(patient=kind is None and not self.pending.in_flight)
 
     def send(self, request: pb.ClassifyRequest) -> None:
         """Its id must differ from those in flight."""
-        self._pending.add(request)
+        self.pending.add(request)
         if self._call is None:
             self._connect()
         else:
@@ -66,30 +58,30 @@ class Exchange:
 
         Raises `CallFailed` for a server that is silent or out of reach; what is in flight then stays unanswered.
         """
-        while (request := self._pending.single()) is None:
+        while (request := self.pending.single()) is None:
             event = self._next_event()
             if event is None:
-                for due in self._pending.due():
+                for due in self.pending.due():
                     self._outbox.put(due)
             elif isinstance(event, CallFailed):
                 self._reconnect(event)
-            elif (outcome := self._pending.outcome(event)) is not None:
+            elif (outcome := self.pending.outcome(event)) is not None:
                 return outcome
-        return self._pending.settled(request.id, self._ask_single(request))
+        return self.pending.settled(request.id, self._ask_single(request))
 
     def _next_event(self) -> Event | None:
         """None when it is time to send something again."""
-        wait_s = self._pending.wait_s()
+        wait_s = self.pending.wait_s()
         try:
             return self._inbox.get(timeout=wait_s)
         except Empty:
-            self._pending.waited(wait_s)
+            self.pending.waited(wait_s)
             return None
 
     def _reconnect(self, failure: CallFailed) -> None:
         self._disconnect()
-        if self._pending.reconnects(failure):
-            self._sleep(self._pending.back_off_s(failure))
+        if self.pending.reconnects(failure):
+            self._sleep(self.pending.back_off_s(failure))
             self._connect()
 
     def _ask_single(self, request: pb.ClassifyRequest) -> Outcome:
@@ -100,13 +92,13 @@ class Exchange:
                 failure = from_rpc(error, self._target)
                 if not failure.passing:
                     return failure
-                self._sleep(self._pending.back_off_s(failure))
+                self._sleep(self.pending.back_off_s(failure))
             else:
                 return answer
 
     def _connect(self) -> None:
         self._outbox = SimpleQueue()
-        for request in self._pending.streamed():
+        for request in self.pending.streamed():
             self._outbox.put(request)
         self._call = self._stub.ClassifyStream(iter(self._outbox.get, None))
         self._listener = threading.Thread(target=self._listen, args=(self._call,), daemon=True)

@@ -137,10 +137,10 @@ def exchanged(exchange: Exchange, count: int) -> dict[str, str]:
 
     with exchange:
         for number in range(count):
-            while exchange.full:
+            while exchange.pending.full:
                 receive()
             exchange.send(request(number))
-        while exchange.in_flight:
+        while exchange.pending.in_flight:
             receive()
     return got
 
@@ -156,22 +156,22 @@ def test_few_are_in_flight_at_once(start) -> None:
     exchange, _, _ = start(answers_all)
     with exchange:
         for number in range(WINDOW):
-            assert not exchange.full
+            assert not exchange.pending.full
             exchange.send(request(number))
-        assert exchange.full
+        assert exchange.pending.full
         exchange.receive()
-        assert not exchange.full
+        assert not exchange.pending.full
 
 
 def test_large_pictures_fill_the_window_earlier(start) -> None:
     exchange, _, _ = start(answers_all)
     with exchange:
         for number in range(3):
-            assert not exchange.full
+            assert not exchange.pending.full
             exchange.send(request(number, 22 * 2**20))
-        assert exchange.full
+        assert exchange.pending.full
         exchange.receive()
-        assert not exchange.full
+        assert not exchange.pending.full
 
 
 def test_an_id_in_flight_is_not_given_twice(start) -> None:

@@ -1,9 +1,18 @@
-"""What both clients ask with: images, options, messages, and the settings of a channel."""
+"""What both clients ask, and how: images, options, calls with the record that answers them, a channel's settings."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar
 
+from anther.client.answers import (
+    Classification,
+    Explanation,
+    ModelDescription,
+    classification_of,
+    description_of,
+    explanation_of,
+)
 from anther.v1 import classifier_pb2 as pb
 
 DEFAULT_TARGET = "localhost:8001"
@@ -12,7 +21,7 @@ _LOCAL = ("localhost", "127.", "[::1]")  # never asked for through the `http_pro
 Image = bytes | str | Path
 AnyImage = TypeVar("AnyImage", bound=Image)
 Key = TypeVar("Key", bound=Hashable)
-Outcome = TypeVar("Outcome")
+T = TypeVar("T")
 
 
 class ClassifyOptions(TypedDict, total=False):
@@ -32,17 +41,37 @@ def read(image: Image) -> bytes:
     return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A method of the service, what it is sent, and the record that its answer becomes."""
+
+    method: str
+    request: Any
+    record_of: Callable[[Any], T]
+
+
 def classify_request(image: bytes, request_id: str, options: ClassifyOptions) -> pb.ClassifyRequest:
     return pb.ClassifyRequest(image=image, id=request_id, **_checked(options))
 
 
-def explain_request(
-    image: bytes, explained: int | str | None, request_id: str, options: ClassifyOptions
-) -> pb.ExplainRequest:
+def classify(image: bytes, request_id: str, options: ClassifyOptions) -> Call[Classification]:
+    return Call("Classify", classify_request(image, request_id, options), classification_of)
+
+
+def explain(image: bytes, explained: int | str | None, request_id: str, options: ClassifyOptions) -> Call[Explanation]:
     fields = _checked(options)
     if explained is not None:
         fields["class_label" if isinstance(explained, str) else "class_index"] = explained
-    return pb.ExplainRequest(image=image, id=request_id, **fields)
+    return Call("Explain", pb.ExplainRequest(image=image, id=request_id, **fields), explanation_of)
+
+
+def list_models() -> Call[list[ModelDescription]]:
+    return Call("ListModels", pb.ListModelsRequest(), lambda answer: list(map(description_of, answer.models)))
+
+
+def get_model(model: str, version: int, label: str) -> Call[ModelDescription]:
+    request = pb.GetModelRequest(model=model, version=version, label=label)
+    return Call("GetModel", request, lambda answer: description_of(answer.model))
 
 
 def channel_options(target: str) -> list[tuple[str, int]]:
@@ -55,17 +84,17 @@ def channel_options(target: str) -> list[tuple[str, int]]:
     ]
 
 
-class InOrder(Generic[Outcome]):
+class InOrder(Generic[T]):
     """Holds the outcomes that wait for one before them."""
 
     def __init__(self) -> None:
-        self._held: dict[int, Outcome] = {}
+        self._held: dict[int, T] = {}
         self._next = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, number: int, outcome: Outcome) -> Iterator[Outcome]:
+    def add(self, number: int, outcome: T) -> Iterator[T]:
         """Those that are due now."""
         self._held[number] = outcome
         while self._next in self._held:
