@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 from scipy.optimize import minimize_scalar
 
 from bundle.manifest import Calibration, Histogram, Reference
@@ -31,9 +32,7 @@ def calibrate(logits: Floats, targets: Ints) -> Calibration:
 
 def softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
     """Probabilities in float64: the softmax of logits / temperature over the last axis."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-    result: npt.NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    result: npt.NDArray[np.float64] = special.softmax(logits.astype(np.float64) / temperature, axis=-1)
     return result
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from bundle.manifest import Calibration, ClassMetrics, Metrics
 from bundle.measures import Bin, Confident, TopK, Uncalibrated
@@ -96,8 +97,7 @@ def macro_f1(tables: Ints) -> npt.NDArray[np.float64]:
 def uncalibrated(probabilities: Floats, targets: Ints, temperature: float) -> Uncalibrated:
     """The same answers without their temperature: as p ∝ exp(logit / T), exp(logit) ∝ p^T."""
     scaled = temperature * np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float64).tiny))
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    bare = powers / powers.sum(1, keepdims=True)
+    bare = softmax(scaled, axis=1)
     return Uncalibrated(
         negative_log_likelihood(bare, targets),
         calibration_error(bare, targets),
