@@ -94,7 +94,7 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def turn(folder: Path, *, wait: bool = True) -> Iterator[None]:
+def locked_folder(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a folder's lock, which writes nothing into it. Raises as `lock` does."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

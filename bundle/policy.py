@@ -172,7 +172,7 @@ def edit_policy(root: Path, name: str, change: Callable[[ServingPolicy], Serving
     if not repository.versions(name):
         raise ModelNotFound(name, repository.models())
     try:
-        with files.turn(folder):
+        with files.locked_folder(folder):
             before = read_policy(root, name)
             after = change(before)
             _check_versions(name, after.named() - before.named(), repository.versions(name))

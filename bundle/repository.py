@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anther.files import flush_folder, read_regular, remove, turn
+from anther.files import flush_folder, locked_folder, read_regular, remove
 from bundle import onnx_file
 from bundle.errors import (
     BundleCorrupt,
@@ -134,7 +134,7 @@ class Repository:
         folder = self.root / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with turn(folder):
+            with locked_folder(folder):
                 version = self._publish(name, folder, write)
         except OSError as exc:
             raise NotPublished(folder, exc.strerror or str(exc)) from exc
@@ -149,7 +149,7 @@ class Repository:
         if not any(folder.glob(f"{_STAGING}*")):
             return
         try:
-            with turn(folder):
+            with locked_folder(folder):
                 _remove_stale(folder)
         except OSError as exc:
             raise NotPublished(folder, exc.strerror or str(exc)) from exc

@@ -150,7 +150,7 @@ import sys
 from pathlib import Path
 from anther import files
 
-with files.turn(Path(sys.argv[1])):
+with files.locked_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -161,14 +161,14 @@ def test_the_turn_of_a_killed_process_is_given_back(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
         assert holder.stdout.readline() == "held\n"
         holder.kill()
-        with files.turn(tmp_path):
+        with files.locked_folder(tmp_path):
             assert holder.wait(timeout=60) != 0
 
 
 def test_a_held_folder_is_refused_to_who_does_not_wait(tmp_path: Path) -> None:
-    with files.turn(tmp_path):
-        with pytest.raises(BlockingIOError), files.turn(tmp_path, wait=False):
+    with files.locked_folder(tmp_path):
+        with pytest.raises(BlockingIOError), files.locked_folder(tmp_path, wait=False):
             pytest.fail("two held it at once")
         assert list(tmp_path.iterdir()) == []
-    with files.turn(tmp_path, wait=False):
+    with files.locked_folder(tmp_path, wait=False):
         """Free again."""

@@ -246,7 +246,7 @@ def test_an_editor_waits_for_a_publisher(root: Path) -> None:
         edited.set()
 
     with ThreadPoolExecutor(1) as pool:
-        with files.turn(root / "flowers"):
+        with files.locked_folder(root / "flowers"):
             waiting = pool.submit(edit)
             assert not edited.wait(0.2)
         waiting.result(timeout=60)

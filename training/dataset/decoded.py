@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from anther.files import replacing, turn
+from anther.files import locked_folder, replacing
 from bundle.preprocessing import ALLOWED_FORMATS, decode
 from bundle.repository import sha256_of
 from training import provenance
@@ -86,7 +86,7 @@ def store(
     folder = cache / _key(short_side)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with turn(folder), ThreadPoolExecutor(_cores()) as pool:
+        with locked_folder(folder), ThreadPoolExecutor(_cores()) as pool:
             _clear_remains(folder)
             places = _places(folder, {photo.digest for photo in photos}, pool, reporter)
             missing = [photo for photo in photos if photo.digest not in places]

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from anther.files import turn
+from anther.files import locked_folder
 from training.dataset.archive import unpack
 from training.dataset.download import Published, fetch
 from training.errors import DiskUnusable, FolderTaken
@@ -28,7 +28,7 @@ def bring(published: Published, folder: Path, reporter: Reporter) -> None:
     work = folder.with_name(f".{folder.name}.download")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with turn(work, wait=False):  # two downloads would write into one file
+        with locked_folder(work, wait=False):  # two downloads would write into one file
             archive = work / f"{published.sha256[:16]}.tgz"  # so that a mirror's is never taken for another's
             fetch(published, archive, reporter)
             reporter.say("unpacking")

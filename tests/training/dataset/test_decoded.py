@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anther.files import turn
+from anther.files import locked_folder
 from bundle.preprocessing import decode
 from training.config import Recipe
 from training.dataset import data, decoded
@@ -148,7 +148,7 @@ def test_one_writes_while_others_wait_and_decode_nothing(folder, photos, cache):
     first = store(folder, photos[:1], 40, cache, Silent())
     reporter, results = Speaker(), []
     waiting = threading.Thread(target=lambda: results.append(store(folder, photos[:1], 40, cache, reporter)))
-    with turn(first.folder):
+    with locked_folder(first.folder):
         waiting.start()
         waiting.join(0.2)
         assert results == []

@@ -4,7 +4,7 @@ import tarfile
 import pytest
 from click.testing import CliRunner
 
-from anther.files import turn
+from anther.files import locked_folder
 from training.commands.data import flowers
 from training.dataset.flowers import FLOWERS, bring
 from training.errors import ArchiveRefused, DiskUnusable, DownloadFailed, FolderTaken
@@ -62,7 +62,7 @@ def test_what_arrived_before_a_failure_is_kept_for_the_next_time(server, tmp_pat
 def test_two_downloads_at_once_do_not_meet(server, tmp_path):
     work = tmp_path / ".flowers.download"
     work.mkdir()
-    with turn(work), pytest.raises(FolderTaken, match="is being downloaded by another command"):
+    with locked_folder(work), pytest.raises(FolderTaken, match="is being downloaded by another command"):
         bring(server.published(), tmp_path / "flowers", Silent())
 
 
