@@ -83,10 +83,12 @@ def test_black_borders_are_padded_as_in_training(model, graph):
 
 def test_the_file_is_whole_small_and_silent_about_this_machine(graph):
     assert not onnx_file.has_external_data(graph.data)
-    assert b".py" not in graph.data
-    assert b"stack_trace" not in graph.data
-    operations = {node.op_type for node in onnx.load_from_string(graph.data).graph.node}
-    assert "BatchNormalization" not in operations
+    described = onnx.load_from_string(graph.data)
+    for tensor in described.graph.initializer:
+        tensor.ClearField("raw_data")  # megabytes of weights hold any three bytes, depending on the processor
+    assert b".py" not in described.SerializeToString()
+    assert b"stack_trace" not in described.SerializeToString()
+    assert "BatchNormalization" not in {node.op_type for node in described.graph.node}
 
 
 def test_exporting_again_gives_the_same_bytes_and_leaves_the_model_as_it_was(model, graph):
