@@ -12,7 +12,7 @@ from anther.client import calls
 from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.async_exchange import AsyncExchange
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
-from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, ClassifyOptions, Image, InOrder, Key, T, read
+from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyOptions, Image, InOrder, Key, T, read
 from anther.client.pending import WINDOW
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
@@ -77,12 +77,7 @@ class AsyncClient:
         return self._classify(keyed, options, ())
 
     async def explain(
-        self,
-        image: Image,
-        explained: int | str | None = None,
-        *,
-        request_id: str = "",
-        **options: Unpack[ClassifyOptions],
+        self, image: Image, explained: Class | None = None, *, request_id: str = "", **options: Unpack[ClassifyOptions]
     ) -> Explanation:
         """As `Client.explain`."""
         return await self._answer(calls.explain(await _read(image), explained, request_id, options))

@@ -8,12 +8,11 @@ from typing import Any
 import grpc
 
 from anther.client.call_failed import CallFailed, from_rpc, stream_ended
-from anther.client.pending import Event, Outcome, Pending
-from anther.v1 import classifier_pb2 as pb
+from anther.client.pending import Answer, Event, Outcome, Pending, Request
 
 _CLOSE_TIMEOUT_S = 2.0
 
-Outbox = asyncio.Queue[pb.ClassifyRequest | None]
+Outbox = asyncio.Queue[Request | None]
 
 
 class AsyncExchange:
@@ -42,8 +41,8 @@ class AsyncExchange:
     ) -> None:
         await self._disconnect(patient=kind is None and not self.pending.in_flight)
 
-    def send(self, request: pb.ClassifyRequest) -> None:
-        """Its id must differ from those in flight."""
+    def send(self, request: Request) -> None:
+        """As `Exchange.send`."""
         self.pending.add(request)
         if self._call is None:
             self._connect()
@@ -51,10 +50,7 @@ class AsyncExchange:
             self._outbox.put_nowait(request)
 
     async def receive(self) -> tuple[str, Outcome]:
-        """The next image's id and outcome.
-
-        Raises `CallFailed` for a server that is silent or out of reach; what is in flight then stays unanswered.
-        """
+        """As `Exchange.receive`."""
         while (request := self.pending.single()) is None:
             event = await self._next_event()
             if event is None:
@@ -82,10 +78,10 @@ class AsyncExchange:
             await self._sleep(self.pending.back_off_s(failure))
             self._connect()
 
-    async def _ask_single(self, request: pb.ClassifyRequest) -> Outcome:
+    async def _ask_single(self, request: Request) -> Outcome:
         while True:
             try:
-                answer: pb.ClassifyResponse = await self._stub.Classify(request, timeout=self._timeout_s)
+                answer: Answer = await self._stub.Classify(request, timeout=self._timeout_s)
             except grpc.RpcError as error:
                 failure = from_rpc(error, self._target)
                 if not failure.passing:
@@ -127,6 +123,6 @@ class AsyncExchange:
         self._call = self._listener = None
 
 
-async def _sent(outbox: Outbox) -> AsyncIterator[pb.ClassifyRequest]:
+async def _sent(outbox: Outbox) -> AsyncIterator[Request]:
     while (request := await outbox.get()) is not None:
         yield request

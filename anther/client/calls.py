@@ -19,6 +19,7 @@ DEFAULT_TARGET = "localhost:8001"
 _LOCAL = ("localhost", "127.", "[::1]")  # never asked for through the `http_proxy` of the environment
 
 Image = bytes | str | Path
+Class = int | str  # by its index or its label
 AnyImage = TypeVar("AnyImage", bound=Image)
 Key = TypeVar("Key", bound=Hashable)
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def classify(image: bytes, request_id: str, options: ClassifyOptions) -> Call[Cl
     return Call("Classify", classify_request(image, request_id, options), classification_of)
 
 
-def explain(image: bytes, explained: int | str | None, request_id: str, options: ClassifyOptions) -> Call[Explanation]:
+def explain(image: bytes, explained: Class | None, request_id: str, options: ClassifyOptions) -> Call[Explanation]:
     fields = _checked(options)
     if explained is not None:
         fields["class_label" if isinstance(explained, str) else "class_index"] = explained

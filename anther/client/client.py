@@ -9,7 +9,7 @@ import grpc
 from anther.client import calls
 from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
-from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, ClassifyOptions, Image, InOrder, Key, T, read
+from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyOptions, Image, InOrder, Key, T, read
 from anther.client.exchange import Exchange
 from anther.client.pending import WINDOW
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
@@ -77,12 +77,7 @@ class Client:
         return self._classify(keyed, options, ())
 
     def explain(
-        self,
-        image: Image,
-        explained: int | str | None = None,
-        *,
-        request_id: str = "",
-        **options: Unpack[ClassifyOptions],
+        self, image: Image, explained: Class | None = None, *, request_id: str = "", **options: Unpack[ClassifyOptions]
     ) -> Explanation:
         """Where in an image the evidence for a class lies, which is named by index or label; None is the top one.
 

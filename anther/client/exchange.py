@@ -15,8 +15,7 @@ from typing import Any
 import grpc
 
 from anther.client.call_failed import CallFailed, from_rpc, stream_ended
-from anther.client.pending import Event, Outcome, Pending
-from anther.v1 import classifier_pb2 as pb
+from anther.client.pending import Answer, Event, Outcome, Pending, Request
 
 _CLOSE_TIMEOUT_S = 2.0
 
@@ -33,7 +32,7 @@ class Exchange:
         self._stub, self._target, self._timeout_s, self._sleep = stub, target, timeout_s, sleep
         self.pending = Pending(target, timeout_s, patience_s)
         self._inbox: SimpleQueue[Event] = SimpleQueue()
-        self._outbox: SimpleQueue[pb.ClassifyRequest | None] = SimpleQueue()
+        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
         self._call: Any = None
         self._listener = threading.Thread()
 
@@ -45,7 +44,7 @@ class Exchange:
     ) -> None:
         self._disconnect(patient=kind is None and not self.pending.in_flight)
 
-    def send(self, request: pb.ClassifyRequest) -> None:
+    def send(self, request: Request) -> None:
         """Its id must differ from those in flight."""
         self.pending.add(request)
         if self._call is None:
@@ -84,10 +83,10 @@ class Exchange:
             self._sleep(self.pending.back_off_s(failure))
             self._connect()
 
-    def _ask_single(self, request: pb.ClassifyRequest) -> Outcome:
+    def _ask_single(self, request: Request) -> Outcome:
         while True:
             try:
-                answer: pb.ClassifyResponse = self._stub.Classify(request, timeout=self._timeout_s)
+                answer: Answer = self._stub.Classify(request, timeout=self._timeout_s)
             except grpc.RpcError as error:
                 failure = from_rpc(error, self._target)
                 if not failure.passing:

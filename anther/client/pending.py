@@ -13,7 +13,9 @@ from anther.v1 import classifier_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-Outcome = pb.ClassifyResponse | CallFailed
+Request = pb.ClassifyRequest
+Answer = pb.ClassifyResponse
+Outcome = Answer | CallFailed
 Event = pb.ClassifyStreamResponse | CallFailed  # an item, or why the stream ended
 
 WINDOW = 64  # enough to keep a large GPU busy; most wait in gRPC's buffers until the server reads on
@@ -27,8 +29,8 @@ class Pending:
 
     def __init__(self, target: str, timeout_s: float, patience_s: float) -> None:
         self._target, self._timeout_s, self._patience_s = target, timeout_s, patience_s
-        self._streamed: dict[str, pb.ClassifyRequest] = {}
-        self._single: dict[str, pb.ClassifyRequest] = {}  # in flight, too, but with no stream: asked one by one
+        self._streamed: dict[str, Request] = {}
+        self._single: dict[str, Request] = {}  # in flight, too, but with no stream: asked one by one
         self._bytes = 0
         self._again: list[tuple[float, str]] = []  # a heap: when to send which of `_streamed` once more
         self._answered = False
@@ -43,26 +45,26 @@ class Pending:
     def full(self) -> bool:
         return self.in_flight >= WINDOW or self._bytes >= _WINDOW_BYTES
 
-    def add(self, request: pb.ClassifyRequest) -> None:
+    def add(self, request: Request) -> None:
         """Raises `ValueError` where its id is that of another in flight."""
         if request.id in self._streamed or request.id in self._single:
             raise ValueError(f"the id {request.id!r} is in flight already")
         self._streamed[request.id] = request
         self._bytes += len(request.image)
 
-    def streamed(self) -> list[pb.ClassifyRequest]:
+    def streamed(self) -> list[Request]:
         """All that a new stream is to carry."""
         self._again.clear()
         return list(self._streamed.values())
 
-    def due(self) -> list[pb.ClassifyRequest]:
+    def due(self) -> list[Request]:
         """Those that are to be sent again by now."""
         found = []
         while self._again and self._again[0][0] <= time.monotonic():
             found.append(self._streamed[heapq.heappop(self._again)[1]])
         return found
 
-    def single(self) -> pb.ClassifyRequest | None:
+    def single(self) -> Request | None:
         """The next one to be asked for by a call of its own; while there is any, the stream rests."""
         return next(iter(self._single.values()), None)
 
