@@ -17,6 +17,7 @@ MEGABYTE, GIGABYTE = bytes(2**20), 1024  # the latter in blocks of the former
 SIGNATURE, END = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b"")
 LIMIT = 50_000_000  # pixels that a server takes by default
 SQUARE = (7071, 7071)  # just under it
+WIDE = (70_700, 707)  # likewise, one side a hundred times as long as the other
 ROTATED = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + bytes(4)
 
 Make = Callable[[], bytes]
@@ -189,10 +190,11 @@ CLAIMS: dict[str, Make] = {
     "JPEG": lambda: jpeg_claiming(*BILLION),
     "JPEG of 2**32 pixels": lambda: jpeg_claiming(65535, 65535),
     "JPEG progressive": lambda: jpeg_claiming(65535, 65535, progressive=True),
+    "too wide for its height": lambda: png((LIMIT, 1), (8, 2), b""),
     "one pixel over the limit": lambda: png((LIMIT + 1, 1), (8, 0), b""),
     "one row over the limit": lambda: jpeg_claiming(7072, 7072),
 }
-"""Headers of pictures that are larger than any limit allows; each must be refused."""
+"""Headers of pictures that are larger or longer than any limit allows; each must be refused."""
 
 EXPANDING: dict[str, Make] = {
     "PNG pixels": lambda: png((64, 64), (8, 2), deflated(MEGABYTE, GIGABYTE)),
@@ -248,8 +250,8 @@ AT_THE_LIMIT: dict[str, Make] = {
     "PNG of a palette": lambda: png(
         SQUARE, (8, 3), rows(*SQUARE, b"\0"), chunk(b"PLTE", b"\xff\0\0" * 256), chunk(b"tRNS", b"\xfe\xfd")
     ),
-    "PNG as wide as can be": lambda: png((LIMIT, 1), (8, 2), deflated(b"\0" + b"\xff\0\0" * LIMIT, 1)),
-    "PNG as high as can be": lambda: png((1, LIMIT), (8, 0), deflated(b"\0\x80" * 1_000_000, 50)),
+    "PNG as wide as can be": lambda: png(WIDE, (8, 2), rows(*WIDE, b"\xff\0\0")),
+    "PNG as high as can be": lambda: png(WIDE[::-1], (8, 0), rows(*WIDE[::-1], b"\x80")),
     "JPEG": lambda: encode(Image.new("RGB", SQUARE, "red"), "JPEG"),
     "JPEG progressive, restarting": lambda: encode(
         Image.new("L", SQUARE, 128), "JPEG", progressive=True, restart_marker_blocks=8
