@@ -19,8 +19,8 @@ def walk(arguments: Iterable[Path], *, in_order: bool = True) -> Iterator[Path]:
     """Named files whatever they are, and the pictures below named folders, in the order of their names; each once.
 
     Links to folders are not followed, and what is neither a file nor a link is passed over. A folder that cannot be
-    listed comes in place of its pictures: whoever reads it as one is told why. Names that wait for their turn take a
-    byte more than their letters; where the order does not matter, none waits but folders'.
+    listed comes in place of its pictures, so that reading it as one tells why. Names that wait for their turn take one
+    byte more than their letters; without an order only the names of folders wait.
     """
     listing = _sorted if in_order else _as_they_come
     given: dict[str, Path] = {}

@@ -8,7 +8,6 @@ take those first. Importing this module puts the folder that holds ours before a
 
 import importlib.util
 import os
-import runpy
 import sys
 from pathlib import Path
 
@@ -51,5 +50,7 @@ def _found(package: str) -> str:
 
 
 if __name__ == "__main__":
+    import runpy
+
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

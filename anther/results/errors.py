@@ -1,4 +1,4 @@
-"""What can keep results from being written; each is a sentence, and tells before any photo is asked for.
+"""Errors of the file that `anther classify --output` writes. All but the last two come before any photo is sent.
 
 AntherError
 └── OutputRefused

@@ -55,7 +55,7 @@ class Journal:
         self.path, self._form = path, form
         self.made_by: set[tuple[str, int]] = set()
         self.added = self.failed = 0
-        with told(path):
+        with disk_errors_mapped(path):
             self._file = _locked(path)
             try:
                 self._known, end = self._read()
@@ -76,7 +76,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with told(self.path), self._file:
+        with disk_errors_mapped(self.path), self._file:
             self._sync()
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Journal:
 
     def add(self, photo: Path, outcome: Outcome) -> None:
         """Raises `OutputNotWritable`."""
-        with told(self.path):
+        with disk_errors_mapped(self.path):
             _write_all(self._file, self._form.encode(str(photo), outcome))
             if time.monotonic() - self._synced >= _SYNC_EVERY_S:
                 self._sync()
@@ -170,7 +170,7 @@ def _has_header(path: Path, form: Format, begun: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
+def disk_errors_mapped(path: Path) -> Iterator[None]:
     """What the disk does not take is an `OutputNotWritable`."""
     try:
         yield

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from anther.files import replacing, sweep
 from anther.results.errors import OutputForeign
 from anther.results.formats import JsonLines
-from anther.results.journal import Journal, records, told
+from anther.results.journal import Journal, disk_errors_mapped, records
 
 _PREDICTION = {"label": pa.string(), "index": pa.int32(), "probability": pa.float32()}
 _ERROR = {"error_code": pa.string(), "error_reason": pa.string(), "error_message": pa.string()}
@@ -48,11 +48,11 @@ def opened(path: Path, again: bool) -> Iterator[Journal]:
     partial = journal_of(path)
     begun = partial.exists()
     if path.exists() and not begun:
-        with told(partial):
+        with disk_errors_mapped(partial):
             _unpack(path, partial)
     with Journal(partial, JsonLines(), again) as journal:
         yield journal
-        with told(path):
+        with disk_errors_mapped(path):
             if begun or journal.added or not path.exists():
                 _pack(partial, path)
             partial.unlink()
