@@ -10,7 +10,8 @@ EXTRA ?= cpu
 .PHONY: demo test pythons lint format proto bench clean
 .DEFAULT_GOAL := test
 
-# pip warns of settings of the machine that nobody asked about here. What it says goes to a file, and to the screen where it fails.
+# pip warns of settings of the machine that nobody asked about here. What it says goes to a file, and to the screen where
+# it fails.
 define install
 	@echo "Installing Anther with [$(EXTRAS)] into $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
