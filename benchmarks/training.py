@@ -27,7 +27,7 @@ from training.dataset import data, decoded
 from training.dataset.data import Photo
 from training.learning import loader, optim
 from training.learning.objective import Objective
-from training.learning.order import Order
+from training.learning.sampling import BatchSampler
 from training.networks import norms, weights
 from training.progress import Terminal
 
@@ -50,7 +50,7 @@ class Bench:
     def loaded(self, stored: decoded.Stored | None) -> Iterable[Batch]:
         """Batches without end, in effect, as training gets them."""
         views = loader.Views(self.root, self.photos, self.targets, self.recipe, stored)
-        order = Order(len(self.photos), self.recipe)
+        order = BatchSampler(len(self.photos), self.recipe)
         return loader.loader(views, order, device.workers(self.machine), self.device)
 
     def stepper(self) -> Callable[[Batch], None]:

@@ -1,4 +1,4 @@
-"""What the machine can do: device, arithmetic and cores. Nothing falls back in silence."""
+"""Device, arithmetic and worker count of a machine. A device that is missing is an error, never replaced by another."""
 
 import os
 import shutil
@@ -36,10 +36,10 @@ def workers(machine: Machine) -> int:
 
 
 def compiled(model: nn.Module, recipe: Recipe, device: torch.device, reporter: Reporter) -> nn.Module:
-    """What trains `model`: itself, or with `recipe.compile` its compiled form, which holds the very same weights.
+    """The module that trains `model`: itself or, with `recipe.compile`, its compiled form with the same weights.
 
-    On a CPU torch compiles to C++; without a compiler for that it is said and left out: the recipe goes from machine
-    to machine, and what it teaches is the same.
+    On a CPU torch compiles to C++. Without a C++ compiler the model is not compiled, and a message says so: the same
+    recipe must train on any machine.
     """
     if not recipe.compile:
         return model

@@ -1,4 +1,4 @@
-"""Everything that can be wrong between a folder of photos and a bundle, as one tree; each leaf is a sentence.
+"""The errors of training as one tree. The message of each leaf is one sentence.
 
 AntherError
 └── TrainingError

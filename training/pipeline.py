@@ -1,7 +1,7 @@
 """From a folder of photos to a published bundle: each stage is a function that can be called alone.
 
-A stage writes its record into the run's folder, whole or not at all, and is skipped where the record is there. So a run
-that was killed anywhere goes on with the stage that it died in.
+A stage writes its record into the run's folder in one step, and is skipped where the record exists. So a killed run
+continues with the stage that was interrupted.
 
 stage      reads                               leaves
 check      the data folder                     check.json, photos.jsonl
@@ -90,7 +90,7 @@ def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
 
 
 def fit(started: Run, machine: Machine, reporter: Reporter) -> RunContext:
-    """Do what is missing up to the trained model, without a look at the test split. Raises what `resume` raises."""
+    """Do what is missing up to the trained model, without reading the test split. Raises what `resume` raises."""
     prepare(started, reporter)
     context = context_of(started, machine)
     cache = feature_cache(started)
@@ -120,12 +120,12 @@ def _stage(started: Run, name: str, record: str, work: Callable[[], None]) -> No
     seconds = started.seconds()
     with timed(seconds, name):
         work()
-    if started.has(record):  # a strategy that was asked for needs no record
+    if started.has(record):  # a strategy that the recipe names needs no record
         started.write("seconds.json", seconds)
 
 
 def check(started: Run, reporter: Reporter) -> None:
-    """Look at every photo, and list those that can be used. Raises `DataRefused`."""
+    """Decode every file and list the usable photos. Raises `DataRefused`."""
     source, listed = started.source(), started.path / "check.json"
     scanned = data.scan(Path(source.data), reporter, source.columns)
     photos, found = data.check(scanned)
@@ -137,7 +137,7 @@ def check(started: Run, reporter: Reporter) -> None:
 
 
 def split_photos(started: Run) -> None:
-    """Say which photos train, choose and measure. Raises `TooFewPhotos`."""
+    """Assign each photo to training, validation or test. Raises `TooFewPhotos`."""
     started.write("split.json", split.split(started.photos(), started.recipe().split_seed))
 
 

@@ -1,4 +1,4 @@
-"""What a long run says while it works: bars where a person watches, plain lines where none does."""
+"""Progress of a long run: bars on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Reporter(Protocol):
-    """How the pipeline speaks; it never prints by itself."""
+    """Receives the pipeline's progress and messages; the pipeline itself prints nothing."""
 
     def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
         """Pass the items through and show how many of `total` are done."""

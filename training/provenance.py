@@ -1,4 +1,4 @@
-"""Where a bundle came from: libraries, codecs and commit, as far as they can be known."""
+"""The libraries, codecs and commit that made a bundle."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ _CODECS = ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")
 
 
 def versions() -> dict[str, str]:
-    """Library or codec → version, for all that touch a photo or the weights."""
+    """Library or codec → version, for everything that computes with photos or weights."""
     libraries = {name: metadata.version(name) for name in _LIBRARIES}
     return {"python": platform.python_version(), "anther": metadata.version("anther"), **libraries, **_codecs()}
 

@@ -1,4 +1,4 @@
-"""`anther compare`: several strategies and networks on the same photos, so that the choice is seen, not believed."""
+"""`anther compare`: several strategies and networks on the same photos, in one table."""
 
 import typing
 from typing import TYPE_CHECKING, Any

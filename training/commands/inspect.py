@@ -1,4 +1,4 @@
-"""`anther inspect`: what is suspicious in photos, or what is in a bundle."""
+"""`anther inspect`: suspicious photos, or the content of a bundle."""
 
 import typing
 from pathlib import Path
@@ -31,7 +31,7 @@ _MANIFEST = "manifest.json"
 )
 @click.option(
     "--weights",
-    help="Network that looks: 'imagenet', 'none', or the PATH of a state_dict.  [default: the run's, or imagenet]",
+    help="Weights of the network: 'imagenet', 'none', or the PATH of a state_dict.  [default: the run's, or imagenet]",
 )
 @click.option(
     "--backbone",
@@ -60,7 +60,7 @@ def inspect(source: Path, output: Path | None, limit: int, as_json: bool, **opti
     """List photos whose label may be wrong, that are nearly the same, or that are unlike all others; or say what is in
     a bundle.
 
-    A network that was not trained on the photos looks at them. Nothing is changed.
+    A network that was not trained on the photos computes their features. No photo is changed.
     """
     from training.commands import contents, suspect_view
 

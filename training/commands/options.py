@@ -1,6 +1,6 @@
-"""Options that several commands share, and what becomes of them.
+"""Options that several commands share, and the records that they make.
 
-Imports nothing heavy before a command runs, so that `--help` answers at once.
+Heavy libraries are imported when a command runs, so that `--help` answers at once.
 """
 
 import dataclasses

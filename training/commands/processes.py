@@ -1,4 +1,4 @@
-"""A command under torchrun: the first process does it, the others help with its fine-tunings and say nothing."""
+"""A command under torchrun: the first process runs it, and the others take part in its fine-tunings."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Options of what becomes of a trained run: where it is published, and what it must prove before."""
+"""Options of publishing a trained run: the repository, the gate and the precision."""
 
 import dataclasses
 from collections.abc import Callable

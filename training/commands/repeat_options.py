@@ -1,4 +1,4 @@
-"""Options of `anther train` that measure more than one training does, and what becomes of them."""
+"""Options of `anther train` for further measurements: corruptions, several seeds, cross-validation."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_HEADING = "A closer look"
+_HEADING = "Further measurements"
 
 
 def repeat_options(command: F) -> F:

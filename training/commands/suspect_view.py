@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from anther.tables import write_table
-from training.suspects.records import Copy, Seen, Suspects
+from training.suspects.records import Copy, InspectedPhoto, Suspects
 
 
 def show(found: Suspects, page: Path, most: int, *, as_json: bool) -> None:
@@ -40,7 +40,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
     click.echo()
 
 
-def _name(photo: Seen) -> str:
+def _name(photo: InspectedPhoto) -> str:
     return f"{photo.path} ({photo.part})"
 
 

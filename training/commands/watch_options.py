@@ -1,4 +1,4 @@
-"""Options of `anther retrain --watch`: how often to rescan the folder, and how much is enough to begin."""
+"""Options of `anther retrain --watch`: how often to rescan the folder, and how many new photos start a retrain."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar

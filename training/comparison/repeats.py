@@ -1,6 +1,6 @@
-"""One recipe trained several times, with other seeds or on other parts of the photos: how much of a result is luck.
+"""Trains one recipe several times, with other seeds or on other folds, to measure the spread of its results.
 
-Every repetition is a run of its own beside the first one, so that a killed one goes on and each can be looked at.
+Every repetition is a run of its own beside the first one, so that a killed repetition can be resumed.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Several ways to train on the same photos, one after another, under one budget and measured on one split.
 
-Validation measures: who chose by the test split would have nothing left that says how good the choice is.
+Validation measures. A choice by the test split would leave no photos to measure the chosen candidate.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ def _row(base: Run, candidate: Candidate, machine: Machine, reporter: Reporter) 
     try:
         return Row(candidate, str(folder), _result(_derived(base, candidate), machine, reporter))
     except Exception as exc:  # torch raises almost anything, and the other candidates must not be lost for it
-        if distributed.world().size > 1 and not isinstance(exc, loop.MET_BY_ALL):
+        if distributed.world().size > 1 and not isinstance(exc, loop.COLLECTIVE_ERRORS):
             raise  # the other processes may stand in the middle of its training
         failure = str(exc) if isinstance(exc, AntherError) else f"{type(exc).__name__}: {exc}"
     reporter.say(f"failed     {candidate.name}: {failure}")

@@ -10,8 +10,8 @@ from training.comparison.records import Row, best
 HEADINGS = ("network", "strategy", "accuracy (95 %)", "time", "trained", "ONNX")
 NOTE = (
     "Accuracy is the share of right answers on the validation photos, with its 95 %\n"
-    "interval; the test photos were not looked at. Trained: how many weights training\n"
-    "could change."
+    "interval; the test photos were not used. Trained: how many weights training could\n"
+    "change."
 )
 
 

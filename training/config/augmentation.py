@@ -1,4 +1,4 @@
-"""What training does to photos that answering does not; 0 is off everywhere."""
+"""Settings of augmentation; 0 turns a step off."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""A setting's own description: what it trades, the range that it may lie in, and the check that it does."""
+"""Description, range and validation of a setting."""
 
 import dataclasses
 import math

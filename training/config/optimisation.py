@@ -1,4 +1,4 @@
-"""How weights move: optimizer, rates and their course, batches, and when to stop."""
+"""Settings of optimisation (optimizer, rates, batches, early stopping) and of regularisation."""
 
 from dataclasses import dataclass, field
 from typing import Literal

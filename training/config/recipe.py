@@ -1,4 +1,4 @@
-"""The recipe: all groups of settings as one flat record, the same in TOML, on the command line and in the manifest."""
+"""The recipe as one flat record, the same in TOML, on the command line and in the manifest; and the machine."""
 
 import dataclasses
 import typing

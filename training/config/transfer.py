@@ -1,4 +1,4 @@
-"""What is learned from, and what of it is kept: strategy, network, sizes and seeds."""
+"""Settings of transfer learning: strategy, network, sizes and seeds."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -82,7 +82,7 @@ class Transfer:
     train_size: int = field(
         default=224,
         metadata=says(
-            "Side of the random crops in training, in pixels; smaller is faster and looks less closely.", 32, 4096
+            "Side of the random crops in training, in pixels; smaller is faster and shows less detail.", 32, 4096
         ),
     )
     stored_size: int = field(

@@ -1,4 +1,4 @@
-"""Unpacking an archive that nobody here made: only plain files below one folder, bounded, and whole or not at all."""
+"""Unpacks an untrusted archive: plain files below one folder only, within bounds, all or none."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Work on many items with only a few of them in the air, so that memory does not grow with the number of items."""
+"""A map over a pool with a bounded number of pending items, so that memory does not grow with their number."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

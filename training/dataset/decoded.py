@@ -1,7 +1,7 @@
-"""Training photos decoded once and kept on disk, shrunken as far as training allows, so that no epoch decodes JPEG.
+"""Training photos decoded once, resized and stored on disk, so that no epoch decodes JPEG.
 
 A decoded photo depends on the file, the size and the libraries that decode, so these are its key. The files are
-plain uint8 RGB: encoding again would lose what training looks at. Answering never reads them.
+plain uint8 RGB: encoding again would lose detail. Evaluation never reads them.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def store(
 ) -> Stored:
     """Decode what the cache does not hold yet, and return where all of it lies.
 
-    One process writes at a time and others wait for it. A damaged file is said, and its photos are decoded again; a
+    One process writes at a time, and others wait for it. A damaged file is reported and its photos are decoded again. A
     killed run keeps the files that it finished. Raises `PhotoChanged` or `DiskUnusable`.
     """
     folder = cache / _key(short_side)

@@ -1,4 +1,4 @@
-"""Whether a set of photos is fit to learn from: counts a class, what stands out, and what to do about it."""
+"""The health of a set of photos: counts for each class, anomalies, and advice."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _GREY_APART = 0.5  # difference of two classes' grey shares at which grey itself
 
 @dataclass(frozen=True)
 class ClassHealth:
-    """Of one label. Sides and looks are of its decodable photos, copies included."""
+    """Of one label. Sizes and counts are of its decodable photos, copies included."""
 
     label: str
     photos: int  # that training would use

@@ -1,4 +1,4 @@
-"""Which files carry which labels, before any of them is opened: what a folder or a table says."""
+"""Lists the files and labels of a folder per class, without opening a file. Tables make the same listing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is worth knowing of a photo besides its content: a few numbers, never its pixels."""
+"""Size, format and orientation of a photo, and whether it is grey."""
 
 import io
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class PhotoInfo:
 
 
 def photo_info(data: bytes, decoded: Image.Image) -> PhotoInfo:
-    """At a photo that was decoded to upright RGB."""
+    """Describe a photo that was decoded to upright RGB."""
     with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as header:  # reads no pixels
         name = header.format or "unknown"
         turned = _turned(header)

@@ -1,6 +1,6 @@
-"""Which photos train, which choose, and which only measure: decided by each photo's content alone.
+"""Splits photos into training, validation and test, or into folds, by their content alone.
 
-Adding or removing photos moves no other photo, and copies of one photo can never stand on both sides.
+Adding or removing photos moves no other photo between parts, and copies of one photo always share a part.
 """
 
 import hashlib

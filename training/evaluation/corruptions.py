@@ -1,4 +1,4 @@
-"""Photos made worse as cameras, networks and weather do, mildly: what is asked of a model outside its test set.
+"""Common corruptions: photos of lower quality, as cameras, networks and weather produce them.
 
 After Hendrycks & Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", at
 about their first severity. Lengths are in pixels of a photo whose short side has 256, so that size does not matter.

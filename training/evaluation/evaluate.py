@@ -1,4 +1,4 @@
-"""How well a run or a bundle answers photos whose labels are known; a bundle is measured by its own graph."""
+"""Measures a run or a bundle on photos whose labels are known. A bundle is measured by its own graph."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from training.dataset.data import Photo, Scan, scan
 from training.errors import UnknownLabels
 from training.evaluation.calibrate import softmax
 from training.evaluation.metrics import measure
-from training.evaluation.robustness import Exam, under_corruptions
+from training.evaluation.robustness import EvaluationTask, under_corruptions
 from training.inference import onnx_runtime
 from training.inference.batches import Parallelism, torch_infer
 from training.networks.backbones import Classifier
@@ -31,8 +31,8 @@ def of_bundle(
     manifest = bundle.manifest
     scanned = labelled(data, manifest.labels, reporter)
     infer = onnx_runtime.infer(bundle.read(manifest.model.file), "probabilities")
-    exam = Exam(scanned.root, scanned.photos, manifest.labels, manifest.preprocessing, infer, parallelism)
-    return _evaluation(bundle.path, scanned, exam, manifest.calibration, reporter, corrupted=corrupted)
+    task = EvaluationTask(scanned.root, scanned.photos, manifest.labels, manifest.preprocessing, infer, parallelism)
+    return _evaluation(bundle.path, scanned, task, manifest.calibration, reporter, corrupted=corrupted)
 
 
 def of_run(
@@ -41,10 +41,10 @@ def of_run(
     """The same for the run's model, in torch, with the run's calibration."""
     calibration = run.calibrated().calibration
     scanned = labelled(data, context.split.labels, reporter)
-    exam = _exam(model, calibration.temperature, scanned.root, scanned.photos, context)
+    task = _task(model, calibration.temperature, scanned.root, scanned.photos, context)
     seen = {photo.digest for photo in (*context.photos("train"), *context.photos("val"))}
     known = sum(photo.digest in seen for photo in scanned.photos)
-    found = _evaluation(run.path, scanned, exam, calibration, reporter, corrupted=corrupted)
+    found = _evaluation(run.path, scanned, task, calibration, reporter, corrupted=corrupted)
     return dataclasses.replace(found, seen_in_training=known)
 
 
@@ -58,8 +58,8 @@ def of_test(run: Run, model: Classifier, context: RunContext, reporter: Reporter
 
 def with_corruptions(found: Evaluation, model: Classifier, context: RunContext, reporter: Reporter) -> Evaluation:
     """The run's evaluation on its test split, and beside it the same photos made worse."""
-    exam = _exam(model, 1.0, context.root, context.photos("test"), context)
-    return dataclasses.replace(found, corruptions=under_corruptions(exam, found.metrics.top1, reporter))
+    task = _task(model, 1.0, context.root, context.photos("test"), context)
+    return dataclasses.replace(found, corruptions=under_corruptions(task, found.metrics.top1, reporter))
 
 
 def labelled(data: Path, labels: tuple[str, ...], reporter: Reporter) -> Scan:
@@ -71,16 +71,18 @@ def labelled(data: Path, labels: tuple[str, ...], reporter: Reporter) -> Scan:
     return scanned
 
 
-def _exam(model: Classifier, temperature: float, root: Path, photos: Sequence[Photo], context: RunContext) -> Exam:
+def _task(
+    model: Classifier, temperature: float, root: Path, photos: Sequence[Photo], context: RunContext
+) -> EvaluationTask:
     frozen = folded(model)
     infer = torch_infer(lambda inputs: (frozen(inputs) / temperature).softmax(1), frozen)
-    return Exam(root, photos, context.split.labels, context.preprocessing, infer, context.parallelism)
+    return EvaluationTask(root, photos, context.split.labels, context.preprocessing, infer, context.parallelism)
 
 
 def _evaluation(
-    of: Path, scanned: Scan, exam: Exam, calibration: Calibration, reporter: Reporter, *, corrupted: bool
+    of: Path, scanned: Scan, task: EvaluationTask, calibration: Calibration, reporter: Reporter, *, corrupted: bool
 ) -> Evaluation:
-    probabilities = exam.answers(exam.preprocessing, reporter, "Answering photos")
-    metrics = measure(probabilities, exam.targets, exam.labels, calibration)
-    corruptions = under_corruptions(exam, metrics.top1, reporter) if corrupted else ()
-    return Evaluation(str(of), str(scanned.source), exam.labels, metrics, scanned.undecodable, corruptions=corruptions)
+    probabilities = task.answers(task.preprocessing, reporter, "Answering photos")
+    metrics = measure(probabilities, task.targets, task.labels, calibration)
+    corruptions = under_corruptions(task, metrics.top1, reporter) if corrupted else ()
+    return Evaluation(str(of), str(scanned.source), task.labels, metrics, scanned.undecodable, corruptions=corruptions)

@@ -1,4 +1,4 @@
-"""How far a measured number may lie from the truth: 95 % intervals, each with its source."""
+"""95 % confidence intervals of measured numbers, each with its source."""
 
 import math
 from collections.abc import Callable

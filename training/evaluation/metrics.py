@@ -1,4 +1,4 @@
-"""How good a set of answers is: plain functions on arrays, each with the source of its formula."""
+"""Metrics of classification as functions on arrays, each with the source of its formula."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What a person looks at: one page without anything from outside. The run's copy also shows the worst mistakes."""
+"""The report of a model as one self-contained HTML page. The run's copy also shows the worst mistakes."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""How much of its accuracy a model keeps when photos get worse."""
+"""Measures how much accuracy a model loses on photos of lower quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from training.runs.records import UnderCorruption
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Photos whose classes are known, and what answers them; `infer` gives numbers [N, C] that rank the classes."""
+class EvaluationTask:
+    """Labelled photos and the model that answers them; `infer` gives scores [N, C] that rank the classes."""
 
     root: Path
     photos: Sequence[Photo]
@@ -32,17 +32,17 @@ class Exam:
         """Class indices [N]."""
         return np.array([self.labels.index(photo.label) for photo in self.photos])
 
-    def answers(self, prepare: Prepare, reporter: Reporter, task: str) -> Floats:
+    def answers(self, prepare: Prepare, reporter: Reporter, what: str) -> Floats:
         """float32 [N, C]."""
         inference = BatchInference(self.root, self.parallelism, reporter)
-        return inference.run(self.photos, prepare, self.infer, task).outputs
+        return inference.run(self.photos, prepare, self.infer, what).outputs
 
 
-def under_corruptions(exam: Exam, clean: float, reporter: Reporter) -> tuple[UnderCorruption, ...]:
+def under_corruptions(task: EvaluationTask, clean: float, reporter: Reporter) -> tuple[UnderCorruption, ...]:
     """One row a corruption, in the order of the table; `clean` is the top-1 on the photos as they are."""
-    rows, targets = [], exam.targets
+    rows, targets = [], task.targets
     for name in CORRUPTIONS:
-        answered = exam.answers(Corrupted(exam.preprocessing, name), reporter, f"Answering photos under {name}")
+        answered = task.answers(Corrupted(task.preprocessing, name), reporter, f"Answering photos under {name}")
         right = int((answered.argmax(1) == targets).sum())
         top1 = right / len(targets)
         rows.append(UnderCorruption(name, top1, wilson(right, len(targets)), clean - top1))

@@ -1,4 +1,4 @@
-"""Rounding weights shifts what a convolution gives on average; its bias can take that back before anything is rounded.
+"""Bias correction: quantized weights shift the mean output of a convolution, and a changed bias takes the shift back.
 
 The error of a weight is the same for every photo, and after a ReLU inputs are never negative: errors that do not
 cancel move a whole channel. Depthwise layers, with nine weights a channel, suffer most (Nagel et al. 2019, "Data-Free

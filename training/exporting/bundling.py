@@ -1,4 +1,4 @@
-"""The bundle of a finished run: graph, golden pictures, report and manifest, written only when they agree."""
+"""Writes the bundle of a finished run: graph, golden pictures, report and manifest, once the graph is verified."""
 
 import dataclasses
 import hashlib
@@ -54,7 +54,7 @@ def write(
     reporter: Reporter,
     options: ExportOptions = DEFAULTS,
 ) -> None:
-    """Export, verify, measure and describe; `folder` appears complete or not at all.
+    """Export, verify and measure the model, and write its bundle into `folder` in one step.
 
     The manifest's metrics are those of the exported graph itself. An int8 graph that loses too much is left out. Raises
     `VerificationFailed` or `OutputTaken`.
@@ -128,7 +128,7 @@ def prove(
 
 
 def describe(run: Run, graph: Graph, metrics: Metrics, verification: Verification, context: RunContext) -> Manifest:
-    """The manifest but for the digests of the other files."""
+    """The manifest without the digests of the other files."""
     recipe, source, calibrated = run.recipe(), run.source(), run.calibrated()
     blank = hashlib.sha256(b"").hexdigest()
     return Manifest(

@@ -70,7 +70,7 @@ class Servable(nn.Module):
 
 
 def to_onnx(model: Classifier, temperature: float, crop: int, precision: PrimaryPrecision = "fp32") -> Graph:
-    """Export for any number of photos of `crop` × `crop` pixels, and have ONNX's own checker look at the result."""
+    """Export for any number of photos of `crop` × `crop` pixels, and check the result with ONNX's own checker."""
     servable = Servable(model, temperature, precision).eval()
     example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)  # a batch of one would be taken for a constant
     with warnings.catch_warnings():
@@ -100,7 +100,7 @@ def _first_convolution(features: nn.Module) -> nn.Conv2d:
 
 
 def _remove_traces(proto: onnx.ModelProto) -> None:
-    """The exporter notes this machine's source files in every node: nobody's business, and another digest each time."""
+    """Remove the paths of source files from all nodes: they differ by machine, and so would digests."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")

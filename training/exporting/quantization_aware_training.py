@@ -1,8 +1,8 @@
-"""Weights that eight bits hurt less: a short training in which every convolution computes as its integer kernel will.
+"""Quantization-aware training: a short fine-tuning in which every convolution computes as its integer kernel will.
 
-Inputs and weights are rounded on the way forward, and gradients pass as if they were not (Jacob et al. 2018,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). The model as it was
-teaches: what is learned is to answer as it does (Hinton et al. 2015), on the views that it was trained on.
+The forward pass rounds inputs and weights, and gradients pass through the rounding unchanged (Jacob et al. 2018,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"). The model in float32 is
+the teacher (knowledge distillation, Hinton et al. 2015), on augmented training photos.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from training.config import Recipe
 from training.learning import loader
-from training.learning.order import Order
+from training.learning.sampling import BatchSampler
 from training.networks.backbones import Classifier
 from training.networks.fold import folded
 from training.networks.normalization import normalized
@@ -32,7 +32,7 @@ _BITS = 8
 _FORGET = 0.01  # share of the way that a range comes back, each step, from an extreme that is not seen again
 
 
-class _Rounded(nn.Module):
+class _FakeQuantizedWeight(nn.Module):
     """A convolution's weights as int8 holds them: symmetric, with a scale for each output channel."""
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class _Rounded(nn.Module):
         return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -largest, largest)
 
 
-class _Range(nn.Module):
+class _FakeQuantizedInput(nn.Module):
     """A layer's input as uint8 holds it: one scale for all, from the extremes seen in training as at calibration."""
 
     low: Tensor
@@ -69,20 +69,20 @@ class _Range(nn.Module):
         self.high.copy_(torch.fmax(high, self.high + _FORGET * (high - self.high)))
 
 
-def rounded(model: Classifier) -> Classifier:
-    """A folded copy that computes with rounded inputs and weights; the head stays as it is, as in the int8 graph."""
+def fake_quantized(model: Classifier) -> Classifier:
+    """A folded copy whose convolutions round inputs and weights; the head stays in float32, as in the int8 graph."""
     student = folded(model)
     convolutions = [part for part in student.features.modules() if isinstance(part, nn.Conv2d)]
     for index, convolution in enumerate(convolutions):
-        parametrize.register_parametrization(convolution, "weight", _Rounded())
+        parametrize.register_parametrization(convolution, "weight", _FakeQuantizedWeight())
         if index > 0:  # the first one sees the photo's own bytes
-            convolution.add_module("range", _Range())
+            convolution.add_module("range", _FakeQuantizedInput())
             convolution.register_forward_pre_hook(_round_input)
     return student
 
 
-def released(student: Classifier) -> Classifier:
-    """The same weights, rounded for good, in a network without anything of this training."""
+def without_fake_quantization(student: Classifier) -> Classifier:
+    """The trained network with its weights rounded, and without the layers that simulate the rounding."""
     plain = copy.deepcopy(student)
     for part in list(plain.features.modules()):
         if isinstance(part, nn.Conv2d):
@@ -94,27 +94,27 @@ def released(student: Classifier) -> Classifier:
 
 
 def fine_tuned(model: Classifier, context: RunContext, recipe: Recipe, reporter: Reporter) -> Classifier:
-    """`model` trained on for a few epochs to answer in eight bits as it answers in float32; itself stays as it is."""
+    """A copy of `model`, fine-tuned for a few epochs so that it answers in eight bits as `model` does in float32."""
     photos = context.photos("train")
     plan = dataclasses.replace(recipe, epochs=_EPOCHS, balance="none")
-    order = Order(len(photos), plan)
-    steps = min(len(order), _MAX_STEPS)
+    sampler = BatchSampler(len(photos), plan)
+    steps = min(len(sampler), _MAX_STEPS)
     views = loader.Views(context.root, photos, context.split.targets(photos), plan, context.stored)
-    teacher, student = _by_pixel(folded(model)).eval(), _by_pixel(rounded(model))
+    teacher, student = _channels_last(folded(model)).eval(), _channels_last(fake_quantized(model))
     optimizer = torch.optim.SGD(student.parameters(), _LR, momentum=_MOMENTUM, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    batches = loader.loader(views, order, context.parallelism.threads, context.device)
+    batches = loader.loader(views, sampler, context.parallelism.threads, context.device)
     for _, (pixels, _) in zip(reporter.track(range(steps), "Training in eight bits", steps), batches, strict=False):
         student.train()
         optimizer.zero_grad()
-        _difference(student, teacher, _by_pixel(normalized(pixels.to(context.device)))).backward()  # type: ignore[no-untyped-call]  # as in torch
+        _difference(student, teacher, _channels_last(normalized(pixels.to(context.device)))).backward()  # type: ignore[no-untyped-call]  # as in torch
         nn.utils.clip_grad_norm_(student.parameters(), _CLIP)
         optimizer.step()
         schedule.step()
-    return released(student)
+    return without_fake_quantization(student)
 
 
-def _by_pixel(it: M) -> M:
+def _channels_last(it: M) -> M:
     """A network or its inputs in the order of memory in which a CPU convolves fastest."""
     return it.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]  # not in the stub
 

@@ -70,7 +70,7 @@ def to_int8(graph: bytes, pixels: Sequence[Pixels]) -> bytes:
 
 
 class _Reader:
-    """What `quantize_static` takes photos from."""
+    """The calibration data reader of `quantize_static`."""
 
     def __init__(self, pixels: Sequence[Pixels]) -> None:
         self._batches: Iterator[Pixels] = iter(pixels)

@@ -1,7 +1,7 @@
-"""An int8 model beside the primary one: made from training photos, judged on validation, measured on the test split.
+"""The int8 variant of a model: calibrated on training photos, accepted by validation, measured on the test split.
 
-It keeps the primary model's temperature and threshold, so that an operator who changes the precision changes nothing
-else; its own likelihood and calibration error stand in the manifest and show whether they still fit.
+It keeps the primary model's temperature and threshold, so that the precision is all that changes for an operator. The
+manifest holds its own likelihood and calibration error, which show whether the two still fit.
 """
 
 import itertools
@@ -51,7 +51,7 @@ def to_int8(
     reporter: Reporter,
     fine_tune: Callable[[], Graph],
 ) -> QuantizedVariant | None:
-    """None, with the reason said, where it cannot be made or loses too much on validation.
+    """None where it cannot be made or loses too much on validation; a message gives the reason.
 
     `probabilities` [N, C] are what the graph gave the test photos. Where quantization after training loses too much,
     `fine_tune` gives a graph whose weights were trained for eight bits, and that one is quantized instead.
@@ -100,7 +100,7 @@ def stratified(photos: Sequence[Photo], most: int) -> list[Photo]:
 
 
 def over_the_limit(expected: Floats, found: Floats, targets: npt.NDArray[np.int64]) -> bool:
-    """Whether probabilities [N, C] lose more top-1 accuracy than is allowed; by one photo alone nothing is proven."""
+    """Whether probabilities [N, C] lose more top-1 accuracy than is allowed; one photo alone proves nothing."""
     lost = int((expected.argmax(1) == targets).sum()) - int((found.argmax(1) == targets).sum())
     return lost > max(MAX_LOSS * len(targets), 1)
 
@@ -112,7 +112,7 @@ def speedup(first: Infer, second: Infer, pixels: Pixels) -> float:
 
 
 def _judge(primary: bytes, data: bytes, context: RunContext, reporter: Reporter) -> str:
-    """Why it is not good enough, in words; chosen by validation, as the test split is only for measuring."""
+    """Why the variant is refused, by its accuracy on validation; empty where it is accepted."""
     first, second = (onnx_runtime.infer(model, "probabilities") for model in (primary, data))
     both = _answers(lambda pixels: np.concatenate([first(pixels), second(pixels)], axis=1), "val", context, reporter)
     expected, found = np.split(both, 2, axis=1)

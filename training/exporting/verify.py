@@ -1,4 +1,4 @@
-"""Is the exported graph the trained model? Asked on every golden picture and on every photo of the test split."""
+"""Compares the exported graph with the trained model on every golden picture and every photo of the test split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _MIN_INT8_TOLERANCE = 0.01  # exact kernels with VNNI and (emulated) without gav
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, and how far apart it was; written as `verification.json`."""
+    """The record `verification.json`: what was compared and the largest difference."""
 
     golden: int  # pictures
     photos: int  # of the test split

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, one thread a call, as the service's lanes run it."""
+"""ONNX Runtime on the CPU with one thread a call, as the service runs it."""
 
 import os
 from typing import Any
@@ -22,7 +22,7 @@ def infer(model: bytes, *outputs: str) -> Infer:
 
 
 def session(model: bytes) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU provider that leaves the other cores to other lanes."""
+    """An `onnxruntime.InferenceSession` on the CPU provider that leaves the other cores to other threads."""
     onnxruntime = _library()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""How long each of two models takes for a photo, measured in turn so that a busy machine slows both alike."""
+"""Times two models in turn, so that a busy machine slows both alike."""
 
 import itertools
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 _MIN_ROUNDS, _MAX_ROUNDS = 10, 200  # rounds
-_BUDGET_S = 3.0  # after which no round begins once there are enough
+_BUDGET_S = 3.0  # no round begins after it, once there are enough
 
 Photo = TypeVar("Photo")
 
@@ -20,7 +20,7 @@ def compare(
 ) -> tuple[float, float]:
     """Median milliseconds of each for one photo, over rounds in which both answer the same one.
 
-    The first round is not counted: it fills caches and pools. Who begins changes from round to round.
+    The first round is not counted, because it fills caches and pools. The models take turns in going first.
     """
     taken: tuple[list[float], list[float]] = ([], [])
     began = clock()

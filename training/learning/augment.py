@@ -1,8 +1,8 @@
-"""What training does to a photo that answering does not, in the order in which a camera would.
+"""Augmentation: the random changes that training makes to photos.
 
-First where things are: crop, mirror, turn and shift, all at the training size, where they cost the same for any photo.
-Then colour, on what is left; then blur, which is the lens; then noise, which is the sensor and must not be blurred; at
-last erasing, so that what is blanked out stays blank. A step whose strength is 0 is not there and draws nothing.
+Geometry comes first (crop, flip, rotation, shift), at the training size, where it costs the same for any photo. Colour
+follows, then blur, then noise, which must not be blurred, and last erasing, so that erased parts stay blank. A step of
+strength 0 is left out and draws nothing.
 
 Each view depends on (seed, epoch, photo) alone, so that a resumed training sees exactly what an uninterrupted one sees.
 """

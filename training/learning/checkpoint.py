@@ -1,4 +1,4 @@
-"""Everything that the next training step depends on, in one file that is whole or absent."""
+"""Saves and restores everything that the next training step depends on, in one file."""
 
 import io
 import random

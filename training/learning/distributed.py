@@ -1,7 +1,7 @@
-"""Several processes, one training: how those that torchrun started come to the same weights.
+"""Data-parallel training in the processes that torchrun started.
 
-Process 0 leads: it alone runs the command, writes and speaks. The others wait for the fine-tunings that it begins and
-take their part of every batch and of validation. All add up their gradients, so that all hold the same bits.
+Process 0 leads: it alone runs the command, writes files and reports. The others wait for the fine-tunings that it
+starts and compute their part of every batch and of validation. All sum their gradients, so that all hold equal weights.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one training, as one of them sees them. Alone, every method changes nothing."""
+    """The processes of one training, from the view of one of them. With a single process no method changes anything."""
 
     rank: int = 0
     size: int = 1
@@ -52,7 +52,7 @@ class World:
         return replace(whole, threads=self.cores(whole.threads))
 
     def tell(self, message: Any) -> Any:
-        """What process 0 says, in all of them; the others' `message` is not looked at."""
+        """Broadcast the message of process 0 to all processes; the others' `message` is ignored."""
         if self.size == 1:
             return message
         said = [message]
@@ -88,7 +88,7 @@ class World:
         return every
 
     def seed(self, seed: int, step: int) -> None:
-        """Let each process draw (dropout) by itself, as a function of the step, so that one checkpoint resumes all."""
+        """Seed dropout by step and process, so that the checkpoint of process 0 resumes all processes."""
         if self.size > 1:
             digest = hashlib.sha256(f"process {seed} {step} {self.rank}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:7], "big"))

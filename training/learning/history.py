@@ -1,4 +1,4 @@
-"""What the fine-tuning loop remembers: a row an epoch, the best weights, and how far it has come."""
+"""The history of a fine-tuning: a row for each epoch, the best weights, and the step reached."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Epoch:
 
 @dataclass
 class State:
-    """What the loop knows besides its parts. The history starts with the row of what it was given, epoch 0."""
+    """The loop's state besides its parts. The history starts with epoch 0, the row of the model as given."""
 
     history: list[Epoch]
     best: dict[str, torch.Tensor]  # weights of the best row

@@ -1,4 +1,4 @@
-"""Augmented training batches in an order that depends on the seed alone, so that it can start again at any step."""
+"""Loads augmented training batches in worker processes."""
 
 import functools
 import multiprocessing
@@ -18,7 +18,7 @@ from training.config import Recipe
 from training.dataset.data import Photo, read_photo
 from training.dataset.decoded import Stored
 from training.learning.augment import augmented, train_transform
-from training.learning.order import Key, Order
+from training.learning.sampling import BatchSampler, Key
 
 
 class Views(Dataset[tuple[Tensor, int]]):
@@ -44,12 +44,12 @@ class Views(Dataset[tuple[Tensor, int]]):
         return decode(read_photo(self._root, photo)) if self._stored is None else self._stored.photo(photo.digest)
 
 
-def loader(views: Views, order: Order, workers: int, device: torch.device) -> DataLoader[tuple[Tensor, int]]:
+def loader(views: Views, sampler: BatchSampler, workers: int, device: torch.device) -> DataLoader[tuple[Tensor, int]]:
     """Batches (uint8 [N, 3, H, W], int64 [N]) made ahead of time by worker processes."""
     several = workers > 0
     return DataLoader(
         views,
-        batch_sampler=order,
+        batch_sampler=sampler,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         multiprocessing_context=_processes() if several else None,
@@ -67,7 +67,7 @@ def _processes() -> multiprocessing.context.ForkServerContext:
 
 
 def _leave_with(trainer: int, _worker: int) -> None:
-    """Workers are the fork server's children, so the death of a killed trainer would never reach them."""
+    """End this worker when the trainer dies: workers are children of the fork server, which outlives the trainer."""
     try:
         ended = os.pidfd_open(trainer)
     except ProcessLookupError:  # it is gone already

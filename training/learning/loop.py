@@ -1,7 +1,7 @@
-"""The fine-tuning loop, in plain sight: batches in, a better model out, and nothing lost to `kill -9`.
+"""The fine-tuning loop, in plain sight: a training that `kill -9` ended goes on from its last checkpoint.
 
-Training state lives in named parts that a checkpoint saves together; what is drawn at random depends on the seed and
-the step alone. So a resumed training ends in the same weights, bit for bit, on the same processor and thread count.
+A checkpoint saves all named parts of the training together, and random draws depend on the seed and the step alone. So
+a resumed training ends in the same weights, bit for bit, on the same processor and thread count.
 """
 
 import copy
@@ -23,16 +23,16 @@ from training.learning import checkpoint, distributed, history, loader, lr_finde
 from training.learning.distributed import ALONE, World
 from training.learning.history import Epoch, State, write_curves
 from training.learning.objective import Objective
-from training.learning.order import Groups, Order
+from training.learning.sampling import BatchSampler, GradientAccumulation
 from training.networks import norms
 from training.networks.backbones import Classifier
 from training.progress import Reporter, Silent
 from training.runs.context import RunContext, TrainingSession
 
-__all__ = ["MET_BY_ALL", "Epoch", "finetune", "follow", "validate", "write_curves"]
+__all__ = ["COLLECTIVE_ERRORS", "Epoch", "finetune", "follow", "validate", "write_curves"]
 
-MET_BY_ALL = (TrainingDiverged, RecipeInvalid)
-"""Errors that all of several processes meet at once, so that they may go on with another training."""
+COLLECTIVE_ERRORS = (TrainingDiverged, RecipeInvalid)
+"""Errors that all processes of one training raise together, so that they can go on with the next one."""
 
 
 def finetune(model: Classifier, start: Epoch, session: TrainingSession) -> list[Epoch]:
@@ -50,12 +50,12 @@ def finetune(model: Classifier, start: Epoch, session: TrainingSession) -> list[
     context, recipe, reporter = session.context, session.recipe, session.reporter
     targets = context.split.targets(photos)
 
-    order = Order(len(photos), recipe, rank=world.rank, world=world.size, targets=targets)
-    groups = Groups(order.steps_per_epoch, recipe.accumulate)
+    sampler = BatchSampler(len(photos), recipe, rank=world.rank, world=world.size, targets=targets)
+    accumulation = GradientAccumulation(sampler.steps_per_epoch, recipe.accumulate)
     ema = optim.Ema(model, recipe.ema_decay)
     objective = Objective(recipe, context.targets("train"), model.head.out_features, context.device)
     optimizer = optim.optimizer(model, recipe)
-    schedule = schedules.schedule(optimizer, recipe, groups.updates_per_epoch)
+    schedule = schedules.schedule(optimizer, recipe, accumulation.updates_per_epoch)
     scaler = GradScaler(context.device.type, enabled=objective.arithmetic == torch.float16)
     parts: dict[str, checkpoint.Stateful] = {
         "model": model, "ema": ema.module, "optimizer": optimizer, "schedule": schedule, "scaler": scaler,
@@ -67,7 +67,7 @@ def finetune(model: Classifier, start: Epoch, session: TrainingSession) -> list[
         write_curves(session.folder, state.history)
 
     views = loader.Views(context.root, photos, targets, recipe, context.stored)
-    remaining = Order(len(photos), recipe, state.step, rank=world.rank, world=world.size, targets=targets)
+    remaining = BatchSampler(len(photos), recipe, state.step, rank=world.rank, world=world.size, targets=targets)
     batches = loader.loader(views, remaining, world.cores(device.workers(session.machine)), context.device)
     for pixels, classes in reporter.track(batches, f"Fine-tuning, at most {recipe.epochs} epochs", len(remaining)):
         if state.stale() >= recipe.patience:
@@ -76,21 +76,21 @@ def finetune(model: Classifier, start: Epoch, session: TrainingSession) -> list[
         norms.train_mode(model, frozen)
         part = len(classes) / min(recipe.batch_size, len(photos))  # of the batch, in this process
         loss = objective(network, pixels, classes, state.step) * part
-        scaler.scale(loss / groups.size(state.step)).backward()  # type: ignore[no-untyped-call]  # as in torch
+        scaler.scale(loss / accumulation.size(state.step)).backward()  # type: ignore[no-untyped-call]  # as in torch
         state.step += 1
         state.loss_sum += _finite(world.total(loss), state.step, recipe.lr)
-        if not groups.complete(state.step):
+        if not accumulation.complete(state.step):
             continue
 
         world.add_up(part.grad for part in model.parameters() if part.grad is not None)
         optim.move(model, optimizer, scaler, recipe)
         schedule.step()
         world.agree_on_statistics(model)
-        ema.update(model, groups.updates(state.step))
+        ema.update(model, accumulation.updates(state.step))
 
-        epoch_ended = state.step % order.steps_per_epoch == 0
+        epoch_ended = state.step % sampler.steps_per_epoch == 0
         if epoch_ended:
-            _end_epoch(state, ema, schedule, order.steps_per_epoch, session, world)
+            _end_epoch(state, ema, schedule, sampler.steps_per_epoch, session, world)
         if world.leads and (epoch_ended or time.monotonic() - saved >= session.machine.checkpoint_seconds):
             history.save(session.folder, parts, state)
             saved = time.monotonic()
@@ -100,10 +100,10 @@ def finetune(model: Classifier, start: Epoch, session: TrainingSession) -> list[
 
 
 def follow(world: World) -> None:
-    """Help with every fine-tuning that the first of several processes begins, until it says that there are no more."""
+    """Take part in each fine-tuning that the first process starts, until it says that there are no more."""
     while (told := world.tell(None)) is not None:
         model, start, session = told
-        with suppress(*MET_BY_ALL):  # the first process says so, and may go on
+        with suppress(*COLLECTIVE_ERRORS):  # the first process reports the error, and may go on
             finetune(model, start, session)
 
 

@@ -1,8 +1,8 @@
-"""The peak learning rate by measurement: a short training whose rate rises until the loss does (Smith 2017).
+"""Learning rate range test: a short training whose rate rises until the loss does (Smith 2017).
 
-Each batch is also looked at by the model as it was: one that begins with a fitted head gains less than batches differ
-from each other, so a loss alone would say which batch was easy. Both are copies, and draw from a copy of the random
-state: the training after it is the same as with that rate given by hand.
+The untrained model answers each batch too. A model with a fitted head gains less than batches differ from each other,
+so the loss alone would only tell easy batches from hard ones. Both models are copies and draw from a copy of the random
+state, so that the training afterwards equals one with the same rate given by hand.
 """
 
 import copy
@@ -25,7 +25,7 @@ from training.errors import RunUnusable, TrainingDiverged
 from training.files import write_json
 from training.learning import loader, optim
 from training.learning.objective import Objective
-from training.learning.order import Order
+from training.learning.sampling import BatchSampler
 from training.networks import norms
 from training.networks.backbones import Classifier
 from training.runs.context import TrainingSession
@@ -72,7 +72,7 @@ def find(model: Classifier, session: TrainingSession, *, frozen: bool) -> Sweep:
     scaler = GradScaler(context.device.type, enabled=objective.arithmetic == torch.float16)
     rates: list[float] = []
     gains: list[float] = []
-    before, after = Smooth(), Smooth()
+    before, after = ExponentialAverage(), ExponentialAverage()
     for pixels, targets in session.reporter.track(_batches(session), "Finding the learning rate", STEPS):
         norms.train_mode(still, frozen)
         norms.train_mode(trial, frozen)
@@ -92,7 +92,7 @@ def find(model: Classifier, session: TrainingSession, *, frozen: bool) -> Sweep:
     return Sweep(suggestion(rates, gains), tuple(rates), tuple(gains))
 
 
-class Smooth:
+class ExponentialAverage:
     """An exponential average that forgets its start at 0."""
 
     def __init__(self) -> None:
@@ -122,9 +122,9 @@ def _batches(session: TrainingSession) -> Iterator[tuple[Tensor, Tensor]]:
     photos = context.photos("train")
     targets = context.split.targets(photos)
     epochs = math.ceil(STEPS * recipe.batch_size / len(photos)) + 1
-    order = Order(len(photos), dataclasses.replace(recipe, epochs=epochs), targets=targets)
+    sampler = BatchSampler(len(photos), dataclasses.replace(recipe, epochs=epochs), targets=targets)
     views = loader.Views(context.root, photos, targets, recipe, context.stored)
-    made = loader.loader(views, order, device.workers(session.machine), context.device)
+    made = loader.loader(views, sampler, device.workers(session.machine), context.device)
     for _, batch in zip(range(STEPS), made, strict=False):
         yield batch
 

@@ -1,4 +1,4 @@
-"""Two photos in one: mixup blends them (Zhang et al. 2018), CutMix pastes a part of one into another (Yun et al. 2019).
+"""Mixes two photos: mixup blends them (Zhang et al. 2018), CutMix pastes a part of one into another (Yun et al. 2019).
 
 What a batch gets depends on (seed, step) alone, so that a resumed training mixes exactly as an uninterrupted one.
 """

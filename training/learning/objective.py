@@ -1,4 +1,4 @@
-"""What a training step makes small: the cross-entropy of a batch, as the recipe mixes, weighs and computes it."""
+"""The training loss: the cross-entropy of a batch, with the recipe's mixing, class weights and arithmetic."""
 
 import torch
 from torch import Tensor, nn

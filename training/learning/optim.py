@@ -1,4 +1,4 @@
-"""How weights move: an optimizer with a rate for each block, what happens at one step, and the average of the steps."""
+"""The optimizer with a learning rate for each block, one optimizer step, and the average of the weights."""
 
 import copy
 import dataclasses
@@ -64,7 +64,7 @@ def parameter_groups(model: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def move(model: Classifier, optimizer: torch.optim.Optimizer, scaler: GradScaler, recipe: Recipe) -> None:
-    """One step along the gradients that have been gathered, which are gone afterwards."""
+    """One optimizer step along the accumulated gradients, which are cleared afterwards."""
     if recipe.clip_norm > 0:
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)

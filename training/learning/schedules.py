@@ -1,4 +1,4 @@
-"""How the learning rate rises and falls over the updates of a training.
+"""Learning rate schedules over the updates of a training.
 
 Courses with a warm-up are closed formulas of the update's number: torch's own chain of schedulers computes each rate
 from the one before, and so rounds differently. The rates of all blocks keep their proportions.

@@ -1,4 +1,4 @@
-"""What torchrun says in the environment of each process that it starts; the only place that reads it."""
+"""Reads the environment variables that torchrun sets for each process."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Two small networks from random weights: what a pretrained one must be better than.
+"""Two small networks with random weights: baselines for the pretrained ones.
 
 Their dense layers are written as convolutions, which are the same function; so export, evidence maps and truncation
 treat them like every other network. Dropout is the classifier's own: to drop a unit after the mean over the map is to

@@ -1,4 +1,4 @@
-"""torchvision's networks as one row of blocks each, so that "the first N blocks" or "a rate for each block" is meant.
+"""torchvision's networks as one sequence of blocks each, for truncation and for a learning rate by block.
 
 All take the published classifier, with the weights that it has by then, and use its own modules.
 """

@@ -1,4 +1,4 @@
-"""How layers start that no pretrained weights exist for: drawn by the recipe's choice, from its seed alone."""
+"""Initial values of layers without pretrained weights, drawn by the recipe's choice and seed."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Whether batch norms follow the batches of a training, or keep the statistics of the pretrained weights."""
+"""Decides whether batch norms follow the training batches or keep the statistics of the pretrained weights."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: torchvision's published file, a file of one's own, or chance."""
+"""A backbone's weights: torchvision's published file, a file of the user, or random values."""
 
 import hashlib
 import pickle

@@ -1,4 +1,4 @@
-"""What lies below a folder of classes, looked at again and again: by stat alone, and read only where stat says so."""
+"""Finds new photos below a folder per class. Each scan calls stat, and reads only files whose stat changed."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ def key(label: str, digest: str) -> bytes:
 
 
 class Arrivals:
-    """Looks at a folder per class. Not for use by several threads."""
+    """Scans a folder per class. Not for use by several threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

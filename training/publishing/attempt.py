@@ -1,4 +1,4 @@
-"""One retrain in a process of its own: what it took is given back with it, and its end ends nothing else."""
+"""One retrain in a process of its own, whose memory is freed and whose failure is contained when it ends."""
 
 import multiprocessing
 import signal
@@ -28,14 +28,14 @@ class Attempt:
     release: Release
 
     def start(self) -> SpawnProcess:
-        """The running process. Its exit code is 0 where a version was published; it says itself why not."""
+        """The running process. It exits with 0 where a version was published, and reports the reason otherwise."""
         process = multiprocessing.get_context("spawn").Process(target=work, args=(self,))
         process.start()
         return process
 
 
 def work(attempt: Attempt) -> None:
-    """What the process does. Raises `SystemExit` where nothing is published."""
+    """The body of the process. Raises `SystemExit` where nothing is published."""
     reporter = Terminal()
     try:
         with ends_on_sigterm():
@@ -50,7 +50,10 @@ def work(attempt: Attempt) -> None:
 
 @contextmanager
 def ends_on_sigterm() -> Iterator[None]:
-    """Raise `SystemExit` with the shell's code for the signal where it arrives. For the main thread."""
+    """SIGTERM raises `SystemExit` with the shell's code for the signal, so that it ends a training as Ctrl-C does.
+
+    For the main thread.
+    """
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         yield
@@ -59,5 +62,5 @@ def ends_on_sigterm() -> Iterator[None]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal calls it
-    signal.signal(number, signal.SIG_IGN)  # a second one would come in the middle of ending
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise SystemExit(128 + number)

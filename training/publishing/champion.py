@@ -65,7 +65,7 @@ def split_of(champion: Bundle | None, runs: Path) -> Split | None:
 def _id(run: Run) -> str | None:
     try:
         return run.source().run
-    except RunUnusable:  # of no use here, and no fault of the run that asks
+    except RunUnusable:  # an unreadable run is not the one that is wanted
         return None
 
 

@@ -19,14 +19,16 @@ MIN_PHOTOS = 20  # photos, fewer than which say next to nothing
 
 
 @dataclass(frozen=True)
-class Fair:
-    """What of a test split is left, and what one should know of the choice."""
+class ComparablePhotos:
+    """The photos of a test split that are left, and remarks on the choice."""
 
     photos: tuple[Photo, ...]
     remarks: tuple[str, ...] = ()
 
 
-def fair_photos(test: Sequence[Photo], seed: int, champion: Manifest, learned_from: Split | None) -> Fair:
+def comparable_photos(
+    test: Sequence[Photo], seed: int, champion: Manifest, learned_from: Split | None
+) -> ComparablePhotos:
     """Leave out what the champion trained on or was chosen by, as far as that can be known.
 
     A photo's part follows from its content and the split's seed alone. So with equal seeds the whole test split is new
@@ -41,11 +43,13 @@ def fair_photos(test: Sequence[Photo], seed: int, champion: Manifest, learned_fr
     else:
         new = tuple(photo for photo in known if theirs == seed or place(photo.digest, theirs) == "test")
     if len(new) == len(known):
-        return Fair(known)
+        return ComparablePhotos(known)
     why = f"the champion was split by seed {theirs}, this version by {seed}"
     if len(new) >= MIN_PHOTOS:
-        return Fair(new, (f"{why}: compared only on photos that are new to both",))
-    return Fair(known, (f"{why}: the champion may have trained on some of these photos, which flatters it",))
+        return ComparablePhotos(new, (f"{why}: compared only on photos that are new to both",))
+    return ComparablePhotos(
+        known, (f"{why}: the champion may have trained on some of these photos, which flatters it",)
+    )
 
 
 Floats = npt.NDArray[np.floating]

@@ -1,4 +1,4 @@
-"""May a new version take the place of the one in service? Both answer the same photos, and the worse one stays out.
+"""Decides whether a new version may replace the one in service. Both answer the same photos.
 
 A loss counts where it is over the margin of the policy and more than chance. How that is asked depends on the measure:
 top-1      McNemar's exact test; significantly worse is refused whatever the margin, and over the margin already a loss
@@ -45,7 +45,7 @@ def judge(
     if champion is None:
         return Verdict(True, ("there is no version that it could be worse than",), (), policy.record())
     test = context.photos("test")
-    fair = comparison.fair_photos(test, context.split.seed, champion.manifest, learned_from)
+    fair = comparison.comparable_photos(test, context.split.seed, champion.manifest, learned_from)
     faults, remarks = _label_faults(challenger, champion, policy), (*fair.remarks, *_differences(challenger, champion))
     name = f"{champion.name}/{champion.version}"
     if fair.photos:

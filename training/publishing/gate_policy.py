@@ -1,4 +1,4 @@
-"""How much worse than the version in service a new one may be; needs nothing heavy, as the command line reads it."""
+"""The margins by which a new version may be worse than the one in service, without torch for the command line."""
 
 import dataclasses
 import math

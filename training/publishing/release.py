@@ -28,7 +28,7 @@ VERIFIED, GATE, PUBLISHED = "verified.json", "gate.json", "published.json"
 
 @dataclass(frozen=True)
 class Release:
-    """What is to become of a trained run."""
+    """Where and how a trained run is published."""
 
     models: Path
     gate: GatePolicy | None = field(default_factory=GatePolicy)  # None publishes without a comparison
@@ -38,7 +38,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found on the disk, and how far its answers were from those that were recorded."""
+    """The bundle that was verified, and the largest difference between its answers and the recorded ones."""
 
     manifest_sha256: str
     golden_max_abs_logit_difference: float
@@ -129,6 +129,6 @@ def _note(run: Run, bundle: Bundle, models: Path) -> None:
 
 
 def _holds(verdict: Verdict, serving: Bundle | None, policy: GatePolicy) -> bool:
-    """Whether a verdict is about what serves now and what is allowed now."""
+    """Whether a verdict belongs to the version that serves now and to the present policy."""
     digest = None if serving is None else sha256_of(serving.path / MANIFEST)
     return verdict.champion_manifest_sha256 == digest and verdict.policy == policy.record()

@@ -1,4 +1,4 @@
-"""What a retrain was asked for, so that the same command goes on with a run that it left unfinished."""
+"""Records the request of a retrain, so that the same command continues its unfinished run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ _ASKED = "retrain.json"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Only runs that hold this record are gone on with: one that `anther train` works on is not ours to touch."""
+class RetrainRecord:
+    """The request of a retrain. A run without this record belongs to `anther train` and is never continued."""
 
     data: str
     weights_identity: str
@@ -34,7 +34,7 @@ def note(run: Run, release: Release) -> None:
 
 def release_of(run: Run) -> Release | None:
     """What was asked for when the run began; None where it was no retrain."""
-    asked = run.find(_ASKED, Asked)
+    asked = run.find(_ASKED, RetrainRecord)
     return None if asked is None else Release(Path(asked.models), asked.gate, asked.precision, asked.int8)
 
 
@@ -53,7 +53,7 @@ def same(new: Run, release: Release) -> Run | None:
 def _alike(run: Run, new: Run, release: Release) -> bool:
     """The gate and the precision do not count: those stages follow, and do what is asked now."""
     try:
-        asked, ours = run.find(_ASKED, Asked), _asked(new, release)
+        asked, ours = run.find(_ASKED, RetrainRecord), _asked(new, release)
         return (
             asked is not None
             and (asked.data, asked.weights_identity, asked.strict, asked.models)
@@ -64,10 +64,10 @@ def _alike(run: Run, new: Run, release: Release) -> bool:
         return False
 
 
-def _asked(run: Run, release: Release) -> Asked:
+def _asked(run: Run, release: Release) -> RetrainRecord:
     source = run.source()
     models = str(release.models.resolve())
-    return Asked(
+    return RetrainRecord(
         source.data, source.weights_identity, source.strict, models, release.gate, release.precision, release.int8
     )
 

@@ -1,7 +1,7 @@
-"""`anther retrain --watch`: begin when enough new photos have arrived and no more are arriving, again and again.
+"""`anther retrain --watch`: start a retrain whenever enough new photos have arrived and no more are arriving.
 
-What an attempt has seen is not tried again, whether it published, was refused or failed: only other photos change that.
-A watch that is ended in the middle of a training leaves a run that the next watch goes on with.
+The photos of an attempt are not tried again, whether it published, was refused or failed; a new attempt needs other
+photos. A watch that ends during a training leaves a run that the next watch continues.
 """
 
 import signal
@@ -45,7 +45,7 @@ class Process(Protocol):
 
 
 class Watch:
-    """Looks at `data` and starts attempts, one after the other. `folder` holds the model's runs."""
+    """Scans `data` and starts attempts, one after the other. `folder` holds the model's runs."""
 
     def __init__(self, data: Path, folder: Path, start: Callable[[], Process], plan: Plan, reporter: Reporter) -> None:
         self._arrivals, self._folder, self._start, self._plan, self._reporter = (
@@ -113,7 +113,7 @@ def watch(data: Path, folder: Path, start: Callable[[], Process], plan: Plan, re
 
 
 def _attempted(folder: Path) -> set[bytes]:
-    """What earlier watches have tried, and what the newest run is about, which somebody may have begun by hand."""
+    """The photos that earlier watches tried, and those of the newest run, which may have been started by hand."""
     path = folder / _SEEN
     stored = path.read_bytes() if path.exists() else b""
     known = {stored[start : start + _KEY_BYTES] for start in range(0, len(stored), _KEY_BYTES)}

@@ -26,7 +26,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class Source:
-    """What the run is made from."""
+    """The inputs of the run."""
 
     name: str  # of the model
     created: str  # ISO 8601, UTC
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What validation says of the finished model."""
+    """The finished model's calibration, from the validation split."""
 
     calibration: Calibration
     reference: Reference
@@ -53,7 +53,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Depth:
-    """What the features after the first `blocks` blocks are worth: shares of photos answered rightly."""
+    """Scores of the features after the first `blocks` blocks: shares of photos answered correctly."""
 
     blocks: int
     linear: float
@@ -71,14 +71,14 @@ class Depth:
 class Similarity:
     """Scores of several depths in rising order, the last one the whole network's."""
 
-    photos: int  # that were looked at, all of the training split
+    photos: int  # scored ones, all of the training split
     chance: float  # share of the largest class: what answering always the same would reach
     depths: tuple[Depth, ...]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What stands in the recipe's place, why in two sentences, and what was measured, where anything was."""
+    """The decision on what a recipe left open, its reasons in two sentences, and the measurement behind it, if any."""
 
     strategy: Strategy
     keep_blocks: int
@@ -92,7 +92,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class UnderCorruption:
-    """Top-1 on the same photos, each made worse in one way."""
+    """Top-1 on the same photos under one corruption."""
 
     corruption: str
     top1: float
@@ -120,7 +120,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> "Evaluation":
-        """What `record` gave, after a way through JSON. Raises `ManifestInvalid`."""
+        """The inverse of `record`. Raises `ManifestInvalid`."""
         names = [field.name for field in dataclasses.fields(Metrics)]
         metrics = {name: record.pop(name) for name in names if name in record}
         return schema.read(cls, {**record, "metrics": metrics})

@@ -1,4 +1,4 @@
-"""The folder of one training: `runs/<name>/<UTC time>/`, and what each stage leaves in it."""
+"""The folder of one training, `runs/<name>/<UTC time>/`, and the records that its stages leave there."""
 
 import dataclasses
 import uuid
@@ -31,30 +31,30 @@ _FOLDER_TIME = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True)
 class Run:
-    """Reads raise `RunUnusable` where a stage has not left its record yet, or left another one."""
+    """Reads raise `RunUnusable` where a stage's record is missing or cannot be read."""
 
     path: Path
 
     def asked(self) -> Recipe:
-        """The recipe as it was asked for."""
+        """The recipe as requested."""
         return self._read(RECIPE, Recipe, "train it first")
 
     def chosen(self) -> Chosen | None:
-        """What was decided where the recipe left it open; None where nothing was, or not yet."""
+        """The decision on what the recipe left open; None where there is none, or not yet."""
         return self.find(CHOSEN, Chosen)
 
     def recipe(self) -> Recipe:
-        """The recipe that holds: as asked for, with what was chosen in it."""
+        """The recipe that training follows: as requested, completed by the decision."""
         chosen = self.chosen()
         return self.asked() if chosen is None else chosen.resolved(self.asked())
 
     def used(self) -> dict[str, Scalar]:
-        """The fields of the recipe that holds, with the peak rate that a fine-tuning took where it was left open."""
+        """The fields of that recipe, with the peak rate that fine-tuning used where the recipe left it open."""
         rate = self.find("rate.json", dict[str, float])
         return {**self.recipe().record(), **(rate or {})}
 
     def source(self) -> Source:
-        """As asked for, but that training from scratch uses no weights."""
+        """As requested, except that training from scratch uses no weights."""
         source = self._read("source.json", Source, "train it first")
         if self.recipe().strategy == "scratch":
             return dataclasses.replace(source, weights="none", weights_identity="none")
@@ -64,7 +64,7 @@ class Run:
         return self._read("split.json", Split, "train it first")
 
     def photos(self) -> tuple[Photo, ...]:
-        """All that were found usable, also where they are not split yet."""
+        """All usable photos, also before they are split."""
         return tuple(schema.read(Photo, row) for row in self.rows(PHOTOS))
 
     def calibrated(self) -> Calibrated:
@@ -151,7 +151,7 @@ def create(request: TrainingRequest, weights_identity: str, recipe: Recipe) -> R
 
 
 def derive(base: Run, folder: Path, recipe: Recipe) -> Run:
-    """A run in `folder` on the same photos in the same split as `base`; as it was left, where it was begun before."""
+    """A run in `folder` on the photos and split of `base`. One that exists already is returned as it is."""
     run = Run(folder)
     if not run.has("split.json"):
         _write_start(run, dataclasses.replace(base.source(), run=uuid.uuid4().hex), recipe)

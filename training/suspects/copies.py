@@ -12,12 +12,12 @@ from training.suspects.neighbours import Floats, nearest, unit
 _SIDE = 16
 _SAME_PHOTO = 0.98  # correlation of thumbnails; of the flower photos, unrelated pairs stay under 0.92
 _SAME_SCENE = 0.93, 0.6  # cosine of features together with this correlation: a crop, or the next shot of a series
-_NEIGHBOURS = 5  # looked at in each space
+_NEIGHBOURS = 5  # compared in each space
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows, how alike their thumbnails are, and how alike the network finds them: cosines, 1 is the same."""
+    """Two rows, the correlation of their thumbnails and the cosine of their features; 1 means equal."""
 
     first: int
     second: int

@@ -1,4 +1,4 @@
-"""All that is suspicious in a set of photos, found with one look at each by a network that was not trained on them."""
+"""Finds suspicious photos with the features of a network that was not trained on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from training.networks.fold import folded
 from training.progress import Reporter
 from training.suspects import copies, labels
 from training.suspects.neighbours import Floats, outliers, unit
-from training.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
+from training.suspects.records import Copy, InspectedPhoto, LabelSuspect, Outlier, Suspects
 from training.transfer import depths, features
 
 MIN_FOLDS = 3  # one is held out, one chooses, the rest train
 
 
 @dataclass(frozen=True)
-class Suspected:
-    """The photos, at least two, and how they are looked at."""
+class InspectedSet:
+    """The photos, at least two, and how they are preprocessed and computed."""
 
     of: str
     root: Path
@@ -43,14 +43,16 @@ class Suspected:
         return np.array([places[photo.label] for photo in self.photos])
 
     @property
-    def seen(self) -> list[Seen]:
-        return [Seen(photo.path, photo.label, part) for photo, part in zip(self.photos, self.parts, strict=True)]
+    def seen(self) -> list[InspectedPhoto]:
+        return [
+            InspectedPhoto(photo.path, photo.label, part) for photo, part in zip(self.photos, self.parts, strict=True)
+        ]
 
     def inference(self, reporter: Reporter) -> BatchInference:
         return BatchInference(self.root, self.parallelism, reporter)
 
 
-def find(subject: Suspected, model: Classifier, count: int, reporter: Reporter) -> Suspects:
+def find(subject: InspectedSet, model: Classifier, count: int, reporter: Reporter) -> Suspects:
     """Doubtful labels by `count` folds, near-duplicates and outliers. Raises `PhotoChanged`."""
     early, late = _features(subject, model, reporter)
     found = _labels(subject, late, count)
@@ -66,7 +68,7 @@ def find(subject: Suspected, model: Classifier, count: int, reporter: Reporter) 
     )
 
 
-def _labels(subject: Suspected, late: Floats, count: int) -> list[LabelSuspect]:
+def _labels(subject: InspectedSet, late: Floats, count: int) -> list[LabelSuspect]:
     targets, seen = subject.targets, subject.seen
     probabilities = labels.out_of_fold(late, targets, assign_folds(subject.photos, count), len(subject.labels))
     rows, others = labels.suspected(probabilities, targets, fewest=count)
@@ -81,7 +83,7 @@ def _labels(subject: Suspected, late: Floats, count: int) -> list[LabelSuspect]:
     ]
 
 
-def _features(subject: Suspected, model: Classifier, reporter: Reporter) -> tuple[Floats, Floats]:
+def _features(subject: InspectedSet, model: Classifier, reporter: Reporter) -> tuple[Floats, Floats]:
     """Pooled features float32 [N, D] after half of the blocks, and after all."""
     frozen = folded(model)
     blocks = len(frozen.features)
@@ -98,7 +100,7 @@ def _both(model: Classifier, inputs: torch.Tensor, chosen: tuple[int, int]) -> l
     return [found[0], found[-1]]
 
 
-def _small(subject: Suspected, reporter: Reporter) -> Floats:
+def _small(subject: InspectedSet, reporter: Reporter) -> Floats:
     """The photos' thumbnails as rows of length 1."""
     inference = subject.inference(reporter)
     return inference.run(subject.photos, copies.thumbnail, copies.without_tint, "Shrinking photos").outputs

@@ -1,4 +1,4 @@
-"""Suspects of a folder or table of photos, or of the photos that a run was made from."""
+"""Finds the suspects of a folder, a table or a run's photos, and writes them as one page."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from training.networks import weights
 from training.progress import Reporter
 from training.runs.run import RECIPE, Run
 from training.suspects import find
-from training.suspects.find import Suspected
+from training.suspects.find import InspectedSet
 from training.suspects.records import Suspects
 
 PAGE, RECORD = "suspects.html", "suspects.json"
@@ -29,7 +29,10 @@ PAGE, RECORD = "suspects.html", "suspects.json"
 
 @dataclass(frozen=True)
 class InspectionOptions:
-    """How the photos are looked at. Without weights or backbone these are the run's, or ImageNet's and the default."""
+    """The network and split of an inspection.
+
+    Without a network it is the run's, or the default one with ImageNet weights.
+    """
 
     weights: str | None = None  # 'imagenet', 'none' or a path
     backbone: Backbone | None = None
@@ -41,8 +44,8 @@ class InspectionOptions:
 
 def suspects(
     source: Path, options: InspectionOptions, machine: Machine, reporter: Reporter
-) -> tuple[Suspects, Suspected]:
-    """What is found, and what it was found in.
+) -> tuple[Suspects, InspectedSet]:
+    """The suspects, and the photos that were inspected.
 
     Raises `DataRefused`, `WeightsUnusable`, `RunUnusable` or `DeviceUnavailable`.
     """
@@ -57,7 +60,7 @@ def suspects(
     return find.find(subject, model, options.folds, reporter), subject
 
 
-def write(found: Suspects, subject: Suspected, folder: Path, most: int) -> Path:
+def write(found: Suspects, subject: InspectedSet, folder: Path, most: int) -> Path:
     """`suspects.json`, and `suspects.html` with at most so many of a kind; returns the page. Raises `PhotoChanged`."""
     write_json(folder / RECORD, dataclasses.asdict(found))
     replace(folder / PAGE, render(found, subject, most).encode())
@@ -68,9 +71,9 @@ def is_run(source: Path) -> bool:
     return (source / RECIPE).exists()
 
 
-def _of_run(started: Run, machine: Machine) -> Suspected:
+def _of_run(started: Run, machine: Machine) -> InspectedSet:
     placed = started.split()
-    return Suspected(
+    return InspectedSet(
         of=str(started.path),
         root=root_of(Path(started.source().data)),
         labels=placed.labels,
@@ -82,13 +85,13 @@ def _of_run(started: Run, machine: Machine) -> Suspected:
     )
 
 
-def _of_data(source: Path, options: InspectionOptions, machine: Machine, reporter: Reporter) -> Suspected:
+def _of_data(source: Path, options: InspectionOptions, machine: Machine, reporter: Reporter) -> InspectedSet:
     scanned = data.scan(source, reporter, options.columns)
     photos, found = data.check(scanned)
     data.require_trainable(scanned, found, source, strict=False)
     if left_out := data.left_out(found):
         reporter.say(f"left out {left_out}")
-    return Suspected(
+    return InspectedSet(
         of=str(source),
         root=scanned.root,
         labels=scanned.labels,
@@ -104,7 +107,7 @@ def _preprocessing(recipe: Recipe) -> Preprocessing:
     return Preprocessing(resize=recipe.resize, crop=recipe.crop)
 
 
-def render(found: Suspects, subject: Suspected, most: int) -> str:
+def render(found: Suspects, subject: InspectedSet, most: int) -> str:
     """HTML with at most so many suspects of a kind; every text from outside is escaped. Raises `PhotoChanged`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("training.suspects", "."),

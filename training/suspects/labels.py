@@ -1,4 +1,4 @@
-"""Photos that seem to stand under the wrong label: a model that never saw them says so, surer than is usual for it."""
+"""Photos that are probably mislabelled, by the out-of-fold predictions of a linear head."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What is suspected of photos, for a person to judge; each list begins with the strongest case."""
+"""Suspicious photos, for a person to judge. Each list begins with the strongest case."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from training.dataset.split import Part
 
 
 @dataclass(frozen=True)
-class Seen:
+class InspectedPhoto:
     """A photo, its label, and the part of the split that it belongs to."""
 
     path: str
@@ -18,7 +18,7 @@ class Seen:
 class LabelSuspect:
     """Its label is doubtful: a model that never saw it prefers another one."""
 
-    photo: Seen
+    photo: InspectedPhoto
     suggested: str
     probability: float  # of its label
     probability_suggested: float
@@ -28,8 +28,8 @@ class LabelSuspect:
 class Copy:
     """Nearly the same photo twice: under two labels one is wrong, and across parts the measurement is too good."""
 
-    first: Seen
-    second: Seen
+    first: InspectedPhoto
+    second: InspectedPhoto
     correlation: float  # of the two thumbnails
     cosine: float  # of their features
 
@@ -46,14 +46,14 @@ class Copy:
 class Outlier:
     """Unlike all other photos; `score` in interquartile ranges beyond the third quartile of distances."""
 
-    photo: Seen
+    photo: InspectedPhoto
     score: float
 
 
 @dataclass(frozen=True)
 class Suspects:
     of: str  # the data or the run
-    photos: int  # that were looked at
+    photos: int  # inspected ones
     labels: tuple[LabelSuspect, ...]
     copies: tuple[Copy, ...]
     outliers: tuple[Outlier, ...]

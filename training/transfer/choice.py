@@ -1,4 +1,4 @@
-"""The choice of a strategy, from how many photos there are and what the pretrained network makes of them.
+"""Chooses the strategy by the number of photos and by how well pretrained features separate the classes.
 
 Few photos cannot teach a whole network: they can only choose among features that it has. So with few, the depth that
 serves them best decides; with many, tuning everything wins whether the source data were like them or not (Kornblith et

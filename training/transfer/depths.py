@@ -1,4 +1,4 @@
-"""What a network sees after several of its blocks, in one pass a photo: early blocks know edges, late ones objects."""
+"""Features of a network after several of its blocks, computed in one pass a photo."""
 
 import hashlib
 from collections import defaultdict

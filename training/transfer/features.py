@@ -1,7 +1,7 @@
-"""What the frozen backbone sees in each photo, computed once and kept on disk.
+"""The frozen backbone's features of each photo, computed once and cached on disk.
 
-A row depends on the photo's content, the weights, the preprocessing and the libraries that decode and compute, so these
-are its key; adding photos computes only the new ones, and a killed run keeps what it finished.
+The cache key holds everything that a row depends on: the photo's content, the weights, the preprocessing and the
+libraries that decode and compute. New photos alone are computed, and a killed run keeps the rows that it finished.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Cache:
     folder: Path
 
     def load(self, wanted: Container[str], reporter: Reporter) -> dict[str, Floats]:
-        """Content digest → row, as far as wanted. A damaged file is said, and its photos are computed again."""
+        """Content digest → row, as far as wanted. A damaged file is reported, and its photos are computed again."""
         rows: dict[str, Floats] = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:

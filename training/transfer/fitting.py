@@ -1,4 +1,4 @@
-"""The best linear head on what a frozen network sees in the photos as they are."""
+"""Fits the best linear head on the frozen features of unaugmented photos."""
 
 import dataclasses
 

@@ -1,7 +1,7 @@
-"""How like the source data a set of photos is: how well what a network learned there tells these classes apart.
+"""Similarity of a set of photos to the source data: how well pretrained features separate the classes.
 
-Two scores for the features of one depth, both on photos that were held out: a linear probe, which is what a new head
-could reach, and the nearest neighbours, which say whether the classes are clusters already.
+The features of each depth get two scores, both on held-out photos: a linear probe, which a new head could reach, and
+k nearest neighbours, which tell whether the classes form clusters.
 """
 
 import numpy as np

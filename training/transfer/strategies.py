@@ -1,4 +1,4 @@
-"""The ways to get from pretrained weights to a classifier of one's own: by size of the data and patience."""
+"""Trains a classifier by the recipe's strategy: a head on frozen features, fine-tuning, or training from scratch."""
 
 import dataclasses
 import io
@@ -67,7 +67,7 @@ def freeze(model: Classifier, recipe: Recipe) -> None:
 
 
 def trainable(model: nn.Module) -> int:
-    """How many numbers training may change."""
+    """The number of parameters that training may change."""
     return sum(part.numel() for part in model.parameters() if part.requires_grad)
 
 

@@ -11,7 +11,7 @@ from training.commands import contents, suspect_view
 from training.commands.inspect import inspect
 from training.commands.train import train
 from training.errors import NoPhotos
-from training.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
+from training.suspects.records import Copy, InspectedPhoto, LabelSuspect, Outlier, Suspects
 
 
 def call(command, *arguments):
@@ -97,7 +97,7 @@ def test_what_holds_no_photos_is_refused(tmp_path):
 
 
 def test_suspects_are_listed_with_what_is_dangerous(capsys, tmp_path):
-    first, second = Seen("a/1.jpg", "a", "train"), Seen("b/2.jpg", "b", "test")
+    first, second = InspectedPhoto("a/1.jpg", "a", "train"), InspectedPhoto("b/2.jpg", "b", "test")
     found = Suspects("x", 9, (LabelSuspect(first, "b", 0.1, 0.8),) * 3, (Copy(first, second, 1.0, 0.9),), ())
     suspect_view.show(found, tmp_path / "suspects.html", 2, as_json=False)
     said = capsys.readouterr().out

@@ -90,7 +90,7 @@ def test_help_lists_each_setting_under_its_group_within_the_terminal(command, wi
             heading = line
         elif line.startswith("  --"):
             found.setdefault(heading, []).append(line.split()[0][2:].replace("-", "_"))
-    first, *groups = (name for name in found if name != "A closer look:")
+    first, *groups = (name for name in found if name != "Further measurements:")
     assert first == "Options:"
     assert {"data", "name", "config", "device"} <= set(found[first])
     for heading, (name, group) in zip(groups, GROUPS.items(), strict=True):

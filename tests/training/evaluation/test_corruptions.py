@@ -13,7 +13,7 @@ from training.config import Machine
 from training.dataset.data import Photo
 from training.evaluation.corruptions import CORRUPTIONS, Corrupted
 from training.evaluation.intervals import wilson
-from training.evaluation.robustness import Exam, under_corruptions
+from training.evaluation.robustness import EvaluationTask, under_corruptions
 from training.inference import batches
 from training.progress import Silent
 
@@ -94,8 +94,8 @@ def test_every_corruption_is_answered_and_told_against_the_clean_photos(tmp_path
         light = pixels.mean((1, 2, 3)) > 114
         return np.stack([~light, light], 1).astype(np.float32)
 
-    exam = Exam(tmp_path, photos, ("dark", "light"), PREPROCESSING, infer, batches.Parallelism(1, 3))
-    rows = {row.corruption: row for row in under_corruptions(exam, 1.0, Silent())}
+    task = EvaluationTask(tmp_path, photos, ("dark", "light"), PREPROCESSING, infer, batches.Parallelism(1, 3))
+    rows = {row.corruption: row for row in under_corruptions(task, 1.0, Silent())}
     assert list(rows) == list(CORRUPTIONS)
     assert (rows["blur"].top1, rows["blur"].lost) == (1, 0)
     bright = rows["brightness"]

@@ -42,7 +42,7 @@ def model(plain):
 
 def off(model, fine_tuned, inputs):
     """How far `fine_tuned` is from `model` once it is rounded."""
-    student = quantization_aware_training.rounded(fine_tuned)
+    student = quantization_aware_training.fake_quantized(fine_tuned)
     student.train()(inputs)  # to see ranges
     with torch.no_grad():
         return float(quantization_aware_training._difference(student.eval(), model, inputs))
@@ -60,7 +60,7 @@ def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, c
     fine_tuned = quantization_aware_training.fine_tuned(model, context, plain, Silent())
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())
     assert not any(part._forward_pre_hooks for part in fine_tuned.modules())
-    assert not any(isinstance(part, quantization_aware_training._Range) for part in fine_tuned.modules())
+    assert not any(isinstance(part, quantization_aware_training._FakeQuantizedInput) for part in fine_tuned.modules())
     convolutions = [part for part in fine_tuned.features.modules() if isinstance(part, torch.nn.Conv2d)]
     assert convolutions
     for convolution in convolutions:
@@ -71,12 +71,12 @@ def test_what_it_gives_is_a_plain_network_whose_weights_are_whole_steps(model, c
 def test_rounding_follows_the_formula():
     values = torch.tensor([-1.0, -0.4, 0.0, 0.3, 2.0])
     expected = (values * 85).round() / 85  # 255 steps from -1 to 2
-    torch.testing.assert_close(quantization_aware_training._Range()(values), expected, atol=1e-6, rtol=0)
-    assert torch.equal(quantization_aware_training._Range()(torch.zeros(3)), torch.zeros(3))
+    torch.testing.assert_close(quantization_aware_training._FakeQuantizedInput()(values), expected, atol=1e-6, rtol=0)
+    assert torch.equal(quantization_aware_training._FakeQuantizedInput()(torch.zeros(3)), torch.zeros(3))
 
 
 def test_a_range_keeps_its_extremes_and_forgets_them_slowly():
-    seen = quantization_aware_training._Range()
+    seen = quantization_aware_training._FakeQuantizedInput()
     seen(torch.tensor([-1.0, 2.0]))
     seen(torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(torch.stack([seen.low, seen.high]), torch.tensor([-0.99, 1.99]))
@@ -86,5 +86,5 @@ def test_a_range_keeps_its_extremes_and_forgets_them_slowly():
 
 def test_gradients_pass_as_if_nothing_were_rounded():
     values = torch.linspace(-1, 1, 11, requires_grad=True)
-    quantization_aware_training._Range()(values).sum().backward()
+    quantization_aware_training._FakeQuantizedInput()(values).sum().backward()
     assert torch.equal(values.grad, torch.ones(11))

@@ -1,12 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.learning.order import Groups
+from training.learning.sampling import GradientAccumulation
 
 
 @given(st.integers(1, 30), st.integers(1, 10), st.integers(1, 3))
 def test_groups_fill_each_epoch_and_only_its_last_one_is_smaller(batches, accumulate, epochs):
-    groups = Groups(batches, accumulate)
+    groups = GradientAccumulation(batches, accumulate)
     sizes, pending = [], 0
     for batch in range(batches * epochs):
         pending += 1
@@ -21,6 +21,6 @@ def test_groups_fill_each_epoch_and_only_its_last_one_is_smaller(batches, accumu
 
 
 def test_without_accumulation_every_batch_is_an_update():
-    groups = Groups(5, 1)
+    groups = GradientAccumulation(5, 1)
     assert [groups.updates(batches) for batches in range(7)] == list(range(7))
     assert all(groups.complete(batches) and groups.size(batches) == 1 for batches in range(7))

@@ -15,7 +15,7 @@ from training.dataset import data
 from training.errors import RecipeInvalid
 from training.learning import loader
 from training.learning.loader import Views
-from training.learning.order import Order
+from training.learning.sampling import BatchSampler
 from training.progress import Silent
 
 CPU = torch.device("cpu")
@@ -29,16 +29,16 @@ def test_an_order_can_start_again_at_any_step(photos, batch_size, epochs, balanc
     """The batches from step k on are the same as those of an order that began at 0."""
     recipe = Recipe(batch_size=batch_size, epochs=epochs, balance=balance)
     targets = [index % 7 % 3 for index in range(photos)]
-    whole = list(Order(photos, recipe, targets=targets))
+    whole = list(BatchSampler(photos, recipe, targets=targets))
     first = draw.draw(st.integers(0, len(whole)))
-    rest = Order(photos, recipe, first, targets=targets)
+    rest = BatchSampler(photos, recipe, first, targets=targets)
     assert list(rest) == whole[first:]
     assert len(rest) == len(whole) - first
 
 
 def test_the_default_order_is_the_one_of_earlier_releases():
     """A run that they began goes on with the very same batches."""
-    assert list(Order(9, Recipe(batch_size=4, epochs=2, seed=3))) == [
+    assert list(BatchSampler(9, Recipe(batch_size=4, epochs=2, seed=3))) == [
         [(0, 5), (0, 8), (0, 3), (0, 6)],
         [(0, 7), (0, 2), (0, 1), (0, 0)],
         [(1, 1), (1, 5), (1, 4), (1, 3)],
@@ -52,10 +52,10 @@ def test_several_processes_together_see_the_batches_of_one(photos, batch_size, w
     targets = [index % 5 % 2 for index in range(photos)]
     if photos < world:
         with pytest.raises(RecipeInvalid, match="a photo for each process"):
-            Order(photos, recipe, world=world, targets=targets)
+            BatchSampler(photos, recipe, world=world, targets=targets)
         return
-    parts = [list(Order(photos, recipe, rank=rank, world=world, targets=targets)) for rank in range(world)]
-    for whole, *shared in zip(Order(photos, recipe, targets=targets), *parts, strict=True):
+    parts = [list(BatchSampler(photos, recipe, rank=rank, world=world, targets=targets)) for rank in range(world)]
+    for whole, *shared in zip(BatchSampler(photos, recipe, targets=targets), *parts, strict=True):
         assert all(shared)
         assert [part[place // world] for place in range(len(whole)) for part in [shared[place % world]]] == whole
 
@@ -63,7 +63,9 @@ def test_several_processes_together_see_the_batches_of_one(photos, batch_size, w
 def test_balanced_sampling_shows_rare_classes_as_often():
     targets = [0] * 40 + [1] * 8
     keys = [
-        key for batch in Order(48, Recipe(batch_size=8, epochs=3, balance="sampling"), targets=targets) for key in batch
+        key
+        for batch in BatchSampler(48, Recipe(batch_size=8, epochs=3, balance="sampling"), targets=targets)
+        for key in batch
     ]
     assert len(keys) == 3 * 48
     assert sum(targets[key[1]] for key in keys) == 3 * 24
@@ -71,12 +73,12 @@ def test_balanced_sampling_shows_rare_classes_as_often():
 
 def test_balanced_sampling_needs_the_classes():
     with pytest.raises(ValueError, match="class of each photo"):
-        Order(8, Recipe(balance="sampling"))
+        BatchSampler(8, Recipe(balance="sampling"))
 
 
 @given(st.integers(2, 60), st.integers(2, 12))
 def test_an_epoch_shows_each_photo_at_most_once(photos, batch_size):
-    order = Order(photos, Recipe(batch_size=batch_size, epochs=2))
+    order = BatchSampler(photos, Recipe(batch_size=batch_size, epochs=2))
     keys = [key for batch in order for key in batch]
     assert len(set(keys)) == len(keys) == order.steps * min(batch_size, photos)
     assert photos - len(keys) // 2 < min(batch_size, photos)
@@ -84,7 +86,7 @@ def test_an_epoch_shows_each_photo_at_most_once(photos, batch_size):
 
 def test_epochs_and_seeds_shuffle_differently():
     def indices(seed, epoch):
-        return [index for batch in Order(40, Recipe(seed=seed)) for at, index in batch if at == epoch]
+        return [index for batch in BatchSampler(40, Recipe(seed=seed)) for at, index in batch if at == epoch]
 
     assert indices(0, 0) != indices(0, 1)
     assert indices(0, 0) != indices(1, 0)
@@ -114,7 +116,7 @@ def test_workers_and_the_trainer_itself_make_the_same_batches(views):
     """Random views must not depend on who makes them, and making them must not disturb dropout's random state."""
     recipe = Recipe(train_size=32, batch_size=16, epochs=1)
     before = torch.get_rng_state()
-    alone, several = (list(loader.loader(views, Order(48, recipe), workers, CPU)) for workers in (0, 2))
+    alone, several = (list(loader.loader(views, BatchSampler(48, recipe), workers, CPU)) for workers in (0, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert len(alone) == len(several) == 3
     for one, other in zip(alone, several, strict=True):

@@ -98,7 +98,7 @@ def test_gains_are_measured_against_the_model_as_it_was(begun):
 
 
 def test_an_average_forgets_its_start():
-    average = lr_finder.Smooth()
+    average = lr_finder.ExponentialAverage()
     for _ in range(3):
         average.add(2.0)
         assert average.value == pytest.approx(2.0)

@@ -14,7 +14,7 @@ from training.config import Machine
 from training.dataset import split
 from training.progress import Silent
 from training.suspects import copies, inspection
-from training.suspects.records import Copy, LabelSuspect, Outlier, Seen, Suspects
+from training.suspects.records import Copy, InspectedPhoto, LabelSuspect, Outlier, Suspects
 
 MACHINE = Machine("cpu", 2)
 
@@ -101,7 +101,7 @@ def test_the_page_shows_them_and_needs_nothing_from_outside(planted):
 
 def test_what_is_dangerous_about_a_copy_is_said_and_text_is_escaped(finished, photos):
     """The same photo under two labels, and on both sides of the split."""
-    first, second = Seen("blue/000.png", "<b>blue", "train"), Seen("red/000.png", "red", "test")
+    first, second = InspectedPhoto("blue/000.png", "<b>blue", "train"), InspectedPhoto("red/000.png", "red", "test")
     pair = Copy(first, second, 1.0, 1.0)
     assert (pair.labels_differ, pair.parts_differ) == (True, True)
     subject = inspection._of_run(finished.run, MACHINE)

@@ -19,7 +19,7 @@ Key = tuple[int, ...]
 a view depends on besides the seed."""
 
 
-class Order:
+class BatchSampler:
     """Batches of keys from `first_step` to the end of the last epoch; each epoch drops its odd last photos.
 
     Of each batch, process `rank` of `world` gets its own part: `world` processes together see the batches of one. With
@@ -106,7 +106,7 @@ def _showings(photos: Sequence[int], first: int, count: int, epoch: int) -> list
 
 
 @dataclass(frozen=True)
-class Groups:
+class GradientAccumulation:
     """Batches whose gradients make one update. The last group of an epoch may be smaller; none spans two epochs."""
 
     batches_per_epoch: int

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.learning.order import balanced, permutation
+from training.learning.sampling import balanced, permutation
 
 targets = st.lists(st.integers(0, 4), min_size=1, max_size=80)
 
