@@ -182,7 +182,7 @@ def _with_variant(record: Manifest, quantized: QuantizedVariant) -> Manifest:
 def copy(bundle: Bundle, folder: Path) -> None:
     """Put a bundle's checked files into an empty folder, the manifest last."""
     for file in bundle.manifest.files:
-        replace(folder / file, bundle.read(file))
+        replace(folder / file, bundle.read(file), make_folder=True)
     replace(folder / MANIFEST, bundle.manifest.to_json().encode())
 
 

@@ -1,11 +1,12 @@
 import hashlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.dataset.data import Photo
-from training.dataset.split import PARTS, place, split, usable_seed
+from training.dataset.split import PARTS, assign_folds, place, split, usable_seed
 from training.errors import TooFewPhotos
 
 
@@ -77,3 +78,31 @@ def test_parts_and_targets_follow_the_labels():
     train = record.part("train")
     assert len(train) == sum(photo.part == "train" for photo in record.photos)
     assert record.targets(train) == [record.labels.index(photo.label) for photo in train]
+
+
+def numbered(*counts):
+    return [
+        Photo(f"{label}/{number}", str(label), f"{label}:{number}")
+        for label, count in enumerate(counts)
+        for number in range(count)
+    ]
+
+
+def test_every_class_is_dealt_out_evenly():
+    found = numbered(50, 13, 3)
+    place = assign_folds(found, 5)
+    for label in "012":
+        counts = np.bincount(
+            [fold for fold, photo in zip(place, found, strict=True) if photo.label == label], minlength=5
+        )
+        assert counts.max() - counts.min() <= 1
+    totals = np.bincount(place)
+    assert totals.max() - totals.min() <= 1
+
+
+def test_the_order_of_photos_does_not_matter_but_the_seed_does():
+    found = numbered(20, 20)
+    place = dict(zip([photo.path for photo in found], assign_folds(found, 4), strict=True))
+    turned = found[::-1]
+    assert place == dict(zip([photo.path for photo in turned], assign_folds(turned, 4), strict=True))
+    assert list(place.values()) != assign_folds(found, 4, seed=1).tolist()

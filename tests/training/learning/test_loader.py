@@ -130,16 +130,17 @@ import sys
 from pathlib import Path
 import torch
 from training.dataset import data
-from training.learning import loader
 from training.config import Recipe
+from training.learning import loader
+from training.learning.sampling import BatchSampler
 from training.progress import Silent
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     photos = data.scan(root, Silent()).photos
     views = loader.Views(root, photos, [0] * len(photos), Recipe(train_size=32))
-    order = Order(len(photos), Recipe(batch_size=2, epochs=1000))
-    for _ in loader.loader(views, order, 2, torch.device("cpu")):
+    sampler = BatchSampler(len(photos), Recipe(batch_size=2, epochs=1000))
+    for _ in loader.loader(views, sampler, 2, torch.device("cpu")):
         print("begun", flush=True)
         sys.stdin.readline()
 """
