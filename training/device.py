@@ -12,7 +12,7 @@ from training.progress import Reporter
 
 
 def choose(machine: Machine) -> torch.device:
-    """The device asked for; `auto` takes CUDA where there is one. Raises `DeviceUnavailable`."""
+    """The requested device; `auto` takes CUDA where there is one. Raises `DeviceUnavailable`."""
     available = torch.cuda.is_available()
     if machine.device == "cuda" and not available:
         raise DeviceUnavailable("cuda", "torch finds no CUDA device")

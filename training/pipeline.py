@@ -82,7 +82,7 @@ def prepare(started: Run, reporter: Reporter) -> None:
 
 
 def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
-    """Do what is missing up to the evaluation. Raises `RunUnusable` and what `train` raises."""
+    """Complete the run up to the evaluation. Raises `RunUnusable` and what `train` raises."""
     context = fit(started, machine, reporter)
     _stage(started, "calibrate", "calibration.json", lambda: calibrate_photos(started, context, reporter))
     _stage(started, "evaluate", "evaluation.json", lambda: evaluate_photos(started, context, reporter))
@@ -90,7 +90,7 @@ def resume(started: Run, machine: Machine, reporter: Reporter) -> Run:
 
 
 def fit(started: Run, machine: Machine, reporter: Reporter) -> RunContext:
-    """Do what is missing up to the trained model, without reading the test split. Raises what `resume` raises."""
+    """Complete the run up to the trained model, without reading the test split. Raises what `resume` raises."""
     prepare(started, reporter)
     context = context_of(started, machine)
     cache = feature_cache(started)

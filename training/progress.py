@@ -22,7 +22,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing: for callers that use the pipeline as a library."""
+    """Reports nothing, for callers that use the pipeline as a library."""
 
     def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:  # noqa: ARG002 - the protocol's arguments
         return iter(items)

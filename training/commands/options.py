@@ -164,7 +164,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one li
 
 
 def require_start(context: click.Context, options: dict[str, Any]) -> None:
-    """Either what is needed to begin, or a run to go on with."""
+    """Require the options of a new run, or a run to resume."""
     if options["resume"] is not None:
         _refuse_with_resume(context)
     elif options["data"] is None or options["name"] is None:

@@ -48,7 +48,7 @@ def release_options(command: F) -> F:
 
 
 def release_of(context: click.Context, options: dict[str, Any], before: "Release | None" = None) -> "Release":
-    """What the options say; of a run that goes on, what they do not say is what was asked for `before`."""
+    """The release that the options describe. For a resumed run, `before` supplies what the options leave out."""
     from training.publishing.release import Release
 
     said = {name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}

@@ -37,7 +37,7 @@ def repeat_options(command: F) -> F:
 def repeated(
     run: "Run", machine: "Machine", *, corruptions: bool, seeds: int, folds: int | None
 ) -> dict[str, "Repeats"]:
-    """Do what was asked for with a finished run; 'seeds' and 'folds', where they were."""
+    """Run the requested repetitions of a finished run; the result has 'seeds' and 'folds' where they were requested."""
     from training import pipeline
     from training.comparison import repeats
     from training.progress import Terminal

@@ -45,7 +45,7 @@ def watch_options(command: F) -> F:
 
 
 def plan_of(context: click.Context, options: dict[str, Any]) -> "Plan":
-    """Raises `UsageError` where what was said does not go with --watch."""
+    """Raises `UsageError` on options that do not go with --watch."""
     from training.publishing.watch import Plan
 
     for name in ("resume", "fresh", "as_json"):

@@ -1,4 +1,4 @@
-"""What is compared, and what came of it: the rows of `compare.json`."""
+"""The candidates and results of a comparison: the rows of `compare.json`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ def compare(
 
 
 def resume(base: Run, machine: Machine, reporter: Reporter) -> list[Row]:
-    """Do what is missing of a comparison; what failed is tried again.
+    """Complete a comparison; failed candidates are tried again.
 
     Raises `RunUnusable` and what `compare` raises.
     """

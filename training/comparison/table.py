@@ -43,12 +43,12 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
-    """Who failed and why, a line each."""
+    """A line for each failed candidate, with the reason."""
     return [f"{row.candidate.name} failed: {row.failure}" for row in rows if row.result is None]
 
 
 def strategy(row: Row) -> str:
-    """As asked for, and what that became where it was left open."""
+    """The strategy as requested, and the one that `auto` chose."""
     asked, found = row.candidate.strategy, row.result
     if found is None:
         return asked

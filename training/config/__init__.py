@@ -1,4 +1,4 @@
-"""Every number that decides what is learned, in one frozen record; nothing here needs torch."""
+"""All settings that decide a training, in one frozen record; nothing here imports torch."""
 
 from training.config.recipe import Machine, Recipe, Scalar
 from training.config.transfer import Backbone, Strategy

@@ -14,7 +14,7 @@ from training.errors import RecipeInvalid
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run computes; no field changes what is learned, beyond the arithmetic of the device."""
+    """Where and how a run computes. No field changes the result, apart from the device's arithmetic."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = (

@@ -60,7 +60,7 @@ def _extract(archive: Path, staging: Path, bounds: Bounds) -> None:
 
 
 class _Contents:
-    """What came so far, so that nothing is written twice and their number stays bounded."""
+    """The entries so far, so that no path is written twice and their number stays bounded."""
 
     def __init__(self, archive: Path, bounds: Bounds) -> None:
         self._archive, self._bounds = archive, bounds

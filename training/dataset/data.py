@@ -119,7 +119,7 @@ def require_trainable(scanned: Scan, found: Check, listed_in: Path, *, strict: b
 
 
 def left_out(found: Check) -> str:
-    """What of the folder is not used, in words; empty where everything is."""
+    """The files that are left out, in words; empty where all are used."""
     copies = sum(len(group) - 1 for group in found.duplicates)
     counts = [
         (len(found.undecodable), "that cannot be decoded"),

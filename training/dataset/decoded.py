@@ -78,7 +78,7 @@ def store(
     reporter: Reporter,
     photos_a_shard: int = _PHOTOS_A_SHARD,
 ) -> Stored:
-    """Decode what the cache does not hold yet, and return where all of it lies.
+    """Decode the photos that the cache lacks, and return the places of all.
 
     One process writes at a time, and others wait for it. A damaged file is reported and its photos are decoded again. A
     killed run keeps the files that it finished. Raises `PhotoChanged` or `DiskUnusable`.
@@ -160,7 +160,7 @@ def _places(folder: Path, wanted: set[str], pool: Executor, reporter: Reporter) 
 
 
 def _loaded(index: Path, wanted: set[str]) -> dict[str, Place] | None:
-    """None where the shard is not what its index says."""
+    """None where the shard does not match its index."""
     shard = index.with_suffix(".rgb")
     try:
         record = json.loads(index.read_text())
@@ -173,7 +173,7 @@ def _loaded(index: Path, wanted: set[str]) -> dict[str, Place] | None:
 
 
 def _announce(root: Path, photos: Sequence[Photo], short_side: int, folder: Path, reporter: Reporter) -> None:
-    """Say what the photos will take before it is taken."""
+    """Report the space that the photos need before they are written."""
     needed = _bytes(root, photos, short_side)
     _require_room(len(photos), needed, shutil.disk_usage(folder).free, folder)
     reporter.say(f"keeping {len(photos):,} decoded photos in {folder}, about {needed / 1e9:.2f} GB")

@@ -9,8 +9,8 @@ from training.dataset.data import Check, Photo, Scan, Undecodable
 from training.dataset.photo_info import PhotoInfo
 from training.dataset.split import PARTS, Part, place
 
-_FEW = 20  # photos a class, under which results are luck
-_ROUGH = 5  # test photos a class, under which its own figures say nothing
+_FEW = 20  # fewer photos in a class make results a matter of luck
+_ROUGH = 5  # fewer test photos in a class tell nothing of it
 TINY = 64  # pixels on the short side
 _LONG = 4.0  # long side over short side; the central square then shows a quarter of the photo or less
 _IMBALANCE = 10.0

@@ -21,7 +21,7 @@ class PhotoInfo:
     height: int
     format: str
     grey: bool  # no colour in any of 48 × 48 points
-    turned: bool  # EXIF says that the stored pixels lie on their side or head
+    turned: bool  # by EXIF, the stored pixels are rotated or mirrored
 
     @property
     def short_side(self) -> int:

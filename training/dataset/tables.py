@@ -48,7 +48,7 @@ def _trimmed(value: Any) -> str:
 
 
 def _require_one_that_exists(table: Path, files: Sequence[Listed]) -> None:
-    """A wrong root is told at once, rather than as a list of all files; single missing ones are found by the scan."""
+    """Report a wrong root at once. The scan reports single missing files."""
     if not any(_exists(table.parent / file.path) for file in files):
         found = f"none of its {len(files)} files exists, the first is {table.parent / files[0].path}"
         raise TableUnusable(table, found, "paths are absolute, or relative to the table's folder")
@@ -81,7 +81,7 @@ def _text(table: Path, columns: Columns) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _delimiter(header: str, columns: Columns) -> str:
-    """The one that parts the header into the columns asked for."""
+    """The delimiter that splits the header into the requested columns."""
     for delimiter in _DELIMITERS:
         names = {name.strip() for name in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])}
         if {columns.path, columns.label} <= names:
@@ -122,7 +122,7 @@ def _require_columns(table: Path, found: Sequence[str], columns: Columns) -> Non
 
 
 def _require_readable(table: Path, name: str, kind: Any) -> None:
-    """Text and whole numbers, plain or by dictionary: of other kinds nobody knows what the label's name would be."""
+    """Require text or whole numbers, plain or dictionary-encoded: other types have no obvious label name."""
     from pyarrow import types
 
     plain = kind.value_type if types.is_dictionary(kind) else kind

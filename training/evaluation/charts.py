@@ -40,7 +40,7 @@ def reliability(series: Mapping[str, Sequence[Bin]]) -> Markup:
 
 
 def risk_coverage(curve: Points, chosen: tuple[float, float] | None) -> Markup:
-    """Risk over coverage as (coverage, risk) rows; `chosen` is what the threshold gives."""
+    """Risk over coverage as (coverage, risk) rows; `chosen` is the point of the threshold."""
     worst = max(risk for _, risk in [*curve, *filter(None, [chosen])])
     frame = _Frame((0.0, 1.0), (0.0, max(worst * 1.15, 0.01)))
     path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve)

@@ -18,7 +18,7 @@ _POINTS = 100  # of a thinned risk-coverage curve
 def measure(
     probabilities: Floats, targets: Ints, labels: tuple[str, ...], calibration: Calibration | None = None
 ) -> Metrics:
-    """Everything the manifest says of a set of answers: probabilities [N, C], class indices [N], N > 0.
+    """All metrics in the manifest for a set of answers: probabilities [N, C], class indices [N], N > 0.
 
     With the calibration that gave these probabilities, also what they were before it, and what its threshold accepts.
     A class without a photo in the set has recall 0 and support 0, and does not count in macro F1.

@@ -19,7 +19,7 @@ from training.inference.batches import Pixels
 
 Floats = npt.NDArray[np.float32]
 
-_PHOTOS = 64  # tell the means: of the flower model, 16 photos and 128 gave logits equally near to those of fp32
+_PHOTOS = 64  # for the means: of the flower model, 16 photos and 128 gave logits equally near to those of fp32
 _MAX_WEIGHT = 127  # of a symmetric int8 weight, whose scale is its channel's own
 _TO_A_BATCH, _TO_A_CHANNEL = "correction_axis_batch", "correction_axes_all"
 

@@ -23,7 +23,7 @@ OUTPUTS = ("probabilities", "logits", "evidence")
 
 @dataclass(frozen=True)
 class Graph:
-    """A serialized ModelProto without external data, and the facts that the manifest tells of it."""
+    """A serialized ModelProto without external data, and its facts for the manifest."""
 
     data: bytes
     precision: PrimaryPrecision

@@ -23,7 +23,10 @@ _OPERATIONS = (
     "Transpose", "Reshape",
 )  # fmt: skip
 _LINEAR = ("Conv", "Gemm", "MatMul")
-_PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it the library asks for what is done here
+_PREPARED = (
+    "onnx.quant.pre_process",
+    "onnxruntime.quant",
+)  # without this mark the library asks for its own preprocessing
 
 
 def to_int8(graph: bytes, pixels: Sequence[Pixels]) -> bytes:

@@ -35,7 +35,7 @@ _CALIBRATION_PHOTOS, _BATCH = 128, 4  # of the flower model, 64 and 256 gave log
 
 @dataclass(frozen=True)
 class QuantizedVariant:
-    """A model in lower precision, its logits [K, C] on the golden pictures, and what the manifest says of it."""
+    """A model in lower precision, its logits [K, C] on the golden pictures, and its entry in the manifest."""
 
     data: bytes
     logits: Floats

@@ -1,4 +1,4 @@
-"""The first convolution on bytes: pixels reach it as they came, with no float in between.
+"""The first convolution on bytes: it reads the uint8 pixels directly, without a conversion to float.
 
 In an int8 graph of MobileNetV2, subtracting the mean in float and convolving three channels of one byte took a third of
 the time. So the mean moves into the bias, borders are padded with the mean's colour, and four pixels of a row become

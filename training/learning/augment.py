@@ -120,7 +120,7 @@ def _damage(recipe: Recipe) -> list[v2.Transform | Blur | Noise]:
 
 @contextmanager
 def drawn_for(key: Sequence[object]) -> Iterator[None]:
-    """Inside, torch's global CPU generator starts from `key`; afterwards it goes on as if nothing had been drawn.
+    """Inside, torch's global CPU generator starts from `key`. Afterwards its state is restored.
 
     For transforms that take no generator of their own. The generators of CUDA devices are left alone.
     """

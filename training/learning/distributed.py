@@ -118,7 +118,7 @@ def joined(place: Place, device: str) -> Iterator[World]:
         _take_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
     dist.init_process_group(backend, timeout=_PATIENCE, rank=place.rank, world_size=place.size)
-    yield world()  # after an error torchrun ends the others: there is nobody to take leave of
+    yield world()  # not in a finally: after an error torchrun ends the other processes
     dist.destroy_process_group()
 
 

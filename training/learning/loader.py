@@ -70,7 +70,7 @@ def _leave_with(trainer: int, _worker: int) -> None:
     """End this worker when the trainer dies: workers are children of the fork server, which outlives the trainer."""
     try:
         ended = os.pidfd_open(trainer)
-    except ProcessLookupError:  # it is gone already
+    except ProcessLookupError:  # the trainer has ended already
         os._exit(1)
     threading.Thread(target=_exit_once_readable, args=(ended,), name="trainer-watch", daemon=True).start()
 

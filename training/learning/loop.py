@@ -1,4 +1,4 @@
-"""The fine-tuning loop, in plain sight: a training that `kill -9` ended goes on from its last checkpoint.
+"""The fine-tuning loop, in plain sight: a training that `kill -9` ended resumes from its last checkpoint.
 
 A checkpoint saves all named parts of the training together, and random draws depend on the seed and the step alone. So
 a resumed training ends in the same weights, bit for bit, on the same processor and thread count.
@@ -122,7 +122,7 @@ def validate(model: Classifier, context: RunContext, reporter: Reporter, world: 
 def _agreed(
     model: Classifier, start: Epoch, session: TrainingSession, world: World, *, frozen: bool
 ) -> TrainingSession:
-    """The session of this process: the first process settles the rate and tells the others, and all share the cores."""
+    """The session of this process: the first process decides the rate and tells the others; all share the cores."""
     if world.leads:
         session = dataclasses.replace(session, recipe=_with_rate(model, session, frozen=frozen))
         travelling = copy.deepcopy(model).cpu() if world.size > 1 else model

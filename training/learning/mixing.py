@@ -13,7 +13,7 @@ from training.learning.augment import drawn_for
 
 
 class Mixer:
-    """What `recipe.mixup` and `recipe.cutmix` do to a batch; `classes` is the number of classes C.
+    """Applies `recipe.mixup` and `recipe.cutmix` to a batch; `classes` is the number of classes C.
 
     With both on, each batch gets one or the other with equal chance. Each photo's partner is the one before it in the
     batch, whose order is random already; with several processes, each mixes its own part of the batch.

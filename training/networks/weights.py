@@ -54,7 +54,7 @@ def empty(recipe: Recipe, classes: int) -> Classifier:
 
 
 def require_usable(recipe: Recipe, weights: str) -> None:
-    """What can be known of recipe and weights before a photo is read. Raises `RecipeInvalid` or `WeightsUnusable`."""
+    """Check recipe and weights before any photo is read. Raises `RecipeInvalid` or `WeightsUnusable`."""
     smallest = BACKBONES[recipe.backbone].smallest
     for name, side in (("crop", recipe.crop), ("train_size", recipe.train_size)):
         if side < smallest:
@@ -67,7 +67,7 @@ def require_usable(recipe: Recipe, weights: str) -> None:
 
 
 def identity(weights: str) -> str:
-    """What the manifest says of the source: 'imagenet', 'none', or the SHA-256 of the file.
+    """The identity of the weights in the manifest: 'imagenet', 'none', or the SHA-256 of the file.
 
     Raises `WeightsUnusable`.
     """

@@ -14,7 +14,7 @@ Snapshot = dict[str, tuple[int, int]]
 
 
 def key(label: str, digest: str) -> bytes:
-    """What a photo is, wherever its file lies and whatever it is called: its class and the SHA-256 of its content."""
+    """The identity of a photo, independent of its path: its class and the SHA-256 of its content."""
     return hashlib.sha256(f"{digest} {label}".encode(errors="surrogateescape")).digest()
 
 
@@ -36,7 +36,7 @@ class Arrivals:
         return {found for path in snapshot if (found := self._key(path, snapshot[path])) is not None}
 
     def new(self, snapshot: Snapshot, known: set[bytes], enough: int) -> int:
-        """How many photos are not `known`, counted up to `enough`. What cannot be decoded is no photo."""
+        """The number of photos that are not `known`, up to `enough`. Files that cannot be decoded do not count."""
         found: set[bytes] = set()
         for path, state in snapshot.items():
             photo = self._key(path, state)
@@ -52,7 +52,7 @@ class Arrivals:
         return self._keys[path][1]
 
     def _read(self, path: str) -> bytes | None:
-        """None where the file has gone or is locked: the next change of it counts."""
+        """None where the file is deleted or locked; its next change is seen again."""
         try:
             with (self._root / path).open("rb") as file:
                 return key(path.partition("/")[0], hashlib.file_digest(file, "sha256").hexdigest())
@@ -74,7 +74,7 @@ def _below(folder: str, prefix: str, depth: int) -> Iterator[tuple[str, tuple[in
         with os.scandir(folder) as entries:
             for entry in entries:
                 yield from _entry(entry, prefix, depth)
-    except OSError:  # gone or locked; files that arrive later are seen then
+    except OSError:  # deleted or locked; a later scan sees its files
         return
 
 

@@ -23,7 +23,7 @@ def find(models: Path, name: str) -> Bundle | None:
     for version in dict.fromkeys((*wanted, *reversed(versions))):
         try:
             return repository.open(name, version)
-        except BundleRefused:  # its service refuses it too, and says why
+        except BundleRefused:  # the service refuses it too, and reports the reason
             continue
     return None
 
@@ -41,7 +41,7 @@ def in_words(published: Bundle) -> str:
 
 
 def parent(champion: Bundle, split: Split, learned_from: Split | None) -> Parent:
-    """What the manifest says of the version in service. `learned_from` is None where its run is gone."""
+    """The record of the version in service for the manifest. `learned_from` is None where its run is deleted."""
     before = _pairs(learned_from) if learned_from is not None else None
     now = _pairs(split)
     return Parent(

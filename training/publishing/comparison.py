@@ -15,7 +15,7 @@ from training.evaluation.metrics import calibration_error, negative_log_likeliho
 from training.inference import onnx_runtime, speed
 from training.inference.batches import BatchInference, Infer
 
-MIN_PHOTOS = 20  # photos, fewer than which say next to nothing
+MIN_PHOTOS = 20  # fewer photos say next to nothing
 
 
 @dataclass(frozen=True)

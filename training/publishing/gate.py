@@ -38,7 +38,7 @@ def judge(
     learned_from: Split | None,
     reporter: Reporter,
 ) -> Verdict:
-    """Compare on the challenger's test split, less what is not fair to ask. Raises `PhotoChanged`.
+    """Compare on the comparable photos of the challenger's test split. Raises `PhotoChanged`.
 
     `learned_from` is the split that the champion was trained on, where its run is still there.
     """

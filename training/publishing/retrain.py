@@ -1,4 +1,4 @@
-"""A retrain from photos to a published version, one at a time for each model; killed anywhere, it goes on."""
+"""A retrain from photos to a published version, one at a time for each model. A killed retrain can be resumed."""
 
 import shutil
 from pathlib import Path
@@ -40,7 +40,7 @@ def retrain(
 
 
 def resume(started: Run, machine: Machine, wanted: Release, reporter: Reporter) -> Bundle:
-    """Do what is missing of a run. Raises what `retrain` raises."""
+    """Complete a run. Raises what `retrain` raises."""
     device.choose(machine)
     started.source()
     with lock.held(started.path.parent):

@@ -33,7 +33,7 @@ def note(run: Run, release: Release) -> None:
 
 
 def release_of(run: Run) -> Release | None:
-    """What was asked for when the run began; None where it was no retrain."""
+    """The release that was requested with the run; None where the run is no retrain."""
     asked = run.find(_ASKED, RetrainRecord)
     return None if asked is None else Release(Path(asked.models), asked.gate, asked.precision, asked.int8)
 
@@ -46,12 +46,12 @@ def begun(runs: Path) -> Iterator[Run]:
 
 
 def same(new: Run, release: Release) -> Run | None:
-    """The unfinished run that was asked for the same as `new`, whose photos are split, of the same photos."""
+    """An unfinished run of the same request on the same photos as `new`, whose photos are split."""
     return next((run for run in begun(new.path.parent) if run.path != new.path and _alike(run, new, release)), None)
 
 
 def _alike(run: Run, new: Run, release: Release) -> bool:
-    """The gate and the precision do not count: those stages follow, and do what is asked now."""
+    """The gate and the precision may differ: their stages are still to come and follow the new request."""
     try:
         asked, ours = run.find(_ASKED, RetrainRecord), _asked(new, release)
         return (

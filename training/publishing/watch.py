@@ -30,7 +30,7 @@ class Plan:
 
     min_new: int  # photos, by class and content
     every_s: float  # between two scans
-    settle_s: float  # without any change before what is there counts
+    settle_s: float  # without a change before the photos count
 
 
 class Process(Protocol):
@@ -68,7 +68,7 @@ class Watch:
             self._stop.wait(self.rescan())
 
     def stop(self) -> None:
-        """End soon; an attempt is told to end, and can go on later."""
+        """Stop soon. A running attempt is terminated, and a later watch continues it."""
         self._stop.set()
         if self._running is not None:
             self._running.terminate()

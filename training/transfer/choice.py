@@ -89,7 +89,7 @@ def _of_few(measured: Similarity) -> tuple[Strategy, str]:
 
 
 def best_depth(measured: Similarity) -> Depth:
-    """The depth that a linear probe likes best; among equals the deepest, which knows most."""
+    """The depth that a linear probe likes best; among equals the deepest."""
     return max(measured.depths, key=lambda depth: (depth.linear, depth.blocks))
 
 

@@ -80,7 +80,7 @@ def _principal(features: Floats) -> tuple[Floats, Floats]:
 
 
 def _held_out(basis: Floats, shares: Floats, wanted: Floats, fold: Ints, strength: float) -> Floats:
-    """What is left of each photo's label [N, C] when the photos of the other folds answer it."""
+    """Residuals [N, C] of each photo's label under the fit on the other folds."""
     kept = shares / (shares + strength / max(len(shares), 1))
     centred = wanted - wanted.mean(0)
     residuals = centred - basis @ (kept[:, None] * (basis.T @ centred))

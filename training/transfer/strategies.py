@@ -16,11 +16,11 @@ from training.runs.context import RunContext, TrainingSession
 from training.runs.run import Run
 from training.transfer.fitting import fit_head
 
-HEAD_ALONE = ("head", "truncate")  # strategies that leave the network under the head as it came
+HEAD_ALONE = ("head", "truncate")  # strategies that do not train the network under the head
 
 
 def train(started: Run, session: TrainingSession) -> None:
-    """The pipeline's training stage: leave `model.pt` in the run's folder, going on with what a killed run left there.
+    """The pipeline's training stage: leave `model.pt` in the run's folder, resuming a killed training.
 
     Raises `RecipeInvalid`, `WeightsUnusable`, `TrainingDiverged`, `PhotoChanged` or `RunUnusable`.
     """
