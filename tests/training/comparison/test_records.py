@@ -39,7 +39,7 @@ def test_what_was_left_open_is_shown_as_it_became(asked, became, keep, shown):
 
 def test_numbers_are_shown_in_units_that_a_person_reads():
     assert table.cells(row(trainable=3843, seconds=200)) == (
-        "mobilenet_v2", "head", "0.9000", "0.8500 to 0.9500", "3.3 min", "3.8 k", "9.0 MB",
+        "mobilenet_v2", "head", "0.900 (0.850–0.950)", "3.3 min", "3.8 k", "9.0 MB",
     )  # fmt: skip
     assert table.count(2_230_000) == "2.23 M"
     assert table.duration(59.6) == "60 s"
