@@ -1,11 +1,13 @@
 """`anther compare`: several strategies and networks on the same photos, in one table."""
 
+import json
 import typing
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from anther.tables import write_rows, write_table
 from training.commands.headings import Grouped
 from training.commands.options import (
     json_option,
@@ -21,6 +23,7 @@ from training.commands.processes import several_processes
 from training.config import Backbone, Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from training.comparison.records import Row
@@ -73,14 +76,13 @@ def compare(context: click.Context, /, *, as_json: bool, **options: Any) -> None
     --resume` finishes. A killed comparison goes on with --resume. A candidate that fails is listed with its reason;
     under torchrun, where other processes may wait for it, it can end the comparison, and --resume goes on.
     """
-    from training.commands import compare_view
     from training.comparison import running
 
     require_start(context, options)
     _refuse_candidates_with_resume(context, options)
     folder, rows = _compared(context, options)
     running.write(folder, rows)
-    compare_view.show(folder, rows, as_json=as_json)
+    _show(folder, rows, as_json=as_json)
 
 
 compare.params = [parameter for parameter in compare.params if parameter.name not in _OF_CANDIDATES]
@@ -104,3 +106,22 @@ def _compared(context: click.Context, options: dict[str, Any]) -> "tuple[Path, l
     recipe = recipe_of(context, {**options, "strategy": "finetune", "backbone": networks[0]})
     wanted = candidates(networks, options["strategies"])
     return running.compare(request_of(options), recipe, wanted, machine(options), Terminal())
+
+
+def _show(folder: "Path", rows: "Sequence[Row]", *, as_json: bool) -> None:
+    """Print the table, where its files lie, and how to finish the best candidate; or one line of JSON."""
+    from training.comparison import table
+    from training.comparison.records import best
+
+    if as_json:
+        click.echo(json.dumps(table.record(folder, rows), allow_nan=False))
+        return
+    click.echo(f"{folder.parent.name}: strategies compared\n")
+    write_table(table.HEADINGS, [table.cells(row) for row in rows], numbers=table.HEADINGS[2:])
+    click.echo(f"\n{table.NOTE}\n")
+    for failure in table.failures(rows):
+        click.echo(" ".join(failure.split()), err=True)
+    winner = best(rows)
+    assert winner is not None  # or there would be nothing to show
+    files = f"{folder / 'compare.md'}, compare.json, compare.svg"
+    write_rows([("files", files), ("next", f"anther train --resume {winner.run}")], whole=("next",))
