@@ -82,6 +82,7 @@ def channel_options(target: str) -> list[tuple[str, int]]:
         ("grpc.enable_http_proxy", int(not target.startswith(_LOCAL))),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),  # by default minutes: a server that is back would go unnoticed
+        ("grpc.use_local_subchannel_pool", 1),  # else the clients of a process share a connection, and so one worker
     ]
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from anther import CallFailed, Classification, Client, ModelMetrics
@@ -307,6 +308,20 @@ def test_a_client_is_shared_between_threads(client: Client, pictures) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, ["daisy", "tulips", "roses", "daisy"] * 2))
+
+
+def test_each_client_has_a_connection_of_its_own(edge, pictures) -> None:
+    """The kernel spreads connections over a server's workers: with one for all clients, one worker would do all work."""
+
+    def connections() -> int:
+        found = psutil.Process().net_connections("tcp")
+        return sum(bool(each.raddr) and each.raddr.port == edge.port for each in found)
+
+    before = connections()
+    with Client(f"127.0.0.1:{edge.port}") as one, Client(f"127.0.0.1:{edge.port}") as other:
+        for client in (one, other):
+            client.classify(pictures["daisy"])
+        assert connections() == before + 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
