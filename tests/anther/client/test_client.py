@@ -311,7 +311,7 @@ def test_a_client_is_shared_between_threads(client: Client, pictures) -> None:
 
 
 def test_each_client_has_a_connection_of_its_own(edge, pictures) -> None:
-    """The kernel spreads connections over a server's workers: with one for all clients, one worker would do all work."""
+    """The kernel spreads connections over workers: with one for all clients, one worker would do all the work."""
 
     def connections() -> int:
         found = psutil.Process().net_connections("tcp")
