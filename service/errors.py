@@ -18,6 +18,8 @@ AntherError
     └── WorkerFailed          one of several serving processes did not start
 """
 
+from pathlib import Path
+
 from anther.errors import AntherError
 
 
@@ -54,10 +56,12 @@ class Draining(ServiceError):
 
 
 class NoModelReady(ServiceError):
-    def __init__(self, folder: object, reasons: str) -> None:
+    def __init__(self, folder: object, reasons: str, embedded: Path | None = None) -> None:
+        """`embedded` is the folder that would serve if `folder` were not there."""
+        other = f"; ./models goes before the embedded model, which --models {embedded} serves" if embedded else ""
         super().__init__(
             f"no model in {folder} can serve ({reasons}); train one with `anther retrain` or name another folder "
-            "with --models",
+            f"with --models{other}",
             folder=folder,
             reasons=reasons,
         )

@@ -62,7 +62,7 @@ def _kind(context: click.Context, parameter: click.Parameter, path: Path | None)
               help="Seconds to wait for each answer.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a photo, one a line, as answers come.")
 @click.option("--output", show_default="none", type=click.Path(dir_okay=False, path_type=Path), callback=_kind,
-              help="Write results to this .jsonl, .csv or .parquet file; go on with it where it is there.")  # fmt: skip
+              help="Write results to this .jsonl, .csv or .parquet file; resume it where it is there.")  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Ask again for the photos of --output that failed.")
 @click.option("--mix-models", is_flag=True, help="Go on with an --output of another model or version.")
 @click.pass_context
@@ -72,7 +72,7 @@ def classify(context: click.Context, /, photos: tuple[Path, ...], **options: Any
     What is named is read whatever it is; in folders, pictures are known by the ends of their names (.jpg, .png …), and
     pipes and devices are passed over.
 
-    With --output, the same command goes on where an interrupted run stopped. CSV and Parquet have the columns photo,
+    With --output, the same command resumes where an interrupted run stopped. CSV and Parquet have the columns photo,
     model, version, provider, confident, label, index and probability (of the most probable class), predictions,
     error_code, error_reason, error_message; Parquet also has path, the name byte for byte.
 
@@ -181,7 +181,7 @@ def _hint(journal: "Journal") -> Iterator[None]:
     try:
         yield
     except (CallFailed, KeyboardInterrupt):
-        click.echo(f"the answers so far are in {journal.path}; the same command goes on from there", err=True)
+        click.echo(f"the answers so far are in {journal.path}; the same command resumes from there", err=True)
         raise
 
 

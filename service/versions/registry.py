@@ -8,9 +8,11 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 from bundle.errors import ModelNotFound
 from bundle.repository import Repository
+from service import config
 from service.engines.engine import Engine, OpenEngine
 from service.errors import InvalidArgument, NoModelReady
 from service.versions import loader
@@ -19,6 +21,11 @@ from service.versions.reconcile import Change, Reconciler
 from service.versions.routes import Route
 
 log = logging.getLogger(__name__)
+
+_NAME_ONE = (
+    "name one in the request (`model=` of the client, --model of `anther classify`), or start the server with "
+    "--default-model"
+)
 
 
 def _drop(engine: Engine) -> None:
@@ -168,8 +175,15 @@ class Registry:
             return self._nothing_ready()
         if name:
             return ModelNotFound(name, serving)
-        return InvalidArgument("model", "", f"one of {', '.join(serving)}: several models serve")
+        return InvalidArgument("model", "", f"one of {', '.join(serving)}: several models serve; {_NAME_ONE}")
 
     def _nothing_ready(self) -> NoModelReady:
         reasons = "; ".join(f"{which}: {why}" for which, why in self.refused.items()) or "there is none"
-        return NoModelReady(self.repository.root, reasons)
+        return NoModelReady(self.repository.root, reasons, _embedded_instead_of(self.repository.root))
+
+
+def _embedded_instead_of(root: Path) -> Path | None:
+    """The embedded models, where `./models` took their place."""
+    embedded = config.EMBEDDED_MODELS
+    hidden = root == config.default_models() and embedded.is_dir() and root.resolve() != embedded.resolve()
+    return embedded if hidden else None

@@ -73,8 +73,8 @@ def compare(context: click.Context, /, *, as_json: bool, **options: Any) -> None
     The budget is --epochs, the same for all; what does not train in epochs takes less. Accuracy is that on the
     validation split: choosing by the test split would spoil it. Everything is written to a new folder
     RUNS/NAME/compare-TIME: compare.json, compare.md, compare.svg, and a run for each candidate, which `anther train
-    --resume` finishes. A killed comparison goes on with --resume. A candidate that fails is listed with its reason;
-    under torchrun, where other processes may wait for it, it can end the comparison, and --resume goes on.
+    --resume` finishes. A killed comparison resumes with --resume. A candidate that fails is listed with its reason;
+    under torchrun, where other processes may wait for it, it can end the comparison, and --resume finishes it.
     """
     from training.comparison import running
 

@@ -20,7 +20,7 @@ def data() -> None:
 def flowers(folder: Path, url: str | None, sha256: str | None) -> None:
     """Download TensorFlow's flower photos into FOLDER, by default flower_photos: 3,670 photos, 5 classes, 229 MB.
 
-    A broken download goes on where it was. The photos are under Creative Commons Attribution by the photographers
+    A broken download resumes where it was. The photos are under Creative Commons Attribution by the photographers
     named in their LICENSE.txt.
     """
     from training.dataset.download import Published
@@ -29,7 +29,7 @@ def flowers(folder: Path, url: str | None, sha256: str | None) -> None:
 
     size = FLOWERS.size if sha256 is None else None
     bring(Published(url or FLOWERS.url, (sha256 or FLOWERS.sha256).lower(), size), folder, Terminal())
-    click.echo(f"{folder} is ready; next: anther retrain --data {folder} --name flowers")
+    click.echo(f"{folder} is ready; next: anther retrain --data {folder} --name garden")
 
 
 @data.command()

@@ -38,7 +38,7 @@ def retrain(context: click.Context, /, *, as_json: bool, **options: Any) -> None
     """Train, export, verify, compare and publish the next version of a model: from photos to MODELS/NAME/VERSION.
 
     The version in service answers the same test photos: what is worse than it is not published, and the command ends
-    with exit code 1 and the reasons. A killed retrain goes on when the same command is given again, or with --resume.
+    with exit code 1 and the reasons. A killed retrain resumes when the same command is given again, or with --resume.
     """
     require_start(context, options)
     if options["watch"]:

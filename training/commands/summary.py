@@ -1,6 +1,7 @@
 """Results for a person, as tables on stdout; or for a program, as one line of JSON."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from anther.tables import write_rows, write_table
 from bundle.manifest import Metrics
 from bundle.measures import Confident
-from bundle.repository import Bundle, open_bundle
+from bundle.repository import Bundle, Repository, open_bundle
 from training.comparison.repeats import Repeats
 from training.evaluation.intervals import wilson
 from training.publishing import champion
@@ -39,7 +40,7 @@ def show_run(
         _show_corruptions(evaluation.corruptions)
     for kind, found in repeats.items():
         _show_repeats(kind, found)
-    times = ", ".join(f"{stage} {time:.1f} s" for stage, time in seconds.items() if time >= 0.05)
+    times = ", ".join(f"{stage} {time:.1f}\N{NO-BREAK SPACE}s" for stage, time in seconds.items() if time >= 0.05)
     rows = [("strategy", " ".join(chosen.reasons))] if chosen else []
     rows += [("time", times), ("run", str(run.path))]
     if published is None:
@@ -49,9 +50,17 @@ def show_run(
             ("report", str(run.path / "report.html")),
             ("bundle", str(published.path)),
             ("serving", champion.in_words(published)),
-            ("next", f"anther serve --models {published.path.parent.parent}"),
+            ("next", _serving_command(published)),
         ]
     return show_rows(rows)
+
+
+def _serving_command(published: Bundle) -> str:
+    """Requests that name no model get this one. `./models` is where `anther serve` looks by itself."""
+    root = published.path.parent.parent
+    folder = [] if root == Path("models") else ["--models", str(root)]
+    default = ["--default-model", published.name] if Repository(root).models() != [published.name] else []
+    return shlex.join(["anther", "serve", *folder, *default])
 
 
 def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """Train a classifier on a folder of photos, and measure it on a test split that training never saw.
 
-    Everything is written to a new folder RUNS/NAME/TIME; a killed run goes on with --resume.
+    Everything is written to a new folder RUNS/NAME/TIME; a killed run resumes with --resume.
     """
     from training.commands import summary
 

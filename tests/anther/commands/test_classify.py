@@ -328,7 +328,7 @@ def test_a_server_that_stops_answering_leaves_what_there_is(start_edge, folder: 
     assert isinstance(result.exception, CallFailed)
     assert "has sent no answer for 0.2 s" in str(result.exception)
     assert "the answers so far are in" in result.stderr
-    assert "the same command goes on from there" in result.stderr
+    assert "the same command resumes from there" in result.stderr
     assert run_on(edge, folder, "--output", output).exit_code == 0
     assert answered(output) == ANSWERS
 
@@ -391,7 +391,7 @@ def test_ctrl_c_says_how_to_go_on(begun, many: Path, output: Path, pictures, eve
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert errors.splitlines()[0] == f"the answers so far are in {written}; the same command goes on from there"
+    assert errors.splitlines()[0] == f"the answers so far are in {written}; the same command resumes from there"
     assert errors.splitlines()[1:] == ["", "Aborted!"]
     eventually(lambda: edge.lanes.waiting + edge.lanes.running == 0)
     finished(edge, many, output, pictures["roses"])

@@ -17,12 +17,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from anther.open_inference.open_inference_pb2 import RepositoryIndexRequest
+from anther.program import EMBEDDED_MODELS
 from bundle import repository as repository_module
 from bundle.errors import ModelNotFound, VersionNotFound
 from bundle.golden import Golden
 from bundle.manifest import Manifest
 from bundle.policy import ServingPolicy, edit_policy
 from bundle.repository import Bundle, Repository
+from service import config
 from service.engines.engine import Engine, OnnxEngine, OpenEngine, open_on_cpu
 from service.errors import CanaryNotFound, DeviceUnavailable, InvalidArgument, NoModelReady
 from service.rpc.inference.repository import index
@@ -274,6 +276,27 @@ def test_no_model_at_all_is_an_error_that_says_so(tmp_path: Path, load, root: st
         load(tmp_path / root)
 
 
+@pytest.mark.parametrize("folder", ["models", "others"])
+def test_an_own_folder_that_hides_the_embedded_model_is_named_as_the_reason(
+    tmp_path: Path, load, monkeypatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    with pytest.raises(NoModelReady) as refusal:
+        load(Path(folder))
+    hint = f"./models goes before the embedded model, which --models {EMBEDDED_MODELS} serves"
+    assert (hint in str(refusal.value)) is (folder == "models")
+
+
+def test_a_checkouts_own_folder_hides_nothing(tmp_path: Path, load, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(config, "EMBEDDED_MODELS", tmp_path / "models")
+    with pytest.raises(NoModelReady) as refusal:
+        load(Path("models"))
+    assert "goes before" not in str(refusal.value)
+
+
 def test_a_missing_device_is_no_fault_of_the_bundle(second: Path, load) -> None:
     """The next older version would fail as well, and the operator must hear of the device."""
 
@@ -312,7 +335,7 @@ def test_every_model_serves_under_its_name(two: Path, load) -> None:
 
 def test_a_request_without_a_name_needs_a_default_where_several_serve(two: Path, load) -> None:
     registry = load(two)
-    with pytest.raises(InvalidArgument, match="one of flowers, trees: several models serve"):
+    with pytest.raises(InvalidArgument, match="one of flowers, trees: several models serve; name one in the request"):
         registry.find()
     assert registry.named("") is None
     assert load(two, "trees").find().name == "trees"

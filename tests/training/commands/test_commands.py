@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -99,6 +101,28 @@ def test_a_gpu_may_round_products_where_export_says_how_much(finished, tmp_path)
 def test_a_bundle_is_shown_with_what_to_do_next(finished, capsys):
     summary.show_bundle(finished.bundle.path, as_json=False)
     assert f"anther evaluate {finished.bundle.path}" in capsys.readouterr().out
+
+
+def test_the_command_that_serves_a_new_version_answers_requests_that_name_no_model(
+    finished, publish_bundle, capsys, tmp_path, monkeypatch
+):
+    def command_for(models):
+        summary.show_run(finished.run, Repository(models).open("colours", 1), as_json=False)
+        return capsys.readouterr().out.splitlines()[-1].removeprefix("next").strip()
+
+    assert command_for(finished.models) == f"anther serve --models {finished.models}"
+    shutil.copytree(finished.models, tmp_path / "models")
+    publish_bundle(tmp_path / "models", "flowers")
+    assert command_for(tmp_path / "models") == f"anther serve --models {tmp_path}/models --default-model colours"
+    monkeypatch.chdir(tmp_path)
+    assert command_for(Path("models")) == "anther serve --default-model colours"
+
+
+def test_times_stay_with_their_unit(finished, capsys):
+    summary.show_run(finished.run, finished.bundle, as_json=False)
+    times = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
+    assert "\N{NO-BREAK SPACE}s" in times
+    assert " s" not in times
 
 
 def test_evaluate_prints_the_promised_json(finished, photos):
