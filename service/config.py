@@ -22,6 +22,13 @@ def default_models() -> Path:
     return EMBEDDED_MODELS if EMBEDDED_MODELS.is_dir() and not os.path.lexists(own) else own
 
 
+def hidden_models(root: Path) -> Path | None:
+    """The embedded model's folder, where `root` is the `./models` that goes before it."""
+    embedded = EMBEDDED_MODELS
+    hidden = root == default_models() and embedded.is_dir() and root.resolve() != embedded.resolve()
+    return embedded if hidden else None
+
+
 @dataclass(frozen=True)
 class Settings:
     """Flags beat `ANTHER_*` environment variables, which beat these defaults."""

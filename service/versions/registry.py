@@ -8,11 +8,10 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 
 from bundle.errors import ModelNotFound
 from bundle.repository import Repository
-from service import config
+from service.config import hidden_models
 from service.engines.engine import Engine, OpenEngine
 from service.errors import InvalidArgument, NoModelReady
 from service.versions import loader
@@ -179,11 +178,4 @@ class Registry:
 
     def _nothing_ready(self) -> NoModelReady:
         reasons = "; ".join(f"{which}: {why}" for which, why in self.refused.items()) or "there is none"
-        return NoModelReady(self.repository.root, reasons, _embedded_instead_of(self.repository.root))
-
-
-def _embedded_instead_of(root: Path) -> Path | None:
-    """The embedded models, where `./models` took their place."""
-    embedded = config.EMBEDDED_MODELS
-    hidden = root == config.default_models() and embedded.is_dir() and root.resolve() != embedded.resolve()
-    return embedded if hidden else None
+        return NoModelReady(self.repository.root, reasons, hidden_models(self.repository.root))
