@@ -9,12 +9,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ANTHER = [sys.executable, "-m", "anther"]
+MODEL = "flowers"
 PHOTOS = ["examples/sunflowers.jpg", "examples/daisy.jpg", "examples/tulips.jpg"]
 
 
 def main() -> int:
     """Exit code of `anther classify`, or 1 where the server did not start."""
-    command = [*ANTHER, "serve", "--models", "models", "--grpc-port", "0", "--ops-port", "0"]
+    ports = ["--grpc-port", "0", "--ops-port", "0"]
+    command = [*ANTHER, "serve", "--models", "models", "--default-model", MODEL, *ports]
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
         try:
@@ -27,18 +29,22 @@ def main() -> int:
                 print(f"{log.read()}the server did not start", file=sys.stderr)
                 return 1
             print(f"{banner}\n")
-            answer = subprocess.run([*ANTHER, "classify", "--target", address[1], *PHOTOS], check=False, cwd=ROOT)
+            ask = [*ANTHER, "classify", "--target", address[1], "--model", MODEL, *PHOTOS]
+            answer = subprocess.run(ask, check=False, cwd=ROOT)
         finally:
             server.terminate()
             server.wait(30)
-    print_what_comes_next()
+    if answer.returncode == 0:
+        print_what_comes_next()
     return answer.returncode
 
 
 def print_what_comes_next() -> None:
     """The command by its path, since nobody has activated the virtual environment."""
     anther = os.path.relpath(Path(sys.executable).with_name("anther"), ROOT)
-    print(f"\nServe it yourself:          {anther} serve")
+    alone = {folder.name for folder in (ROOT / "models").iterdir() if folder.is_dir()} == {MODEL}
+    default = "" if alone else f" --default-model {MODEL}"
+    print(f"\nServe it yourself:          {anther} serve{default}")
     print(f"Ask from another terminal:  {anther} classify {PHOTOS[1]}")
 
 

@@ -65,6 +65,46 @@ def test_an_installation_that_fails_is_shown_and_tried_again(make_demo) -> None:
     assert make_demo(0).returncode == 0
 
 
+@pytest.fixture
+def run_demo(tmp_path: Path, publish_bundle):
+    """`run_demo()` runs the demo of a checkout in which a model of the user's lies beside the embedded one."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    publish_bundle(tmp_path / "models", "garden")
+
+    def run() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "examples/demo.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_the_embedded_model_answers_beside_others(run_demo) -> None:
+    done = run_demo()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 of 3 answered by flowers/" in done.stdout
+    assert "anther serve --default-model flowers\n" in done.stdout
+
+
+def test_a_demo_that_fails_names_no_commands_for_afterwards(run_demo, tmp_path: Path) -> None:
+    (tmp_path / "examples/daisy.jpg").write_bytes(b"junk")
+    done = run_demo()
+    assert done.returncode == 1
+    assert "2 of 3 answered" in done.stdout
+    shutil.rmtree(tmp_path / "models/flowers")
+    silent = run_demo()
+    assert silent.returncode == 1
+    assert "the server did not start" in silent.stderr
+    assert "Serve it yourself" not in done.stdout + silent.stdout
+
+
 def test_the_demo_answers_and_names_commands_that_are_there() -> None:
     command = [sys.executable, "examples/demo.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
