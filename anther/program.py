@@ -22,6 +22,11 @@ if sys.path[:1] != [str(ROOT)]:
     sys.path.insert(0, str(ROOT))
 
 
+def holds_installed_models(folder: Path) -> bool:
+    """Whether `folder` is the embedded models of an installed distribution; a checkout's belong to its user."""
+    return ROOT == _INSTALLED and folder.resolve() == EMBEDDED_MODELS.resolve()
+
+
 class PackageHidden(AntherError):
     def __init__(self, package: str, found: str) -> None:
         super().__init__(

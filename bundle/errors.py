@@ -176,9 +176,9 @@ class NotPublished(AntherError):
 
 
 class PolicyNotWritable(AntherError):
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path, reason: str, remedy: str = "run this where that folder can be written") -> None:
         super().__init__(
-            f"{path} cannot be written ({reason}); the policy is as it was: run this where that folder can be written",
+            f"{path} cannot be written ({reason}); the policy is as it was: {remedy}",
             file=path.name,
             reason=reason,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anther import files
+from anther import files, program
 from bundle import schema
 from bundle.errors import (
     ManifestInvalid,
@@ -22,7 +22,7 @@ from bundle.errors import (
     VersionNotFound,
 )
 from bundle.manifest import valid_name
-from bundle.repository import Repository
+from bundle.repository import OF_THE_PROGRAM, Repository
 
 POLICY = "serving.json"
 _SCHEMA_VERSION = 1
@@ -171,6 +171,8 @@ def edit_policy(root: Path, name: str, change: Callable[[ServingPolicy], Serving
     folder, repository = _folder(root, name), Repository(root)
     if not repository.versions(name):
         raise ModelNotFound(name, repository.models())
+    if program.holds_installed_models(root):
+        raise PolicyNotWritable(folder / POLICY, OF_THE_PROGRAM, f"copy {root} to ./models, which goes before it")
     try:
         with files.locked_folder(folder):
             before = read_policy(root, name)

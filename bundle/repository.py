@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from anther import program
 from anther.files import flush_folder, locked_folder, read_regular, remove
 from bundle import onnx_file
 from bundle.errors import (
@@ -28,6 +29,7 @@ MANIFEST, GOLDEN, REPORT = "manifest.json", "golden.npz", "report.html"
 MAX_MANIFEST_BYTES = 16 * 2**20  # bytes; a thousand classes take 11 MiB, nearly all of it their confusion matrix
 MAX_FILE_BYTES = 2**31 - 1  # bytes; protobuf allows no larger model
 _STAGING = ".staging-"
+OF_THE_PROGRAM = "it belongs to the installed program, whose next installation replaces it"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Repository:
         """
         if not valid_name(name):
             raise BundleRefused(f"'{name}' is no model name; use a-z, 0-9, '.', '_' and '-', at most 64")
+        self._require_own()
         folder = self.root / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,11 +143,17 @@ class Repository:
             raise NotPublished(folder, exc.strerror or str(exc)) from exc
         return self.open(name, version)
 
+    def _require_own(self) -> None:
+        """Raises `NotPublished` for the embedded models of an installed distribution, which its update replaces."""
+        if program.holds_installed_models(self.root):
+            raise NotPublished(self.root, f"{OF_THE_PROGRAM}; publish into ./models instead")
+
     def sweep(self, name: str) -> None:
         """Remove the staging folders of killed publishers; waits for one that is at work.
 
         Publishing does so too, but a run that is refused before it publishes needs this. Raises `NotPublished`.
         """
+        self._require_own()
         folder = self.root / name
         if not any(folder.glob(f"{_STAGING}*")):
             return

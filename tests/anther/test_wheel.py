@@ -219,6 +219,14 @@ def test_the_models_are_listed_from_there(full: Environment, command: list[str])
     assert output.splitlines()[1].split()[:2] == ["flowers/3", "stable"]
 
 
+def test_the_embedded_model_is_not_changed_in_place(full: Environment) -> None:
+    code, output, errors = full.run("anther", "models", "pin", "flowers", "3")
+    assert (code, output, len(errors.splitlines())) == (1, "", 1)
+    assert "it belongs to the installed program" in errors
+    assert "copy " in errors
+    assert not list(full.site.rglob("serving.json"))
+
+
 def test_a_folder_of_models_goes_before_the_embedded_one(full, plain, project, publish_bundle, photo) -> None:
     """Version 2 is a shadow, which is computed in a process of its own."""
     with removed(project / "models") as models:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from anther import files
-from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, VersionNotFound
+from anther import files, program
+from bundle.errors import BundleRefused, ModelNotFound, PolicyInvalid, PolicyNotWritable, VersionNotFound
 from bundle.policy import POLICY, ServingPolicy, Share, edit_policy, read_policy
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +148,21 @@ def test_no_name_leads_out_of_the_repository(root: Path, name: str) -> None:
 
 
 # Editing
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_embedded_model_of_an_installed_program_keeps_its_policy(
+    root: Path, path: Path, tmp_path: Path, monkeypatch, installed: bool
+) -> None:
+    """In a checkout the folder is its user's."""
+    monkeypatch.setattr(program, "EMBEDDED_MODELS", root)
+    monkeypatch.setattr(program, "_INSTALLED", program.ROOT if installed else tmp_path / "none")
+    if not installed:
+        assert edit_policy(root, "flowers", ServingPolicy.unloaded).loaded is False
+        return
+    with pytest.raises(PolicyNotWritable, match=rf"; the policy is as it was: copy {root} to \./models"):
+        edit_policy(root, "flowers", ServingPolicy.unloaded)
+    assert not path.exists()
 
 
 def test_a_change_is_written_and_read_again(root: Path, path: Path) -> None:

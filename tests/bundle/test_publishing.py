@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from anther import program
 from bundle.errors import BundleCorrupt, BundleRefused, ExternalDataRefused, ManifestInvalid, NotPublished
 from bundle.manifest import Manifest
 from bundle.repository import MANIFEST, Repository, sha256_of
@@ -113,6 +114,17 @@ def test_the_version_is_the_writers_folder_renamed_not_a_copy(repository: Reposi
         written.append(folder.stat().st_ino)
 
     assert repository.publish("flowers", write).path.stat().st_ino == written[0]
+
+
+def test_nothing_is_published_beside_the_embedded_model_of_an_installed_program(
+    repository: Repository, source: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(program, "EMBEDDED_MODELS", repository.root)
+    monkeypatch.setattr(program, "_INSTALLED", program.ROOT)
+    for change in (lambda: repository.publish("flowers", copy_of(source)), lambda: repository.sweep("flowers")):
+        with pytest.raises(NotPublished, match=r"publish into \./models instead"):
+            change()
+    assert not (repository.root / "flowers").exists()
 
 
 def test_models_are_numbered_apart(repository: Repository, make_bundle, tmp_path: Path, publish_bundle) -> None:
