@@ -35,9 +35,9 @@ def _nobody(request: AnyRequest, answer: AnyAnswer) -> None:
 class Classifier:
     """Answers requests; refuses new ones once it is draining.
 
-    A `patient` request that finds the queue full waits for its place, after those that wait already. It meets
-    `QueueFull` only where even the empty queue is too small for it, `DeadlineExpired` where no place came in time, and
-    `Draining` where the server stopped meanwhile.
+    A request with an event `placed` is patient: where the queue is full it waits for its place, and the event is set
+    when it has one. It meets `QueueFull` only where even the empty queue is too small for it, `DeadlineExpired` where
+    no place came in time, and `Draining` where the server stopped meanwhile.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class Classifier:
         self._recorder = recorder or Recorder(())
         self._copy = copy
         self._draining = False
-        self._turn = asyncio.Lock()  # of patient requests, in the order in which they came
 
     def find(self, target: Target) -> LiveModel:
         """The version that answers. Raises `Draining` and what `Registry.find` raises."""
@@ -62,15 +61,15 @@ class Classifier:
             raise Draining
         return self.registry.find(target.model, target.version, target.label, target.id)
 
-    async def classify(self, model: LiveModel, request: ImageRequest, patient: bool = False) -> Answer:
+    async def classify(self, model: LiveModel, request: ImageRequest, placed: asyncio.Event | None = None) -> Answer:
         """Raises `InvalidArgument`, `ImageRefused` and what `Scheduler.submit` raises."""
         _check_top_k(request)
-        (answer,) = await self._run(lambda: [ImageWork(model, request, self.limits)], request.deadline, patient)
+        (answer,) = await self._run(lambda: [ImageWork(model, request, self.limits)], request.deadline, placed)
         self._answered(request, answer)
         return answer
 
     async def classify_all(
-        self, model: LiveModel, requests: Sequence[ImageRequest], patient: bool = False
+        self, model: LiveModel, requests: Sequence[ImageRequest], placed: asyncio.Event | None = None
     ) -> list[Answer]:
         """One answer for each request, or none: the first failure cancels the rest. All have the same deadline.
 
@@ -82,12 +81,16 @@ class Classifier:
 
         for request in requests:
             _check_top_k(request)
-        answers = await self._run(works, requests[0].deadline, patient)
+        answers = await self._run(works, requests[0].deadline, placed)
+        for answer in answers:
+            self._recorder.answered(answer)
         for request, answer in zip(requests, answers, strict=True):
-            self._answered(request, answer)
+            self._copy(request, answer)
         return answers
 
-    async def infer(self, model: LiveModel, request: PixelsRequest, patient: bool = False) -> PixelsAnswer:
+    async def infer(
+        self, model: LiveModel, request: PixelsRequest, placed: asyncio.Event | None = None
+    ) -> PixelsAnswer:
         """Rows of pixels, in batches as large as the device takes. Raises as `classify` does."""
         _check_pixels(request.pixels, model)
         largest = model.engine.batch_sizes[-1]
@@ -96,13 +99,11 @@ class Classifier:
         def works() -> list[PixelsWork]:
             return [PixelsWork(model, part, request.deadline, request.evidence) for part in parts]
 
-        answer = joined(await self._run(works, request.deadline, patient))
+        answer = joined(await self._run(works, request.deadline, placed))
         self._answered(request, answer)
         return answer
 
-    async def explain(
-        self, model: LiveModel, request: ImageRequest, wanted: int | str | None = None, patient: bool = False
-    ) -> Explanation:
+    async def explain(self, model: LiveModel, request: ImageRequest, wanted: int | str | None = None) -> Explanation:
         """Explain the class with that index or label; None is the most probable class.
 
         Raises `NoEvidence`, and as `classify` does.
@@ -112,17 +113,9 @@ class Classifier:
         _check_top_k(request)
         index = None if wanted is None else _index(model.bundle.manifest.labels, wanted)
         request = dataclasses.replace(request, evidence=True)
-        (explanation,) = await self._run(
-            lambda: [ExplainWork(model, request, self.limits, index)], request.deadline, patient
-        )
+        (explanation,) = await self._run(lambda: [ExplainWork(model, request, self.limits, index)], request.deadline)
         self._answered(request, explanation)
         return explanation
-
-    async def patient_placed(self) -> None:
-        """Return when every patient request that came so far has its place in the queue."""
-        await asyncio.sleep(0)  # a task that has just been made asks for its place in its first step
-        async with self._turn:
-            return
 
     def drain(self) -> None:
         """Refuse new requests from now on, and those that still wait for a place; accepted ones finish."""
@@ -132,9 +125,15 @@ class Classifier:
         self._recorder.answered(answer)
         self._copy(request, answer)
 
-    async def _run(self, works: Callable[[], Sequence[Work[T]]], deadline: float | None, patient: bool) -> list[T]:
+    async def _run(
+        self, works: Callable[[], Sequence[Work[T]]], deadline: float | None, placed: asyncio.Event | None = None
+    ) -> list[T]:
         """The results in order. The first failure cancels the rest."""
-        futures = await self._wait_for_place(works, deadline) if patient else self._submit(works())
+        if placed is None:
+            futures = self._submit(works())
+        else:
+            futures = await self._wait_for_place(works, deadline)
+            placed.set()
         if len(futures) == 1:
             return [await futures.pop()]
         try:
@@ -148,20 +147,20 @@ class Classifier:
     ) -> list["asyncio.Future[T]"]:
         """`works` makes new work for every try: what was cancelled may still be in a scheduler's thread."""
         began = time.monotonic()
-        async with self._turn:
-            while True:
-                nobody_waits = self._scheduler.waiting == 0
-                try:
-                    return self._submit(works())
-                except QueueFull as full:
-                    if nobody_waits:
-                        raise
-                    retry_after_s = full.retry_after_s
-                await asyncio.sleep(retry_after_s)
-                if self._draining:
-                    raise Draining
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise DeadlineExpired(time.monotonic() - began)
+        while True:
+            nobody_waits = self._scheduler.waiting == 0
+            try:
+                return self._submit(works())
+            except QueueFull as full:
+                if nobody_waits:
+                    raise
+                retry_after_s = full.retry_after_s
+            left_s = retry_after_s if deadline is None else deadline - time.monotonic()
+            await asyncio.sleep(max(0.0, min(retry_after_s, left_s)))
+            if self._draining:
+                raise Draining
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineExpired(time.monotonic() - began)
 
     def _submit(self, works: Sequence[Work[T]]) -> list["asyncio.Future[T]"]:
         """All of them or none."""

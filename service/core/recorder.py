@@ -20,7 +20,8 @@ class End:
     """How a request ended.
 
     `model` is the version that it counts for, None where it asked for no model or for an unknown one. `method` is None
-    for a stream as a whole, whose requests end one by one. `reason` is empty for a success. `inference` tells requests
+    for a stream as a whole, whose requests end one by one. `reason` is empty for a success, and for a
+    request of a stream whose end as a whole has the reason. `inference` tells requests
     for an answer from questions about the server.
     """
 

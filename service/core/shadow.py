@@ -81,8 +81,14 @@ class Shadow:
     def copy(self, request: AnyRequest, answer: AnyAnswer) -> None:
         """Queue the same images for the shadow of the model that answered, if it has one.
 
-        Pixels of another size than the shadow takes are left out.
+        Pixels of another size than the shadow takes are left out. It raises nothing: the request has its answer.
         """
+        try:
+            self._copy(request, answer)
+        except Exception:
+            log.exception("a request of %s could not be copied for its shadow", answer.model.name)
+
+    def _copy(self, request: AnyRequest, answer: AnyAnswer) -> None:
         route = self._registry.route(answer.model.name)
         if route is None or route.shadow is None:
             return

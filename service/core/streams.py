@@ -14,15 +14,18 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
+Answer = Callable[[Q, asyncio.Event], Awaitable[A]]
+"""From a request to its answer. It sets the event when the request has its place in the queue."""
+
+
 class BoundedStreams:
     """The streams of a server, each with at most `places` requests in work.
 
-    `placed` returns when every request that was read has its place in the queue. Until then no stream reads another.
+    A stream reads no further request while its last one waits for a place in the queue. Streams do not wait for others.
     """
 
-    def __init__(self, places: int, placed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, places: int) -> None:
         self.places = places
-        self.placed = placed
         self.ending = False
         self.waiting: set[asyncio.Task[None]] = set()  # readers whose caller has not sent the next request
 
@@ -33,7 +36,7 @@ class BoundedStreams:
             reader.cancel()
 
     async def answers(
-        self, requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[A]], *, in_order: bool
+        self, requests: AsyncIterator[Q], answer: Answer[Q, A], *, in_order: bool
     ) -> AsyncGenerator[A, None]:
         """The answers as they are ready, or in the order of their requests.
 
@@ -43,8 +46,10 @@ class BoundedStreams:
         reader = asyncio.create_task(stream.read())
         try:
             while (oldest := await stream.pending.get()) is not None:
-                yield await oldest
-                del oldest
+                try:
+                    yield await oldest
+                finally:
+                    del oldest  # its error would otherwise hold itself, and the request
                 stream.room.release()
             await asyncio.wait({reader})
             if reader.cancelled():  # by `end`
@@ -60,18 +65,20 @@ class _Stream(Generic[Q, A]):
         self,
         streams: BoundedStreams,
         requests: AsyncIterator[Q],
-        answer: Callable[[Q], Awaitable[A]],
+        answer: Answer[Q, A],
         in_order: bool,
     ) -> None:
         self.room = asyncio.Semaphore(streams.places)
         self.pending: asyncio.Queue[asyncio.Future[A] | None] = asyncio.Queue()  # None after the last
         self._working: dict[asyncio.Future[A], None] = {}  # in the order of their requests
+        self._last_placed = asyncio.Event()  # of the request read last
+        self._last_placed.set()
         self._streams, self._requests, self._answer, self._in_order = streams, requests, answer, in_order
 
     async def read(self) -> None:
         try:
-            while (request := await self._next()) is not None:
-                self._begin(request)
+            while await self._read_one():
+                pass
         finally:
             if self._working:
                 await asyncio.wait(list(self._working))
@@ -85,8 +92,17 @@ class _Stream(Generic[Q, A]):
                 left[future] = None
         return list(left)
 
+    async def _read_one(self) -> bool:
+        """Whether there was one. It returns, so that no frame holds the request while the next one is awaited."""
+        request = await self._next()
+        if request is not None:
+            self._begin(request)
+        return request is not None
+
     def _begin(self, request: Q) -> None:
-        future = asyncio.ensure_future(self._answer(request))
+        placed = self._last_placed = asyncio.Event()
+        future = asyncio.ensure_future(self._answer(request, placed))
+        future.add_done_callback(lambda _: placed.set())  # also where it never got a place
         self._working[future] = None
         future.add_done_callback(self._working.pop)
         if self._in_order:
@@ -97,7 +113,7 @@ class _Stream(Generic[Q, A]):
     async def _next(self) -> Q | None:
         """None after the last. Raises `Draining`."""
         await self.room.acquire()
-        await self._streams.placed()
+        await self._last_placed.wait()
         if self._streams.ending:
             raise Draining
         reader: Any = asyncio.current_task()
@@ -106,6 +122,7 @@ class _Stream(Generic[Q, A]):
             return await anext(self._requests, None)
         finally:
             self._streams.waiting.discard(reader)
+            del reader  # an error would otherwise hold this frame, and the frame the task that holds the error
 
 
 async def _abandon(futures: list["asyncio.Future[Any]"]) -> None:

@@ -23,18 +23,24 @@ _MODEL_FIELDS = ("model", "model_name", "name")  # in anther.v1, and twice in th
 Resolve = Callable[[Any], LiveModel | None]
 """The version that answers a request; None for a request that asks for no model. Raises what `Classifier.find` does."""
 
-Answer = Callable[[Any, Any, float | None], Awaitable[Any]]
-"""From a request, the version that answers it, and the deadline in seconds of `time.monotonic`, to the response."""
+Answer = Callable[..., Awaitable[Any]]
+"""From a request, the version that answers it, and the deadline in seconds of `time.monotonic`, to the response. A
+request of a stream comes with an event, too: see `service.core.streams.Answer`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method of a service. A `streamed` request is one of many in a call."""
+    """One method of a service.
+
+    A `streamed` request is one of many in a call; an error of the kind `ends_stream` ends all of them.
+    """
 
     name: str
     resolve: Resolve
     answer: Answer
     streamed: bool = False
+    ends_stream: type[Exception] | None = None
 
 
 class Calls:
@@ -57,7 +63,7 @@ class Calls:
         if self._running == 0:
             self.idle.set()
 
-    async def run(self, method: Method, request: Any, deadline: float | None) -> Any:
+    async def run(self, method: Method, request: Any, deadline: float | None, *placed: asyncio.Event) -> Any:
         """The response. Records how the request ended, and raises what ended it."""
         started, model, code, reason = time.perf_counter(), None, "OK", ""
         try:
@@ -66,14 +72,15 @@ class Calls:
             except AntherError:
                 model = self._registry.named(_model_of(request))
                 raise
-            return await method.answer(request, model, deadline)
+            return await method.answer(request, model, deadline, *placed)
         except asyncio.CancelledError:
             code = departure(deadline)
             reason = "" if method.streamed else _departed(code)  # a stream that ends early has one reason
             raise
         except Exception as exc:
             status = status_of(exc)
-            code, reason = status.code.name, status.reason
+            told_by_stream = method.ends_stream is not None and isinstance(exc, method.ends_stream)
+            code, reason = status.code.name, "" if told_by_stream else status.reason
             _log_unforeseen(exc)
             raise
         finally:

@@ -63,13 +63,12 @@ class RpcServer:
             ],
         )
         self._calls = calls = Calls(recorder, classifier.registry)
-        self._streams = BoundedStreams(_places(settings, classifier), classifier.patient_placed)
+        self._streams = BoundedStreams(_places(settings, classifier))
         images = Servicer(classifier, calls, self._streams)
         add_ImageClassifierServicer_to_server(images, InstrumentedHandlers(self._server, calls, images.resolve))
         # As many images in a request as may wait: with more it would be refused whenever it comes.
         bounds = Bounds(settings.queue_limit, request_bytes, classifier.limits)
-        allowed = control if settings.control else None
-        tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, allowed)
+        tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, control)
         add_GRPCInferenceServiceServicer_to_server(tensors, InstrumentedHandlers(self._server, calls, tensors.resolve))
         guarded = GuardedHandlers(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)

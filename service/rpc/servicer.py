@@ -1,6 +1,7 @@
 """`anther.v1.ImageClassifier`: wire in, domain call, wire out. Errors are left to `instrumented`."""
 # ruff: noqa: N802, ARG002 - methods have the protocol's names, and every handler takes the same arguments
 
+import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -22,7 +23,7 @@ class Servicer:
         self._classifier = classifier
         self._calls = calls
         self._streams = streams
-        self._streamed = Method("ClassifyStream", self.resolve, self._classify_patiently, streamed=True)
+        self._streamed = Method("ClassifyStream", self.resolve, self._classify_streamed, streamed=True)
 
     def resolve(self, request: Request) -> LiveModel | None:
         """The version that answers; None for `ListModels`. Raises what `Classifier.find` raises."""
@@ -58,15 +59,17 @@ class Servicer:
     ) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=description(model))
 
-    async def _classify_patiently(
-        self, request: pb.ClassifyRequest, model: LiveModel, deadline: float | None
+    async def _classify_streamed(
+        self, request: pb.ClassifyRequest, model: LiveModel, deadline: float | None, placed: asyncio.Event
     ) -> pb.ClassifyResponse:
-        answer = await self._classifier.classify(model, request_of(request, deadline), patient=True)
+        answer = await self._classifier.classify(model, request_of(request, deadline), placed)
         return response(answer, request.id)
 
-    async def _stream_item(self, deadline: float | None, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
+    async def _stream_item(
+        self, deadline: float | None, request: pb.ClassifyRequest, placed: asyncio.Event
+    ) -> pb.ClassifyStreamResponse:
         try:
-            answer = await self._calls.run(self._streamed, request, deadline)
+            answer = await self._calls.run(self._streamed, request, deadline, placed)
         except Exception as exc:  # recorded, and logged where nobody foresaw it
             return pb.ClassifyStreamResponse(id=request.id, error=item_error(status_of(exc)))
         return pb.ClassifyStreamResponse(id=request.id, answer=answer)

@@ -28,9 +28,13 @@ class Inference:
         self._max_images = max_images
 
     async def answer(
-        self, request: pb.ModelInferRequest, model: LiveModel, deadline: float | None, patient: bool = False
+        self,
+        request: pb.ModelInferRequest,
+        model: LiveModel,
+        deadline: float | None,
+        placed: asyncio.Event | None = None,
     ) -> pb.ModelInferResponse:
-        """`deadline` is the call's; the request may have an earlier one. For `patient` see `Classifier`.
+        """`deadline` is the call's; the request may have an earlier one. For `placed` see `Classifier`.
 
         Raises `InvalidArgument`, `ImageRefused` with the image's index, and what `Classifier.infer` raises.
         """
@@ -40,11 +44,11 @@ class Inference:
         inputs = await self._read(request, model)
         if isinstance(inputs, list):
             images = [ImageRequest(image, 0, deadline, evidence, request.id) for image in inputs]
-            answers = await self._classifier.classify_all(model, images, patient)
+            answers = await self._classifier.classify_all(model, images, placed)
             outputs: Outputs = stacked([answer.outputs for answer in answers])
         else:
             pixels = PixelsRequest(inputs, deadline, evidence, request.id)
-            outputs = (await self._classifier.infer(model, pixels, patient)).outputs
+            outputs = (await self._classifier.infer(model, pixels, placed)).outputs
         response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
         for name, value in request.parameters.items():
             response.parameters[name].CopyFrom(value)

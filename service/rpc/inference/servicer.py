@@ -68,8 +68,9 @@ class InferenceServicer:
         self._bounds = bounds
         self._inference = Inference(classifier, bounds.images)
         self._control = ModelControl(control)
-        patiently = functools.partial(self._inference.answer, patient=True)
-        self._streamed = Method("ModelStreamInfer", self.resolve, patiently, streamed=True)
+        self._streamed = Method(
+            "ModelStreamInfer", self.resolve, self._inference.answer, streamed=True, ends_stream=Draining
+        )
 
     def resolve(self, request: Any) -> LiveModel | None:
         """The version that answers, or that stands for the named model; None where the request names none.
@@ -148,10 +149,12 @@ class InferenceServicer:
             return False
         return True
 
-    async def _stream_item(self, deadline: float | None, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+    async def _stream_item(
+        self, deadline: float | None, request: pb.ModelInferRequest, placed: asyncio.Event
+    ) -> pb.ModelStreamInferResponse:
         """Raises `Draining`, which ends the stream."""
         try:
-            response = await self._calls.run(self._streamed, request, deadline)
+            response = await self._calls.run(self._streamed, request, deadline, placed)
         except Draining:
             raise
         except Exception as exc:  # recorded, and logged where nobody foresaw it

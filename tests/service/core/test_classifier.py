@@ -289,7 +289,7 @@ def test_a_patient_request_waits_for_its_place(registry, pictures) -> None:
 
     async def ask() -> list[Answer]:
         requests = [ImageRequest(pictures["daisy"]) for _ in range(5)]
-        return await asyncio.gather(*(classifier.classify(model, request, patient=True) for request in requests))
+        return await asyncio.gather(*(classifier.classify(model, request, asyncio.Event()) for request in requests))
 
     answers = asyncio.run(asyncio.wait_for(ask(), 60))
     small.close()
@@ -320,7 +320,7 @@ def test_a_patient_request_that_gets_no_place_is_told(registry, make_picture, en
         await until_taken(lanes)
         deadline = time.monotonic() + 0.05 if ending == "deadline" else None
         last = asyncio.ensure_future(
-            classifier.classify(model, ImageRequest(make_picture((9, 9, 9)), deadline=deadline), patient=True)
+            classifier.classify(model, ImageRequest(make_picture((9, 9, 9)), deadline=deadline), asyncio.Event())
         )
         await asyncio.sleep(0.01)
         if ending == "drain":
@@ -341,26 +341,26 @@ def test_a_patient_request_that_gets_no_place_is_told(registry, make_picture, en
     assert engine.rows == [0, 1, 1], "the one without a place never reached the engine"
 
 
-def test_patient_requests_get_their_places_in_the_order_they_came(registry, make_picture) -> None:
+def test_the_event_is_set_when_the_request_has_its_place(registry, make_picture) -> None:
     classifier, model, engine, lanes = held(registry)
-    done: list[int] = []
+    placed = [asyncio.Event() for _ in range(3)]
 
-    async def one(number: int) -> None:
-        await classifier.classify(model, ImageRequest(make_picture((9, 9, 9))), patient=True)
-        done.append(number)
-
-    async def ask() -> None:
-        tasks = [asyncio.ensure_future(one(number)) for number in range(6)]
+    async def ask() -> list[bool]:
+        request = ImageRequest(make_picture((9, 9, 9)))
+        tasks = [asyncio.ensure_future(classifier.classify(model, request, each)) for each in placed]
         await until_taken(lanes)
+        await asyncio.sleep(0.02)
+        found = [each.is_set() for each in placed]
         engine.second_may_run.set()
         await asyncio.gather(*tasks)
+        return [*found, *(each.is_set() for each in placed)]
 
     try:
-        asyncio.run(asyncio.wait_for(ask(), 60))
+        found = asyncio.run(asyncio.wait_for(ask(), 60))
     finally:
         engine.second_may_run.set()
         lanes.close()
-    assert done == sorted(done)
+    assert found == [True, True, False, True, True, True]
 
 
 def test_what_the_empty_queue_cannot_hold_is_refused_at_once(registry) -> None:
@@ -368,7 +368,7 @@ def test_what_the_empty_queue_cannot_hold_is_refused_at_once(registry) -> None:
     classifier = Classifier(registry, small, Limits())
     request = PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))
     with pytest.raises(QueueFull):
-        asyncio.run(asyncio.wait_for(classifier.infer(registry.find(), request, patient=True), 60))
+        asyncio.run(asyncio.wait_for(classifier.infer(registry.find(), request, asyncio.Event()), 60))
     small.close()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,12 +13,8 @@ from service.core.streams import BoundedStreams
 from service.errors import Draining
 
 
-async def at_once() -> None:
-    """The queue has room for everything."""
-
-
 def streams(places: int) -> BoundedStreams:
-    return BoundedStreams(places, at_once)
+    return BoundedStreams(places)
 
 
 class Answers:
@@ -27,7 +24,8 @@ class Answers:
         self.futures: dict[int, asyncio.Future[str]] = {}
         self.cancelled: list[int] = []
 
-    async def __call__(self, question: int) -> str:
+    async def __call__(self, question: int, placed: asyncio.Event) -> str:
+        placed.set()
         self.futures[question] = asyncio.get_running_loop().create_future()
         try:
             return await self.futures[question]
@@ -215,28 +213,72 @@ def test_who_takes_no_answers_gets_no_more_read(run, in_order: bool) -> None:
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_nothing_is_read_while_what_was_read_waits_for_its_place(run, in_order: bool) -> None:
+def test_nothing_is_read_while_the_last_request_waits_for_its_place(run, in_order: bool) -> None:
     async def ask() -> list[int]:
-        answers, read, room = Answers(), [], asyncio.Event()
-        room.set()
+        events: list[asyncio.Event] = []
 
-        async def placed() -> None:
-            await room.wait()
+        async def answer(request: int, placed: asyncio.Event) -> str:
+            events.append(placed)
+            await asyncio.Event().wait()
+            return ""
 
-        stream = BoundedStreams(4, placed).answers(count(8, read), answers, in_order=in_order)
-        room.clear()
+        read: list[int] = []
+        stream = streams(4).answers(count(8, read), answer, in_order=in_order)
         first = asyncio.ensure_future(anext(stream))
-        await settled()
-        reads = [len(read)]
-        room.set()
-        await settled()
-        reads.append(len(read))
+        reads = []
+        for _ in range(3):
+            await settled()
+            reads.append(len(read))
+            events[-1].set()
         first.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await first
         return reads
 
-    assert run(ask()) == [0, 4]
+    assert run(ask()) == [1, 2, 3]
+
+
+def test_a_request_that_fails_before_it_has_a_place_stops_nothing(run) -> None:
+    async def ask() -> list[str]:
+        async def answer(request: int, placed: asyncio.Event) -> str:
+            return f"{request} failed"
+
+        return [found async for found in streams(4).answers(count(3), answer, in_order=True)]
+
+    assert run(ask()) == ["0 failed", "1 failed", "2 failed"]
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_stream_that_breaks_holds_no_request_afterwards(run, in_order: bool) -> None:
+    """Not even until the garbage collector comes by: a request may be 20 MB."""
+
+    class Request:
+        pass
+
+    async def requests() -> AsyncIterator[Request]:
+        yield Request()
+        raise ValueError("no message")
+
+    async def refuse(request: Request, placed: asyncio.Event) -> str:
+        raise Draining
+
+    async def answer(request: Request, placed: asyncio.Event) -> str:
+        return "answered"
+
+    async def ask() -> int:
+        for each in (answer, refuse):
+            with contextlib.suppress(ValueError, Draining):
+                async for _ in streams(2).answers(requests(), each, in_order=in_order):
+                    pass
+        await settled()
+        return sum(type(found) is Request for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(ask()) == 0
+    finally:
+        gc.enable()
 
 
 @settings(deadline=None, max_examples=60)

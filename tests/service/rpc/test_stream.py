@@ -45,8 +45,8 @@ class HandClassifier:
             raise ModelNotFound("made-up", ["flowers"])
         return CANARY if target.label == "canary" else MODEL
 
-    async def classify(self, model: Any, request: ImageRequest, patient: bool) -> Answer:
-        assert patient
+    async def classify(self, model: Any, request: ImageRequest, placed: asyncio.Event) -> Answer:
+        placed.set()
         self.tried.append(request.id)
         self.held[request.id] = asyncio.get_running_loop().create_future()
         try:
@@ -56,9 +56,6 @@ class HandClassifier:
             raise
         finally:
             del self.held[request.id]
-
-    async def patient_placed(self) -> None:
-        await asyncio.sleep(0)
 
     def settle(self, name: str, error: Exception | None = None) -> None:
         if error is None:
@@ -92,7 +89,7 @@ class Talk:
 
     def __init__(self, places: int, deadline: float | None = None) -> None:
         self.classifier, self.tally = HandClassifier(), Tally()
-        self.streams = BoundedStreams(places, self.classifier.patient_placed)
+        self.streams = BoundedStreams(places)
         calls = Calls(Recorder((self.tally,)), self.classifier.registry)  # type: ignore[arg-type]
         servicer = Servicer(self.classifier, calls, self.streams)  # type: ignore[arg-type]
         self.sent: asyncio.Queue[pb.ClassifyRequest | Exception | None] = asyncio.Queue()

@@ -166,6 +166,21 @@ def test_a_stream_item_that_finds_no_room_until_its_deadline_is_told(start_edge,
     assert all(call.result(PATIENCE_S).predictions for call in calls)
 
 
+def test_a_stream_that_waits_for_room_holds_up_no_other(start_edge, image_request, red, eventually) -> None:
+    """The other's item is read, and its own time limit counts."""
+    edge = start_edge(queue_limit=1)
+    stub, patient, late = GRPCInferenceServiceStub(edge.channel), image_request(red.image), image_request(red.image)
+    late.parameters["timeout"].int64_param = 50_000  # microseconds
+    with edge.held():
+        calls = [edge.occupied(lambda: edge.stub.Classify.future(red)), edge.stub.Classify.future(red)]
+        eventually(lambda: edge.lanes.waiting == 1)
+        waiting = stub.ModelStreamInfer(iter([patient]), timeout=PATIENCE_S)
+        (response,) = stub.ModelStreamInfer(iter([late]), timeout=PATIENCE_S)
+    assert response.error_message.startswith("the deadline passed")
+    assert not next(waiting).error_message
+    assert all(call.result(PATIENCE_S).predictions for call in calls)
+
+
 def test_the_client_goes_on_with_its_stream_after_an_error(streamed, image_input, red) -> None:
     ((_, error),) = streamed({"inputs": [triton.InferInput("image", [1], "BYTES")]})
     assert "'image.contents' is '0 elements'" in error.message()
