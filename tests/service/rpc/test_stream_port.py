@@ -156,6 +156,20 @@ def test_by_itself_a_stream_never_fills_the_queue(start_edge, red, eventually, q
     talk.end()
 
 
+def test_a_stream_reads_no_further_while_its_last_image_waits_for_a_place(start_edge, red, eventually) -> None:
+    """One image in the lane, one in the queue, and one that waits: five more places would be free."""
+    edge = start_edge(queue_limit=1, stream_in_flight=8)
+    talk, before = Talk(edge.stub), requests_in_memory()
+    with edge.held():
+        edge.occupied(lambda: talk.send(*named(red.image, *range(8))))
+        eventually(lambda: edge.lanes.waiting == 1)
+        for _ in range(5):  # the server has had time to read on
+            assert edge.stub.ListModels(pb.ListModelsRequest()).models
+        assert requests_in_memory() - before == 3
+    talk.half_close()
+    assert sorted(int(item.id) for item in talk.answers) == list(range(8))
+
+
 def test_a_queue_that_others_fill_is_waited_for(start_edge, red, eventually) -> None:
     edge = start_edge(queue_limit=1)
     talk = Talk(edge.stub)
