@@ -11,8 +11,8 @@ from service.config import MODELS_DEFAULT, Device, LogFormat, PrecisionChoice, S
 
 _DEFAULT = Settings()
 # One process ends near 1,300 calls a second: a call takes 0.54 ms of its event loop and holds the interpreter's lock
-# for 0.75 ms (Zen 5). Six cores reach that with int8, nine with fp32.
-_CORES_PER_WORKER = 6
+# for 0.75 ms (Zen 5). Six cores reach that with int8, nine with fp32; 'auto' may choose int8.
+_CORES_PER_WORKER: dict[PrecisionChoice, int] = {"int8": 6, "auto": 6, "fp32": 9}
 
 
 class _Workers(click.ParamType[Any]):
@@ -56,9 +56,9 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--ops-port", "Metrics, /livez and /readyz; 0 picks a free port.", _PORT)
 @click.option("--workers", default="auto", show_default=True, envvar="ANTHER_WORKERS", show_envvar=True,
               type=_Workers(), metavar="auto|N",
-              help=f"Processes that share the gRPC port; 'auto' is one for each {_CORES_PER_WORKER} usable cores or "
-                   "part of them, and one where a GPU may be used. Connections are spread over them, so clients need "
-                   "several.")  # fmt: skip
+              help=f"Processes that share the gRPC port; 'auto' is one for each {_CORES_PER_WORKER['fp32']} usable "
+                   f"cores or part of them ({_CORES_PER_WORKER['int8']} with --precision int8 or auto), and one where "
+                   "a GPU may be used. Connections are spread over them, so clients need several.")  # fmt: skip
 @_option("--lanes", "Images worked on at once; 0 is one per usable core.", click.IntRange(0, 256))
 @_option("--decoders", "Threads that prepare images for a GPU; 0 is one per usable core.", click.IntRange(0, 256))
 @_option("--max-batch", "Most images that a GPU runs at once.", click.IntRange(1, 1024))
@@ -80,7 +80,9 @@ def serve(workers: Any, **options: Any) -> None:
     from service.system import hangup
 
     hangup.ignore()
-    settings = Settings(workers=_chosen(options["device"]) if workers == "auto" else workers, **options)
+    if workers == "auto":
+        workers = _chosen(options["device"], options["precision"])
+    settings = Settings(workers=workers, **options)
     logs.configure(settings.log_format)
     if settings.workers == 1:
         from service import app
@@ -92,13 +94,14 @@ def serve(workers: Any, **options: Any) -> None:
         supervisor_app.run(settings)
 
 
-def _chosen(device: Device) -> int:
+def _chosen(device: Device, precision: PrecisionChoice) -> int:
     from service.engines.runtime import gpu_runtime_installed
     from service.system.cores import usable_cores
 
-    return workers_for(usable_cores(), device == "cuda" or (device == "auto" and gpu_runtime_installed()))
+    gpu = device == "cuda" or (device == "auto" and gpu_runtime_installed())
+    return workers_for(usable_cores(), gpu, precision)
 
 
-def workers_for(cores: int, gpu: bool) -> int:
+def workers_for(cores: int, gpu: bool, precision: PrecisionChoice) -> int:
     """One for each `_CORES_PER_WORKER` cores or part of them; one on a GPU, where each would hold the model again."""
-    return 1 if gpu else math.ceil(cores / _CORES_PER_WORKER)
+    return 1 if gpu else math.ceil(cores / _CORES_PER_WORKER[precision])

@@ -95,10 +95,6 @@ class Watcher:
             self._inbox.put(done)
         return done
 
-    def reconcile_now(self, timeout_s: float | None = None) -> None:
-        """`reconcile`, and wait for it. Raises also `TimeoutError`; the work then goes on."""
-        self.reconcile().result(timeout_s)
-
     def rescan(self) -> None:
         """`reconcile` without an answer: failures are logged, and nothing happens after `close`.
 

@@ -220,7 +220,7 @@ def test_rescans_that_wait_are_one(own, monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(10):
         server.rescan()
     release.set()
-    server._watcher.reconcile_now(PATIENCE_S)
+    server._watcher.reconcile().result(PATIENCE_S)
     assert rescans == [True, True, True], "the first, the ten others, and the last"
 
 

@@ -123,15 +123,15 @@ def test_a_variable_beats_the_default_and_a_flag_beats_the_variable(serve, name:
 
 
 @pytest.mark.parametrize(
-    ("usable", "gpu", "expected"),
-    [(1, False, 1), (6, False, 1), (7, False, 2), (12, False, 2), (13, False, 3), (64, False, 11), (64, True, 1)],
+    ("usable", "int8", "fp32"), [(1, 1, 1), (6, 1, 1), (7, 2, 1), (9, 2, 1), (10, 2, 2), (18, 3, 2), (64, 11, 8)]
 )
-def test_auto_starts_a_worker_for_each_six_cores_and_one_on_a_gpu(usable: int, gpu: bool, expected: int) -> None:
-    assert workers_for(usable, gpu) == expected
+def test_auto_starts_as_many_workers_as_the_cores_keep_busy_and_one_on_a_gpu(usable: int, int8: int, fp32: int) -> None:
+    assert [workers_for(usable, False, precision) for precision in ("int8", "auto", "fp32")] == [int8, int8, fp32]
+    assert workers_for(usable, True, "int8") == 1
 
 
 @pytest.mark.parametrize(
-    ("device", "gpu_runtime", "expected"), [("cpu", True, 3), ("auto", False, 3), ("auto", True, 1), ("cuda", True, 1)]
+    ("device", "gpu_runtime", "expected"), [("cpu", True, 2), ("auto", False, 2), ("auto", True, 1), ("cuda", True, 1)]
 )
 def test_by_default_cores_and_device_choose_the_workers(serve, monkeypatch, device, gpu_runtime, expected) -> None:
     monkeypatch.setattr(cores, "usable_cores", lambda: 16)
@@ -139,6 +139,12 @@ def test_by_default_cores_and_device_choose_the_workers(serve, monkeypatch, devi
     assert serve("--device", device)[1].workers == expected
     assert serve("--device", device, "--workers", "auto", env={"ANTHER_WORKERS": "5"})[1].workers == expected
     assert serve("--device", device, "--workers", "5")[1].workers == 5
+
+
+def test_a_faster_precision_needs_more_workers_for_the_same_cores(serve, monkeypatch) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 16)
+    monkeypatch.setattr(runtime, "gpu_runtime_installed", lambda: False)
+    assert [serve("--precision", precision)[1].workers for precision in ("fp32", "int8", "auto")] == [2, 3, 3]
 
 
 def test_the_folder_of_models_follows_the_same_order(serve, tmp_path: Path) -> None:

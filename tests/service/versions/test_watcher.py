@@ -195,7 +195,7 @@ def test_without_an_interval_it_looks_only_when_told_to(registry, watch, publish
     watcher = watch(0)
     publish_bundle(root)
     assert registry.find().version == 1
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     assert registry.find().version == 2
 
 
@@ -204,10 +204,10 @@ def test_a_command_tries_refused_versions_again(registry, opener, watch, publish
     watcher = watch(0)
     publish_bundle(root)
     opener.error = RuntimeError("no room on the device")
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     assert "no room on the device" in registry.refused["flowers/2"]
     opener.error = None
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     assert (registry.find().version, registry.refused) == (2, {})
 
 
@@ -216,10 +216,10 @@ def test_a_command_is_told_what_went_wrong(registry, opener, watch, publish_bund
     publish_bundle(root)
     opener.error = DeviceUnavailable("cuda", "nothing")
     with pytest.raises(DeviceUnavailable):
-        watcher.reconcile_now(PATIENCE_S)
+        watcher.reconcile().result(PATIENCE_S)
     assert registry.find().version == 1
     opener.error = None
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     assert registry.find().version == 2
 
 
@@ -244,9 +244,9 @@ def test_a_command_that_takes_too_long_goes_on_without_who_gave_it(
     publish_bundle(root)
     opener.gate.clear()
     with pytest.raises(TimeoutError):
-        watcher.reconcile_now(0.01)
+        watcher.reconcile().result(0.01)
     opener.gate.set()
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     assert registry.find().version == 2
 
 
@@ -292,8 +292,8 @@ def test_a_retired_version_is_freed_on_this_thread_and_its_memory_handed_back(
     freed_by: list[str] = []
     session = weakref.ref(in_flight.engine._session, lambda _: freed_by.append(threading.current_thread().name))
     publish_bundle(root)
-    watcher.reconcile_now(PATIENCE_S)
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     assert session() is not None
     eventually(lambda: len(handed_back) == 2)
     handed_back.clear()
@@ -305,10 +305,10 @@ def test_a_retired_version_is_freed_on_this_thread_and_its_memory_handed_back(
 def test_a_deleted_model_is_freed(registry, watch, eventually, root, publish_bundle) -> None:
     publish_bundle(root, "trees")
     watcher = watch(0)
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     session = weakref.ref(registry.find("flowers").engine._session)
     shutil.rmtree(root / "flowers")
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     eventually(lambda: session() is None)
 
 
@@ -325,7 +325,7 @@ def test_an_unloaded_model_is_freed_also_after_a_failure(
     opener.error = None
     session = weakref.ref(registry.find("flowers").engine._session)
     edit_policy(root, "flowers", ServingPolicy.unloaded)
-    watcher.reconcile_now(PATIENCE_S)
+    watcher.reconcile().result(PATIENCE_S)
     eventually(lambda: session() is None)
 
 
