@@ -1,6 +1,7 @@
 """Files of a repository, read and replaced so that neither a link, a pipe nor a power cut can do harm."""
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _NO_FILE = "no regular file"
+_MAX_STEM_BYTES = 255 - len(f".-{uuid.UUID(int=0).hex}")  # 255 bytes are the longest name of the usual file systems
 
 
 def read_regular(path: Path, largest: int) -> bytes:
@@ -32,9 +34,11 @@ def read_regular(path: Path, largest: int) -> bytes:
 
 
 def replace(path: Path, data: bytes, *, make_folder: bool = False) -> None:
-    """Put `data` at `path` in one step, for readers as for a power cut. Raises `OSError`, and then nothing changed.
+    """Put `data` at `path` in one step, for readers as for a power cut.
 
-    The folder must exist, unless `make_folder` says to create it.
+    A file that is replaced passes on its mode; a symbolic link is itself replaced, and its target stays as it is. The
+    folder must exist, unless `make_folder` says to create it. Raises `OSError`. `path` is then as it was, unless the
+    disk failed at the very last, when it was to remember the new name.
     """
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,28 +53,30 @@ def replacing(path: Path) -> Iterator[Path]:
     Nothing changes where the body raises.
     """
     temporary = temporary_path(path)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush_folder(path.parent)
+    with _open_folder(path.parent) as folder:  # before anything changes, since it may be refused
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                _keep_mode(path, file.fileno())
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        os.fsync(folder)
 
 
 def temporary_path(path: Path) -> Path:
     """A new name beside `path`, hidden, for what is to take its place; `sweep` knows it."""
-    return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    return path.with_name(f".{_stem(path.name)}-{uuid.uuid4().hex}")
 
 
 def sweep(folder: Path, name: str = "") -> None:
     """Remove what killed writers left in a folder, of the file `name` alone where it is given.
 
-    For who knows, by a lock, that nobody writes there now.
+    The caller holds a lock that keeps other writers out.
     """
-    temporary = re.compile(rf"\.{re.escape(name) or '.+'}-[0-9a-f]{{32}}")
+    temporary = re.compile(rf"\.{re.escape(_stem(name)) or '.+'}-[0-9a-f]{{32}}")
     for path in folder.iterdir():
         if temporary.fullmatch(path.name):
             remove(path)
@@ -86,22 +92,16 @@ def remove(path: Path) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Have the disk remember which files a folder holds."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _open_folder(folder) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def locked_folder(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a folder's lock, which writes nothing into it. Raises as `lock` does."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _open_folder(folder) as descriptor:
         lock(descriptor, wait=wait)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def lock(descriptor: int, *, wait: bool = True) -> None:
@@ -115,3 +115,31 @@ def lock(descriptor: int, *, wait: bool = True) -> None:
 def _opener(path: str, flags: int) -> int:
     """For what took the file's place since it was looked at: follow no link, and do not wait for a pipe's writer."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+@contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _keep_mode(path: Path, descriptor: int) -> None:
+    """Give an open file the mode of the regular file at `path`, where there is one."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(mode):
+        os.fchmod(descriptor, stat.S_IMODE(mode))
+
+
+def _stem(name: str) -> str:
+    """A file's name in its temporary ones, which must not be too long: its beginning and a digest where it is."""
+    whole = os.fsencode(name)
+    if len(whole) <= _MAX_STEM_BYTES:
+        return name
+    digest = hashlib.sha256(whole).hexdigest()[:16]
+    return f"{whole[: _MAX_STEM_BYTES - 17].decode(errors='ignore')}-{digest}"

@@ -1,6 +1,7 @@
 """Files read without following anything, and replaced whole or not at all."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,52 @@ def test_a_body_that_raises_leaves_the_file_and_nothing_beside_it(tmp_path: Path
         _ = temporary.write_bytes(b"half") / 0
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_is_replaced_passes_on_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for mode in (0o640, 0o600, 0o444):
+        path.touch()
+        path.chmod(mode)
+        files.replace(path, b"new")
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        path.unlink()
+
+
+def test_a_link_passes_on_no_mode(tmp_path: Path) -> None:
+    (tmp_path / "target").touch(mode=0o600)
+    (tmp_path / "file").symlink_to("target")
+    files.replace(tmp_path / "file", b"new")
+    files.replace(tmp_path / "fresh", b"new")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "fresh").stat().st_mode
+
+
+def test_nothing_changes_where_the_folder_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that may be written and searched, but not read."""
+    (tmp_path / "file").write_bytes(b"old")
+    real = os.open
+
+    def refused(path: os.PathLike[str], flags: int, *rest: int) -> int:
+        if Path(path) == tmp_path:
+            raise PermissionError
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(PermissionError):
+        files.replace(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: str) -> None:
+    files.replace(tmp_path / name, b"data")
+    assert (tmp_path / name).read_bytes() == b"data"
+    left_by_killed_writers(tmp_path / name)
+    kept = [tmp_path / name, files.temporary_path(tmp_path / f"{name[:-1]}y")]
+    kept[1].write_bytes(b"kept")
+    files.sweep(tmp_path, name)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def left_by_killed_writers(path: Path) -> None:
