@@ -3,6 +3,7 @@
 AntherError
 └── TrainingError
     ├── DataRefused
+    │   ├── DataMissing
     │   ├── NoPhotos
     │   ├── FlatFolder
     │   ├── TableUnusable
@@ -46,6 +47,13 @@ class TrainingError(AntherError):
 
 class DataRefused(TrainingError):
     """A folder that cannot be trained on or measured against."""
+
+
+class DataMissing(DataRefused):
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} does not exist; give a folder with one subfolder of photos per class, or a table", path=path
+        )
 
 
 class NoPhotos(DataRefused):

@@ -1,6 +1,6 @@
 """What a client is answered, as records: no message of the wire is seen outside."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from anther.v1 import classifier_pb2 as pb
 
@@ -71,7 +71,7 @@ class ModelDescription:
     sha256: str
     threshold: float
     metrics: ModelMetrics
-    manifest_json: str
+    manifest_json: str = field(repr=False)
 
 
 def classification_of(response: pb.ClassifyResponse) -> Classification:

@@ -47,7 +47,7 @@ def _kind(context: click.Context, parameter: click.Parameter, path: Path | None)
     return path
 
 
-@click.command()
+@click.command(short_help="Classify photos or folders of them on a running server.")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO|FOLDER...")
 @click.option("--target", default="localhost:8001", show_default=True, envvar="ANTHER_TARGET", show_envvar=True,
               help="HOST:PORT of the server.")  # fmt: skip

@@ -20,7 +20,7 @@ from anther.results.record import Outcome, json_line
 
 _FILE_WIDTH = 160
 _ROWS = 50  # are printed together; more would stay in memory longer and be seen later
-_COLUMNS = ("photo", "class", "probability", "then")
+_COLUMNS = ("photo", "class", "probability", "next")
 _MIN_WIDTHS = (24, 12, 11)
 _GAP = 2  # between columns
 
@@ -125,18 +125,19 @@ class _Thresholds:
 
 @dataclass(frozen=True)
 class _Row:
-    """`then` are the further predictions, of which as many are shown as fit."""
+    """A photo's answer; of the runners-up as many are shown as fit."""
 
     cells: tuple[Text, Text, Text]
-    then: list[str]
+    runners_up: list[str]
 
     def within(self, width: int) -> Text:
-        """A terminal's line ends between predictions; --json has them all."""
-        shown = "  ".join(self.then)
-        kept = len(self.then)
-        while len(shown) > width and kept:
-            kept -= 1
-            shown = "  ".join([*self.then[:kept], "…"])
+        """A line ends between predictions; --json has them all."""
+        shown = ""
+        for number in range(1, len(self.runners_up) + 1):
+            longer = "  ".join(self.runners_up[:number])
+            if len(longer) > width:
+                break
+            shown = longer
         return Text(shown)
 
 
@@ -149,10 +150,20 @@ class _Parts:
     def print(self, rows: list[_Row], failed: list[Text]) -> None:
         if rows:
             self._widen(rows)
-            self._console.print(self._part(rows))
+            self._print_table(self._part(rows))
             self.begun = True
         for line in failed:
             self._console.print(line, soft_wrap=True)
+
+    def _print_table(self, table: Table) -> None:
+        """A file or a pipe gets no blanks at the ends of lines."""
+        if self._console.is_terminal:
+            return self._console.print(table)
+        with self._console.capture() as captured:
+            self._console.print(table)
+        for line in captured.get().splitlines():
+            self._console.print(Text(line.rstrip()), soft_wrap=True)
+        return None
 
     def _widen(self, rows: list[_Row]) -> None:
         """Long names and labels are folded where the line ends."""
@@ -177,8 +188,8 @@ def _row(photo: Path, outcome: Classification, thresholds: _Thresholds) -> _Row:
     best, *others = outcome.predictions
     label = Text(best.label, "green") if outcome.confident else Text(f"{best.label} (unsure)", "yellow")
     probability = f"{best.probability:.3f}" + ("" if outcome.confident else thresholds.under(outcome))
-    then = [f"{found.label} {found.probability:.3f}" for found in others]
-    return _Row((_name(photo), label, Text(probability)), then)
+    runners_up = [f"{found.label} {found.probability:.3f}" for found in others]
+    return _Row((_name(photo), label, Text(probability)), runners_up)
 
 
 def _failure(photo: Path, failure: CallFailed) -> Text:

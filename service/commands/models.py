@@ -97,7 +97,7 @@ def models() -> None:
     """List, prove, pin, promote and roll back the models of a folder."""
 
 
-@models.command("list")
+@models.command("list", short_help="Show every model and version, and which of them serve.")
 @_common
 def list_(folder: _Folder) -> None:
     """Every model and version: what it is worth, and what the policy makes of it."""
@@ -107,7 +107,7 @@ def list_(folder: _Folder) -> None:
     models_view.write_entries(found, folder.root, folder.as_json)
 
 
-@models.command()
+@models.command(short_help="Show what a version's manifest says.")
 @click.argument("name")
 @click.argument("version", type=_NUMBER, required=False)
 @_common
@@ -118,7 +118,7 @@ def show(name: str, version: int | None, folder: _Folder) -> None:
     models_view.write_manifest(_repository(folder.root).open(name, version), folder.as_json)
 
 
-@models.command()
+@models.command(short_help="Make every check that a server makes before it serves.")
 @click.argument("name")
 @click.argument("version", type=_NUMBER, required=False)
 @_engine
@@ -144,7 +144,7 @@ def verify(context: click.Context, /, name: str, version: int | None, server: Se
     models_view.write_proof(model, folder.as_json)
 
 
-@models.command()
+@models.command(short_help="Serve one version whatever is published, or follow the latest.")
 @click.argument("name")
 @click.argument("version", type=_Pin(), metavar="VERSION|latest|all")
 @_verified
@@ -163,7 +163,7 @@ def pin(name: str, version: Any, server: Settings | None, folder: _Folder) -> No
     _edit(folder, name, change, refusal, version)
 
 
-@models.command()
+@models.command(short_help="Make a version the stable one, or put it on trial.")
 @click.argument("name")
 @click.argument("version", type=_NUMBER, required=False)
 @click.option("--canary", type=_SHARE, help="Have it answer this share of the requests instead, 0 to 1; 0 ends that.")
@@ -195,7 +195,7 @@ def promote(
     _edit(folder, name, change, refusal, version)
 
 
-@models.command()
+@models.command(short_help="Serve the version that was stable before.")
 @click.argument("name")
 @_verified
 @_common
@@ -214,7 +214,7 @@ def rollback(name: str, server: Settings | None, folder: _Folder) -> None:
     _edit(folder, name, lambda policy, stable: policy.rolled_back(stable, versions), refusal)
 
 
-@models.command()
+@models.command(short_help="Take a model out of service; its files stay.")
 @click.argument("name")
 @_common
 def unload(name: str, folder: _Folder) -> None:
@@ -222,7 +222,7 @@ def unload(name: str, folder: _Folder) -> None:
     _edit(folder, name, lambda policy, _: policy.unloaded())
 
 
-@models.command()
+@models.command(short_help="Bring a model back into service.")
 @click.argument("name")
 @_common
 def load(name: str, folder: _Folder) -> None:

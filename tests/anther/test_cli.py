@@ -88,6 +88,15 @@ def test_an_unknown_command_is_named() -> None:
     assert "No such command 'bloom'" in result.stderr
 
 
+@pytest.mark.parametrize("group", [[], ["models"], ["data"]])
+def test_a_list_of_commands_has_a_whole_line_for_each_in_80_columns(group: list[str]) -> None:
+    listed = CliRunner().invoke(cli.cli, [*group, "--help"], terminal_width=80).stdout.split("Commands:\n")[1]
+    lines = listed.splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 80 and line.endswith(".") and not line.endswith("...") for line in lines)
+    assert all(line[2] != " " for line in lines)
+
+
 def test_help_and_version_need_no_extra() -> None:
     for arguments in (["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)):
         done = without(list(cli._EXTRAS), *arguments)

@@ -47,7 +47,7 @@ class _Several(click.ParamType[tuple[str, ...]]):
         return names
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, short_help="Train several strategies and networks on the same photos.")
 @click.option(
     "--strategies",
     type=_Several(typing.get_args(Strategy)),

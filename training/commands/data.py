@@ -8,12 +8,12 @@ import click
 from training.commands.options import SOURCE, column_options, json_option
 
 
-@click.group()
+@click.group(short_help="Download the flower photos, or check a set of photos.")
 def data() -> None:
     """Download the flower photos, or check the health of a set of photos."""
 
 
-@data.command()
+@data.command(short_help="Download TensorFlow's 3,670 flower photos of five classes.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("flower_photos"))
 @click.option("--url", help="Take the archive from this mirror.  [default: where TensorFlow publishes it]")
 @click.option("--sha256", help="Digest of the archive, for another one.  [default: that of the published one]")
@@ -32,7 +32,7 @@ def flowers(folder: Path, url: str | None, sha256: str | None) -> None:
     click.echo(f"{folder} is ready; next: anther retrain --data {folder} --name garden")
 
 
-@data.command()
+@data.command(short_help="Show whether a set of photos is fit to learn from.")
 @click.argument("source", metavar="DATA", type=SOURCE)
 @column_options
 @click.option(

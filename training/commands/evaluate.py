@@ -8,7 +8,7 @@ import click
 from training.commands.options import FOLDER, SOURCE, json_option, machine, machine_options
 
 
-@click.command()
+@click.command(short_help="Measure a bundle or a run on photos of known classes.")
 @click.argument("source", metavar="BUNDLE|RUN", type=FOLDER)
 @click.option(
     "--data", type=SOURCE, help="Folder of photos per class, or table of them.  [default: a run's test split]"

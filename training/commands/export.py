@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bundle.precision import PrimaryPrecision
 
 
-@click.command()
+@click.command(short_help="Turn a finished run into a bundle, and verify it.")
 @click.argument("run", metavar="RUN", type=FOLDER)
 @click.option("--output", type=FOLDER, help="Folder of the bundle; it must not exist.  [default: RUN/bundle]")
 @precision_option("--precision")

@@ -12,7 +12,7 @@ from training.config import Backbone
 _MANIFEST = "manifest.json"
 
 
-@click.command()
+@click.command(short_help="List photos whose label may be wrong, and near duplicates.")
 @click.argument("source", metavar="DATA|RUN|BUNDLE", type=SOURCE)
 @click.option(
     "--output",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from training.runs.run import Run
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, short_help="From photos to a published version that is no worse.")
 @training_options
 @click.option("--fresh", is_flag=True, help="Begin anew, also where the same retrain was left unfinished.")
 @release_options

@@ -10,7 +10,7 @@ from training.commands.processes import several_processes
 from training.commands.repeat_options import repeat_options, repeated
 
 
-@click.command(cls=Grouped)
+@click.command(cls=Grouped, short_help="Train and measure a classifier; nothing is published.")
 @training_options
 @recipe_options
 @repeat_options

@@ -65,7 +65,7 @@ class Check:
 def scan(source: Path, reporter: Reporter, columns: Columns = USUAL) -> Scan:
     """Read and decode every file of a folder per class or of a table, on all cores.
 
-    Raises `NoPhotos`, `FlatFolder` or `TableUnusable`.
+    Raises `DataMissing`, `NoPhotos`, `FlatFolder` or `TableUnusable`.
     """
     listing = tables.listed(source, columns) if is_table(source) else folder_listing(source)
     cores = os.cpu_count() or 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from training.errors import FlatFolder, NoPhotos
+from training.errors import DataMissing, FlatFolder, NoPhotos
 
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -38,7 +38,7 @@ def root_of(source: Path) -> Path:
 def folder_listing(root: Path) -> Listing:
     """Every file below the class folders, hidden ones left out. A class folder may hold folders of its own.
 
-    Raises `NoPhotos` or `FlatFolder`.
+    Raises `DataMissing`, `NoPhotos` or `FlatFolder`.
     """
     classes = _class_folders(root)
     files = [Listed(folder.name, name) for folder in classes for name in _below(folder, root)]
@@ -46,6 +46,8 @@ def folder_listing(root: Path) -> Listing:
 
 
 def _class_folders(root: Path) -> list[Path]:
+    if not root.exists():
+        raise DataMissing(root)
     if not root.is_dir():
         raise NoPhotos(root)
     entries = [path for path in root.iterdir() if not path.name.startswith(".")]

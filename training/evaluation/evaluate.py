@@ -26,7 +26,7 @@ def of_bundle(
 ) -> Evaluation:
     """Every decodable photo below the class folders of `data`, through the bundle's preprocessing and graph.
 
-    Raises `NoPhotos`, `FlatFolder` or `UnknownLabels`.
+    Raises `DataMissing`, `NoPhotos`, `FlatFolder` or `UnknownLabels`.
     """
     manifest = bundle.manifest
     scanned = labelled(data, manifest.labels, reporter)

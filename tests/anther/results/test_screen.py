@@ -77,7 +77,7 @@ def test_any_file_name_survives_json(show) -> None:
 
 def test_a_table_has_a_row_a_photo(show) -> None:
     lines = show("table", (Path("a.jpg"), GOOD), (Path("b.jpg"), UNSURE)).splitlines()
-    assert lines[0].split() == ["photo", "class", "probability", "then"]
+    assert lines[0].split() == ["photo", "class", "probability", "next"]
     assert lines[1].split() == ["a.jpg", "daisy", "0.750", "tulips", "0.250"]
     assert lines[2].split() == ["b.jpg", "daisy", "(unsure)", "0.500"]
     assert lines[3:] == [""]
@@ -110,7 +110,14 @@ def test_a_terminals_line_ends_between_predictions(monkeypatch, capsys, width: i
     text = " ".join(lines)
     assert all(rest.startswith(f" {n} 0.100") for n, rest in enumerate(text.split("dandelion")[1:]))
     assert "0.600 < 0.840" in text
-    assert "…" in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("predictions", [GOOD.predictions, GOOD.predictions[:1]])
+def test_a_pipe_gets_no_blanks_at_the_ends_of_lines(show, predictions) -> None:
+    answer = dataclasses.replace(GOOD, predictions=predictions)
+    lines = show("table", (Path("a.jpg"), answer), (Path("photo" * 20), GOOD)).splitlines()
+    assert all(line == line.rstrip() for line in lines)
 
 
 def test_rows_are_in_the_order_of_names_though_answers_are_not(show) -> None:

@@ -10,7 +10,16 @@ from training.dataset import data
 from training.dataset.data import Check, Photo, Undecodable
 from training.dataset.listing import Listed
 from training.dataset.tables import Columns
-from training.errors import EmptyClass, FlatFolder, LabelConflict, NoPhotos, OneClass, PhotoChanged, TableUnusable
+from training.errors import (
+    DataMissing,
+    EmptyClass,
+    FlatFolder,
+    LabelConflict,
+    NoPhotos,
+    OneClass,
+    PhotoChanged,
+    TableUnusable,
+)
 from training.progress import Silent
 
 
@@ -102,7 +111,13 @@ def test_strict_refuses_content_under_two_labels_by_path(folder, tmp_path):
 def test_an_empty_folder_has_no_photos(tmp_path):
     with pytest.raises(NoPhotos, match="one subfolder of photos per class"):
         scan(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(NoPhotos):
+        scan(tmp_path / "file")
+
+
+def test_a_path_that_does_not_exist_is_refused_as_such(tmp_path):
+    with pytest.raises(DataMissing, match="missing does not exist; give a folder"):
         scan(tmp_path / "missing")
 
 
