@@ -13,6 +13,7 @@ from anther.client.answers import Classification, Explanation, ModelDescription,
 from anther.client.async_exchange import AsyncExchange
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
 from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyOptions, Image, InOrder, Key, T, read
+from anther.client.connection import Connection
 from anther.client.pending import WINDOW
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
@@ -27,7 +28,7 @@ class AsyncClient:
     """
 
     def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0, patience_s: float = 60.0) -> None:
-        self._target, self._timeout_s, self._patience_s = target, timeout_s, patience_s
+        self._connection, self._timeout_s, self._patience_s = Connection(target), timeout_s, patience_s
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -38,7 +39,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; calls under way fail."""
+        """As `Client.close`."""
+        self._connection.close()
         if "_channel" in vars(self):  # a call has opened it
             await self._channel.close()
 
@@ -92,7 +94,8 @@ class AsyncClient:
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self._target, options=calls.channel_options(self._target))
+        target = self._connection.target
+        return grpc.aio.insecure_channel(target, options=calls.channel_options(target))
 
     @cached_property
     def _stub(self) -> Any:
@@ -103,7 +106,7 @@ class AsyncClient:
     ) -> AsyncGenerator[tuple[Key, Classification | CallFailed], None]:
         """For (key, id, image). Draws no further image while `held` has as many outcomes as may be in flight."""
         keys: dict[str, Key] = {}
-        async with AsyncExchange(self._stub, self._target, self._timeout_s, self._patience_s) as exchange:
+        async with AsyncExchange(self._stub, self._connection, self._timeout_s, self._patience_s) as exchange:
             async for key, request_id, image in images:
                 while exchange.pending.in_flight and (exchange.pending.full or len(held) >= WINDOW):
                     yield await _received(exchange, keys)
@@ -117,9 +120,11 @@ class AsyncClient:
 
     async def _answer(self, call: Call[T]) -> T:
         try:
-            return call.record_of(await getattr(self._stub, call.method)(call.request, timeout=self._timeout_s))
+            with self._connection:
+                answer = await getattr(self._stub, call.method)(call.request, timeout=self._timeout_s)
         except grpc.RpcError as exc:
-            raise from_rpc(exc, self._target) from exc
+            raise from_rpc(exc, self._connection.target) from exc
+        return call.record_of(answer)
 
 
 async def _received(exchange: AsyncExchange, keys: dict[str, Key]) -> tuple[Key, Classification | CallFailed]:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from anther.client.call_failed import CallFailed, from_rpc, stream_ended
+from anther.client.connection import Connection
 from anther.client.pending import Answer, Event, Outcome, Pending, Request
 
 _CLOSE_TIMEOUT_S = 2.0
@@ -21,13 +22,13 @@ class AsyncExchange:
     def __init__(
         self,
         stub: Any,
-        target: str,
+        connection: Connection,
         timeout_s: float,
         patience_s: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._stub, self._target, self._timeout_s, self._sleep = stub, target, timeout_s, sleep
-        self.pending = Pending(target, timeout_s, patience_s)
+        self._stub, self._connection, self._timeout_s, self._sleep = stub, connection, timeout_s, sleep
+        self.pending = Pending(connection.target, timeout_s, patience_s)
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._outbox: Outbox = asyncio.Queue()
         self._call: Any = None
@@ -74,6 +75,7 @@ class AsyncExchange:
 
     async def _reconnect(self, failure: CallFailed) -> None:
         await self._disconnect()
+        self._connection.check()
         if self.pending.reconnects(failure):
             await self._sleep(self.pending.back_off_s(failure))
             self._connect()
@@ -81,10 +83,11 @@ class AsyncExchange:
     async def _ask_single(self, request: Request) -> Outcome:
         while True:
             try:
-                answer: Answer = await self._stub.Classify(request, timeout=self._timeout_s)
+                with self._connection:
+                    answer: Answer = await self._stub.Classify(request, timeout=self._timeout_s)
             except grpc.RpcError as error:
-                failure = from_rpc(error, self._target)
-                if not failure.passing:
+                failure = from_rpc(error, self._connection.target)
+                if not failure.transient:
                     return failure
                 await self._sleep(self.pending.back_off_s(failure))
             else:
@@ -94,33 +97,38 @@ class AsyncExchange:
         self._outbox = asyncio.Queue()
         for request in self.pending.streamed():
             self._outbox.put_nowait(request)
-        self._call = self._stub.ClassifyStream(_sent(self._outbox))
+        with self._connection:
+            self._call = self._stub.ClassifyStream(_sent(self._outbox))
         self._listener = asyncio.create_task(self._listen(self._call))
 
     async def _listen(self, call: Any) -> None:
-        """Until the stream's end, which it tells last.
+        """Until the stream's end, which it tells last, also where the call or this task is cancelled.
 
         Where a write comes too late for a stream that has ended, grpc.aio hides the reason behind INTERNAL. The images
         are then asked for one by one, which is right for every reason.
         """
+        end = stream_ended(self._connection.target)
         try:
             async for item in call:
                 self._inbox.put_nowait(item)
-            self._inbox.put_nowait(stream_ended(self._target))
         except grpc.RpcError as error:
-            self._inbox.put_nowait(from_rpc(error, self._target))
+            end = from_rpc(error, self._connection.target)
+        finally:
+            self._inbox.put_nowait(end)
 
     async def _disconnect(self, patient: bool = False) -> None:
         """Patient, it lets the server end the stream."""
         if self._listener is None:
             return
         self._outbox.put_nowait(None)
-        if patient:
-            await asyncio.wait({self._listener}, timeout=_CLOSE_TIMEOUT_S)
-        self._call.cancel()
-        self._listener.cancel()
-        await asyncio.gather(self._listener, return_exceptions=True)
-        self._call = self._listener = None
+        try:
+            if patient:
+                await asyncio.wait({self._listener}, timeout=_CLOSE_TIMEOUT_S)
+        finally:
+            self._call.cancel()
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+            self._call = self._listener = None
 
 
 async def _sent(outbox: Outbox) -> AsyncIterator[Request]:

@@ -19,8 +19,8 @@ class CallFailed(AntherError):
         self.code, self.reason, self.message, self.retry_after_s = code, reason, message, retry_after_s
 
     @property
-    def passing(self) -> bool:
-        """The image was not at fault: asked again later, the same server or another may answer."""
+    def transient(self) -> bool:
+        """The same request may succeed later, at the same server or another."""
         return self.code == "UNAVAILABLE" or (self.code == "RESOURCE_EXHAUSTED" and self.retry_after_s is not None)
 
 

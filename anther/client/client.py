@@ -10,6 +10,7 @@ from anther.client import calls
 from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
 from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyOptions, Image, InOrder, Key, T, read
+from anther.client.connection import Connection
 from anther.client.exchange import Exchange
 from anther.client.pending import WINDOW
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
@@ -28,7 +29,7 @@ class Client:
     def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0, patience_s: float = 60.0) -> None:
         self._channel = grpc.insecure_channel(target, options=calls.channel_options(target))
         self._stub = ImageClassifierStub(self._channel)
-        self._target, self._timeout_s, self._patience_s = target, timeout_s, patience_s
+        self._connection, self._timeout_s, self._patience_s = Connection(target), timeout_s, patience_s
 
     def __enter__(self) -> "Client":
         return self
@@ -39,7 +40,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; calls under way fail."""
+        """End the connection. Calls under way, and later ones, raise `CallFailed` with the reason CLIENT_CLOSED."""
+        self._connection.close()
         self._channel.close()
 
     def classify(self, image: Image, *, request_id: str = "", **options: Unpack[ClassifyOptions]) -> Classification:
@@ -98,7 +100,7 @@ class Client:
     ) -> Generator[tuple[Key, Classification | CallFailed], None, None]:
         """For (key, id, image). Draws no further image while `held` has as many outcomes as may be in flight."""
         keys: dict[str, Key] = {}
-        with Exchange(self._stub, self._target, self._timeout_s, self._patience_s) as exchange:
+        with Exchange(self._stub, self._connection, self._timeout_s, self._patience_s) as exchange:
             for key, request_id, image in images:
                 while exchange.pending.in_flight and (exchange.pending.full or len(held) >= WINDOW):
                     yield _received(exchange, keys)
@@ -112,9 +114,11 @@ class Client:
 
     def _answer(self, call: Call[T]) -> T:
         try:
-            return call.record_of(getattr(self._stub, call.method)(call.request, timeout=self._timeout_s))
+            with self._connection:
+                answer = getattr(self._stub, call.method)(call.request, timeout=self._timeout_s)
         except grpc.RpcError as exc:
-            raise from_rpc(exc, self._target) from exc
+            raise from_rpc(exc, self._connection.target) from exc
+        return call.record_of(answer)
 
 
 def _received(exchange: Exchange, keys: dict[str, Key]) -> tuple[Key, Classification | CallFailed]:

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from anther.client.call_failed import CallFailed, from_rpc, stream_ended
+from anther.client.connection import Connection
 from anther.client.pending import Answer, Event, Outcome, Pending, Request
 
 _CLOSE_TIMEOUT_S = 2.0
@@ -27,10 +28,15 @@ class Exchange:
     """
 
     def __init__(
-        self, stub: Any, target: str, timeout_s: float, patience_s: float, sleep: Callable[[float], None] = time.sleep
+        self,
+        stub: Any,
+        connection: Connection,
+        timeout_s: float,
+        patience_s: float,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._stub, self._target, self._timeout_s, self._sleep = stub, target, timeout_s, sleep
-        self.pending = Pending(target, timeout_s, patience_s)
+        self._stub, self._connection, self._timeout_s, self._sleep = stub, connection, timeout_s, sleep
+        self.pending = Pending(connection.target, timeout_s, patience_s)
         self._inbox: SimpleQueue[Event] = SimpleQueue()
         self._outbox: SimpleQueue[Request | None] = SimpleQueue()
         self._call: Any = None
@@ -79,6 +85,7 @@ class Exchange:
 
     def _reconnect(self, failure: CallFailed) -> None:
         self._disconnect()
+        self._connection.check()
         if self.pending.reconnects(failure):
             self._sleep(self.pending.back_off_s(failure))
             self._connect()
@@ -86,10 +93,11 @@ class Exchange:
     def _ask_single(self, request: Request) -> Outcome:
         while True:
             try:
-                answer: Answer = self._stub.Classify(request, timeout=self._timeout_s)
+                with self._connection:
+                    answer: Answer = self._stub.Classify(request, timeout=self._timeout_s)
             except grpc.RpcError as error:
-                failure = from_rpc(error, self._target)
-                if not failure.passing:
+                failure = from_rpc(error, self._connection.target)
+                if not failure.transient:
                     return failure
                 self._sleep(self.pending.back_off_s(failure))
             else:
@@ -99,18 +107,21 @@ class Exchange:
         self._outbox = SimpleQueue()
         for request in self.pending.streamed():
             self._outbox.put(request)
-        self._call = self._stub.ClassifyStream(iter(self._outbox.get, None))
+        with self._connection:
+            self._call = self._stub.ClassifyStream(iter(self._outbox.get, None))
         self._listener = threading.Thread(target=self._listen, args=(self._call,), daemon=True)
         self._listener.start()
 
     def _listen(self, call: Any) -> None:
         """In a thread of its own, until the stream's end, which it tells last."""
+        end = stream_ended(self._connection.target)
         try:
             for item in call:
                 self._inbox.put(item)
-            self._inbox.put(stream_ended(self._target))
         except grpc.RpcError as error:
-            self._inbox.put(from_rpc(error, self._target))
+            end = from_rpc(error, self._connection.target)
+        finally:
+            self._inbox.put(end)
 
     def _disconnect(self, patient: bool = False) -> None:
         """Patient, it lets the server end the stream."""

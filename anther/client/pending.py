@@ -88,7 +88,7 @@ class Pending:
         if item.HasField("answer"):
             return self.settled(item.id, item.answer)
         failure = from_item(item.error)
-        if not failure.passing or self._lasts_too_long():
+        if not failure.transient or self._lasts_too_long():
             return self.settled(item.id, failure)
         heapq.heappush(self._again, (time.monotonic() + (failure.retry_after_s or self._backoff.next_s()), item.id))
         return None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -272,3 +273,78 @@ def test_patience_ends(scripted, ask) -> None:
 def test_a_silent_server_is_an_error_that_says_how_long(scripted, ask) -> None:
     with pytest.raises(CallFailed, match=r"has sent no answer for 0\.05 s"):
         ask(scripted(never), lambda client: listed(client.classify_many(IMAGES)), timeout_s=0.05)
+
+
+# The client closed
+
+
+def closed_by(use: Callable[[AsyncClient], Any]) -> Callable[[AsyncClient], Any]:
+    """What a call under way raises when the client is closed by another task."""
+
+    async def whole(client: AsyncClient) -> BaseException | None:
+        call = asyncio.ensure_future(use(client))
+        await asyncio.sleep(0.5)
+        await client.close()
+        await asyncio.wait({call}, timeout=10)
+        return call.exception() if call.done() and not call.cancelled() else None
+
+    return whole
+
+
+def test_a_call_that_the_client_is_closed_under_is_the_one_error_for_that(edge, ask, pictures) -> None:
+    with edge.held():
+        failure = ask(edge.port, closed_by(lambda client: client.classify(pictures["daisy"])))
+    assert isinstance(failure, CallFailed)
+    assert (failure.code, failure.reason) == ("CANCELLED", "CLIENT_CLOSED")
+    assert not failure.transient
+
+
+@pytest.mark.parametrize("then", [never, breaks_after(0, reading=8)], ids=["waiting", "backing off"])
+def test_so_it_is_for_many_images_and_at_once(scripted, ask, then: Script) -> None:
+    port = scripted(breaks_after(1, reading=9), then)
+    failure = ask(port, closed_by(lambda client: listed(client.classify_many(IMAGES))))
+    assert isinstance(failure, CallFailed)
+    assert failure.reason == "CLIENT_CLOSED"
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_so_it_is_after_the_client_was_closed(edge, ask, pictures, used: bool) -> None:
+    async def use(client: AsyncClient) -> list[str]:
+        if used:
+            await client.classify(pictures["daisy"])
+        await client.close()
+        await client.close()
+        calls = (client.classify(b""), client.explain(b""), client.list_models(), listed(client.classify_many([b""])))
+        return [failure.reason for failure in await asyncio.gather(*calls, return_exceptions=True)]
+
+    assert ask(edge.port, use) == ["CLIENT_CLOSED"] * 4
+
+
+def test_a_task_that_is_cancelled_ends_so_although_its_client_was_closed(edge, ask, pictures) -> None:
+    async def use(client: AsyncClient) -> bool:
+        call = asyncio.create_task(client.classify(pictures["daisy"]))
+        await asyncio.sleep(0.2)
+        call.cancel()
+        await client.close()
+        await asyncio.wait({call})
+        return call.cancelled()
+
+    with edge.held():
+        assert ask(edge.port, use)
+
+
+def test_a_task_that_is_cancelled_while_the_server_ends_the_stream_takes_it_along(scripted, ask) -> None:
+    ended = threading.Event()
+
+    def lingers(requests, context) -> Iterator[pb.ClassifyStreamResponse]:
+        context.add_callback(ended.set)
+        yield from map(answer, requests)
+        ended.wait(PATIENCE_S)
+
+    async def use(client: AsyncClient) -> bool:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await listed(client.classify_many(IMAGES))
+        return await asyncio.to_thread(ended.wait, 1.0)
+
+    assert ask(scripted(lingers), use)

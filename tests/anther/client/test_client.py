@@ -239,6 +239,35 @@ def test_leaving_early_takes_the_work_along(edge, client: Client, pictures, even
     eventually(lambda: edge.lanes.waiting + edge.lanes.running == 0)
 
 
+# The client closed
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_call_that_the_client_is_closed_under_is_the_one_error_for_that(edge, pictures, caplog, many: bool) -> None:
+    with edge.held(), ThreadPoolExecutor(1) as pool, Client(f"127.0.0.1:{edge.port}") as client:
+        use = (
+            (lambda: list(client.classify_many([pictures["daisy"]] * 9)))
+            if many
+            else lambda: client.classify(pictures["daisy"])
+        )
+        call = edge.occupied(lambda: pool.submit(use))
+        client.close()
+        failure = call.exception(10)
+    assert isinstance(failure, CallFailed)
+    assert (failure.code, failure.reason) == ("CANCELLED", "CLIENT_CLOSED")
+    assert caplog.messages == []
+
+
+def test_so_it_is_after_the_client_was_closed(client: Client) -> None:
+    client.close()
+    client.close()
+    uses = (client.classify, client.explain, client.get_model, lambda image: list(client.classify_many([image])))
+    for use in uses:
+        with pytest.raises(CallFailed, match="is closed; make another") as raised:
+            use(b"")
+        assert raised.value.reason == "CLIENT_CLOSED"
+
+
 # Explanations, ids, labels
 
 

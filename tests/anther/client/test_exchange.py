@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from anther.client import exchange as module
 from anther.client.call_failed import CallFailed
+from anther.client.connection import Connection
 from anther.client.exchange import Exchange
 from anther.client.pending import WINDOW
 from anther.v1 import classifier_pb2 as pb
@@ -117,7 +118,7 @@ def start():
 
     def make(*scripts: Script, patience_s: float = PATIENCE_S, timeout_s: float = PATIENCE_S):
         stub, pauses = FakeStub(*scripts), []
-        return Exchange(stub, "the-server", timeout_s, patience_s, pauses.append), stub, pauses
+        return Exchange(stub, Connection("the-server"), timeout_s, patience_s, pauses.append), stub, pauses
 
     return make
 
@@ -360,6 +361,6 @@ def test_whatever_the_server_does_each_picture_has_one_outcome(acts: list[str], 
             if "break" in act:
                 raise Broken("UNAVAILABLE", "DRAINING")
 
-    exchange = Exchange(FakeStub(script), "the-server", PATIENCE_S, PATIENCE_S, lambda _: None)
+    exchange = Exchange(FakeStub(script), Connection("the-server"), PATIENCE_S, PATIENCE_S, lambda _: None)
     got = exchanged(exchange, count)
     assert got == {name: "IMAGE_UNDECODABLE" if name in refused else text for name, text in everything(count).items()}
