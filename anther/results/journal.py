@@ -11,7 +11,7 @@ import os
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -50,18 +50,26 @@ class Journal:
     A photo in it takes 8 bytes of memory; among a million, two look the same once in 40 million runs.
     """
 
-    def __init__(self, path: Path, form: Format, again: bool = False) -> None:
-        """`again` forgets the photos that failed. Raises `OutputRefused`, and then has changed nothing."""
+    def __init__(
+        self, path: Path, form: Format, again: bool = False, earlier: Callable[[], Iterable[bytes]] | None = None
+    ) -> None:
+        """`again` forgets the photos that failed. `earlier` gives the records that an empty file begins with.
+
+        Raises `OutputRefused`, and then has changed nothing.
+        """
         self.path, self._form = path, form
         self.made_by: set[tuple[str, int]] = set()
         self.added = self.failed = 0
         with disk_errors_mapped(path):
             self._file = _locked(path)
+            self.begun = os.fstat(self._file.fileno()).st_size > 0  # by an earlier run
             try:
+                if earlier is not None and not self.begun:
+                    self._begin(earlier())
                 self._known, end = self._read()
                 if again and self.failed:
                     with self._file:
-                        self._file = self._without_failed()
+                        self._file = self._rewritten(self._without_failed())
                     self._known, end = self._read()
                 self._repair(end)
                 self._sync()
@@ -122,16 +130,27 @@ class Journal:
         else:
             self._file.truncate(end)
 
-    def _without_failed(self) -> FileIO:
+    def _begin(self, records: Iterable[bytes]) -> None:
+        """Where they cannot be read, the empty file is gone again."""
+        with self._file:
+            try:
+                self._file = self._rewritten(records)
+            except BaseException:
+                self.path.unlink()
+                raise
+
+    def _without_failed(self) -> Iterator[bytes]:
+        return (data for data, recorded in records(self.path, self._form) if recorded.made_by is not None)
+
+    def _rewritten(self, records: Iterable[bytes]) -> FileIO:
         """The file anew. It is locked before it takes the old one's place, so that no other run comes in between."""
         sweep(self.path.parent, self.path.name)
         with replacing(self.path) as temporary:
             file = _locked(temporary)
             try:
                 _write_all(file, self._form.header)
-                for data, recorded in records(self.path, self._form):
-                    if recorded.made_by is not None:
-                        _write_all(file, data)
+                for data in records:
+                    _write_all(file, data)
             except BaseException:
                 file.close()
                 raise
@@ -147,13 +166,24 @@ def _short(photo: str | Path) -> int:
 
 
 def _locked(path: Path) -> FileIO:
-    file = FileIO(path, "a")
-    try:
-        lock(file.fileno(), wait=False)
-    except BlockingIOError as exc:
+    """The file that is there once it is locked: the run that held it before may have removed or replaced it."""
+    while True:
+        file = FileIO(path, "a")
+        try:
+            lock(file.fileno(), wait=False)
+            if _is_at(path, file):
+                return file
+        except BlockingIOError as exc:
+            file.close()
+            raise OutputBusy(path) from exc
         file.close()
-        raise OutputBusy(path) from exc
-    return file
+
+
+def _is_at(path: Path, file: FileIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

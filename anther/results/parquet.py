@@ -46,20 +46,16 @@ def journal_of(path: Path) -> Path:
 def opened(path: Path, again: bool) -> Iterator[Journal]:
     """The journal to add to; it becomes the file where the body does not raise. Raises what `Journal` does."""
     partial = journal_of(path)
-    begun = partial.exists()
-    if path.exists() and not begun:
-        with disk_errors_mapped(partial):
-            _unpack(path, partial)
-    with Journal(partial, JsonLines(), again) as journal:
+    with Journal(partial, JsonLines(), again, lambda: _unpacked(path)) as journal:
         yield journal
         with disk_errors_mapped(path):
-            if begun or journal.added or not path.exists():
+            if journal.begun or journal.added or not path.exists():
                 _pack(partial, path)
             partial.unlink()
 
 
 def _pack(partial: Path, path: Path) -> None:
-    """For who holds the journal's lock."""
+    """The caller holds the journal's lock."""
     for file in (partial, path):
         sweep(path.parent, file.name)
     lines = (data for data, _ in records(partial, JsonLines()))
@@ -69,10 +65,11 @@ def _pack(partial: Path, path: Path) -> None:
             writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
 
 
-def _unpack(path: Path, partial: Path) -> None:
-    with replacing(partial) as temporary, temporary.open("wb") as file:
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """The file's rows as a journal's records; none where there is no file yet."""
+    if path.exists():
         for row in _rows(path):
-            file.write(f"{json.dumps(_record(row))}\n".encode("ascii"))
+            yield f"{json.dumps(_record(row))}\n".encode("ascii")
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Parquet over interruptions: the journal beside it becomes the file, and the file a journal again."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +15,9 @@ parquet = pytest.importorskip("pyarrow.parquet")
 from anther.client.answers import Classification, Prediction  # noqa: E402
 from anther.client.call_failed import CallFailed  # noqa: E402
 from anther.files import temporary_path  # noqa: E402
+from anther.results import journal as journal_module  # noqa: E402
 from anther.results import parquet as results_parquet  # noqa: E402
-from anther.results.errors import OutputForeign, OutputNotWritable  # noqa: E402
+from anther.results.errors import OutputBusy, OutputForeign, OutputNotWritable  # noqa: E402
 from anther.results.formats import JsonLines  # noqa: E402
 from anther.results.journal import Journal  # noqa: E402
 from anther.results.parquet import journal_of, opened  # noqa: E402
@@ -173,6 +176,47 @@ def test_a_conversion_that_fails_leaves_the_journal(path: Path, monkeypatch) -> 
     assert list(path.parent.iterdir()) == [journal_of(path)]
     written(path)
     assert photos(path) == ["a.jpg"]
+
+
+def test_of_two_runs_that_start_at_once_one_is_refused(path: Path, monkeypatch) -> None:
+    """The second one starts while the first unpacks the file, of which neither must lose anything."""
+    written(path, "a.jpg")
+    unpacked = results_parquet._rows
+
+    def crossed(unpacking: Path) -> Iterator[dict[str, Any]]:
+        monkeypatch.setattr(results_parquet, "_rows", unpacked)
+        with pytest.raises(OutputBusy):
+            written(path, "c.jpg")
+        return unpacked(unpacking)
+
+    monkeypatch.setattr(results_parquet, "_rows", crossed)
+    written(path, "b.jpg")
+    assert results_parquet._rows is unpacked
+    assert photos(path) == ["a.jpg", "b.jpg"]
+
+
+def test_a_run_that_starts_as_another_ends_adds_to_its_file(path: Path, monkeypatch) -> None:
+    """The journal that it has opened is gone when it gets the lock."""
+    first = opened(path, again=False)
+    first.__enter__().add(Path("a.jpg"), GOOD)
+    lock = journal_module.lock
+
+    def late(descriptor: int, *, wait: bool) -> None:
+        monkeypatch.setattr(journal_module, "lock", lock)
+        first.__exit__(None, None, None)
+        lock(descriptor, wait=wait)
+
+    monkeypatch.setattr(journal_module, "lock", late)
+    written(path, "b.jpg")
+    assert photos(path) == ["a.jpg", "b.jpg"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_run_that_was_killed_before_it_unpacked_the_file_loses_nothing(path: Path) -> None:
+    written(path, "a.jpg")
+    journal_of(path).touch()
+    written(path, "b.jpg")
+    assert photos(path) == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"Dear diary\n"])
