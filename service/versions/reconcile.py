@@ -63,7 +63,7 @@ class Change:
 class Reconciler:
     """Keeps one model in service."""
 
-    def __init__(self, name: str, repository: Repository, load: Load) -> None:
+    def __init__(self, name: str, repository: Repository) -> None:
         self.name = name
         self.route: Route | None = None
         self.policy = ServingPolicy()  # the last that could be read
@@ -74,7 +74,6 @@ class Reconciler:
         self._logged: dict[int, Refusal] = {}  # refusals that need not be logged again
         self._folder = repository.root / name
         self._repository = repository
-        self._load = load
         self._live: dict[int, tuple[LiveModel, Fingerprint]] = {}
 
     @property
@@ -82,8 +81,8 @@ class Reconciler:
         """Whether the next rescan may judge the same files differently."""
         return self._policy_may_pass or any(refusal.may_pass for refusal in self.refused.values())
 
-    def rescan(self, again: bool = False) -> Change:
-        """Read the folder and its policy, and set `route` to what they ask for.
+    def rescan(self, load: Load, again: bool = False) -> Change:
+        """Read the folder and its policy, load what is missing, and set `route` to what they ask for.
 
         `again` tries refused versions once more although their files have not changed. Raises what is no fault of a
         bundle, such as a missing device; `route` is then as before.
@@ -98,12 +97,12 @@ class Reconciler:
             self.refused = dict(refused)
             self._refuse(FOLDER, exc, fingerprint.GONE)
         else:
-            self._follow(versions)
+            self._follow(versions, load)
         return _change(self.name, before, self.route, refused, self.refused)
 
-    def _follow(self, versions: Sequence[int]) -> None:
+    def _follow(self, versions: Sequence[int], load: Load) -> None:
         self.refused = {version: why for version, why in self._logged.items() if not why.may_pass}
-        self.route = None if self.gone or not self.policy.loaded else self._next_route(versions)
+        self.route = None if self.gone or not self.policy.loaded else self._next_route(versions, load)
         models = [] if self.route is None else self.route.models()
         self._live = {model.version: self._live[model.version] for model in models}
         kept = {version: why for version, why in self.refused.items() if self._holds(version, why)}
@@ -119,37 +118,37 @@ class Reconciler:
                 log.error("the policy of %s stays as it was: %s", self.name, error)
             self.policy_error = error
 
-    def _next_route(self, versions: Sequence[int]) -> Route | None:
-        stable = self._stable(versions)
+    def _next_route(self, versions: Sequence[int], load: Load) -> Route | None:
+        stable = self._stable(versions, load)
         if stable is None:
             return None
         others = versions if self.policy.versions == "all" else []
         return Route(
             stable,
-            self._part(self.policy.canary, stable),
-            self._part(self.policy.shadow, stable),
-            tuple(model for version in others if (model := self._obtain(version)) is not None),
+            self._part(self.policy.canary, stable, load),
+            self._part(self.policy.shadow, stable, load),
+            tuple(model for version in others if (model := self._obtain(version, load)) is not None),
         )
 
-    def _stable(self, versions: Sequence[int]) -> LiveModel | None:
-        wanted = self._first_good(self.policy.wanted(versions))
+    def _stable(self, versions: Sequence[int], load: Load) -> LiveModel | None:
+        wanted = self._first_good(self.policy.wanted(versions), load)
         if wanted is not None:
             return wanted
         if self.route is not None:
             current = self.route.stable
-            return (self._obtain(current.version) if current.version in versions else None) or current
-        return self._first_good(substitutes(self.policy, versions))
+            return (self._obtain(current.version, load) if current.version in versions else None) or current
+        return self._first_good(substitutes(self.policy, versions), load)
 
-    def _first_good(self, versions: Sequence[int]) -> LiveModel | None:
-        return next((model for version in versions if (model := self._obtain(version)) is not None), None)
+    def _first_good(self, versions: Sequence[int], load: Load) -> LiveModel | None:
+        return next((model for version in versions if (model := self._obtain(version, load)) is not None), None)
 
-    def _part(self, share: Share | None, stable: LiveModel) -> Part | None:
+    def _part(self, share: Share | None, stable: LiveModel, load: Load) -> Part | None:
         if share is None or share.version == stable.version:
             return None
-        model = self._obtain(share.version)
+        model = self._obtain(share.version, load)
         return None if model is None else Part(model, share.share)
 
-    def _obtain(self, version: int) -> LiveModel | None:
+    def _obtain(self, version: int, load: Load) -> LiveModel | None:
         """The version; it is loaded first where it is new or its files have changed. None where it cannot serve."""
         files = fingerprint.of_folder(self._folder / str(version))
         live, checked = self._live.get(version, (None, None))
@@ -158,7 +157,7 @@ class Reconciler:
         refusal = self.refused.get(version)
         if refusal is None or refusal.files != files:
             try:
-                self._live[version] = (self._load(self.name, version), files)
+                self._live[version] = (load(self.name, version), files)
             except (BundleRefused, ModelNotFound, VersionNotFound, OSError) as exc:  # the last three: removed or locked
                 self._refuse(version, exc, files)
             else:

@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 from bundle.errors import ModelNotFound
 from bundle.repository import Repository
@@ -16,7 +17,7 @@ from service.engines.engine import Engine, OpenEngine
 from service.errors import InvalidArgument, NoModelReady
 from service.versions import loader
 from service.versions.loader import LiveModel
-from service.versions.reconcile import Change, Reconciler
+from service.versions.reconcile import Change, Load, Reconciler
 from service.versions.routes import Route
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,6 @@ class Registry:
         self._routes: dict[str, Route] = {}  # replaced, never changed
         self._reconcilers: dict[str, Reconciler] = {}
         self._turn = threading.Lock()
-        self._pause = _go_on  # of the refresh in progress
 
     def load_all(self) -> None:
         """Bring every model into service as its policy says. Raises `NoModelReady` where none is, though one should.
@@ -87,11 +87,11 @@ class Registry:
         models; what serves then goes on to serve.
         """
         with self._turn:
-            self._pause = pause
             if self._reconcilers:
                 self.repository.root.stat()  # a share that is not mounted must not take every model away
             names = sorted({*self.repository.models(), *self.repository.unreadable(), *self._reconcilers})
-            due = [name for name in names if self._rescan(name, again)]
+            load = partial(loader.load, self.repository, self._open_engine, pause=pause)
+            due = [name for name in names if self._rescan(name, load, again)]
             return bool(due)
 
     def live(self) -> list[LiveModel]:
@@ -130,12 +130,12 @@ class Registry:
             for model in route.models():
                 model.engine.close()
 
-    def _rescan(self, name: str, again: bool) -> bool:
+    def _rescan(self, name: str, load: Load, again: bool) -> bool:
         reconciler = self._reconcilers.get(name)
         if reconciler is None:
-            reconciler = self._reconcilers[name] = Reconciler(name, self.repository, self._load)
+            reconciler = self._reconcilers[name] = Reconciler(name, self.repository)
         asked = (reconciler.policy, reconciler.policy_error)
-        change = reconciler.rescan(again)
+        change = reconciler.rescan(load, again)
         self._switch(name, reconciler.route)
         if reconciler.route is None and reconciler.gone:
             del self._reconcilers[name]
@@ -145,9 +145,6 @@ class Registry:
             weakref.finalize(model, self._dispose, model.engine).atexit = False
         self._on_change(change)
         return change.happened or reconciler.unsettled or asked != (reconciler.policy, reconciler.policy_error)
-
-    def _load(self, name: str, version: int) -> LiveModel:
-        return loader.load(self.repository, self._open_engine, name, version, self._pause)
 
     def _switch(self, name: str, route: Route | None) -> None:
         before = self._routes.get(name)

@@ -37,7 +37,7 @@ class Folder:
         self.path.mkdir()
         self.loads: list[int] = []
         self.error: Exception | None = None
-        self.reconciler = Reconciler("flowers", Repository(root), self._load)
+        self.reconciler = Reconciler("flowers", Repository(root))
         self._bundle = bundle
 
     def publish(self, *versions: int, content: str = "good") -> None:
@@ -55,7 +55,7 @@ class Folder:
 
     def rescan(self, again: bool = False) -> Change:
         self.loads.clear()
-        return self.reconciler.rescan(again)
+        return self.reconciler.rescan(self._load, again)
 
     @property
     def route(self) -> Route:
