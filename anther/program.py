@@ -37,9 +37,22 @@ class PackageHidden(AntherError):
         )
 
 
+class PackageMissing(AntherError):
+    def __init__(self, package: str) -> None:
+        super().__init__(
+            f"Anther's package '{package}' is not in {ROOT}; run `pip install --force-reinstall --no-deps anther`, "
+            "since Anther runs neither from a zip nor with a part of its files",
+            package=package,
+        )
+
+
 def check() -> None:
-    """Raises `PackageHidden` where something goes before `sys.path`: an import that has been, or an import hook."""
+    """Raises `PackageMissing`, or `PackageHidden` where something goes before `sys.path`: an import that has been, or
+    an import hook.
+    """
     for package in PACKAGES:
+        if not (ROOT / package).is_dir():
+            raise PackageMissing(package)
         found = _found(package)
         if found != str(ROOT / package) and os.path.realpath(found) != os.path.realpath(ROOT / package):
             raise PackageHidden(package, found)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import click
@@ -206,6 +207,17 @@ def test_a_package_of_that_name_that_was_imported_before_is_told(tmp_path: Path,
     done = python(code, "--version")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"anther: Python takes another package '{package}' ({tmp_path / package}) for")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_zip_is_told_that_it_cannot_run(tmp_path: Path) -> None:
+    packed = tmp_path / "anther.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        for module in (ROOT / "anther").rglob("*.py"):
+            file.write(module, module.relative_to(ROOT))
+    done = python(f"import sys; sys.path.insert(0, {str(packed)!r}); from anther import cli; cli.main()", "--version")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"anther: Anther's package 'bundle' is not in {packed}; run `pip install")
     assert len(done.stderr.splitlines()) == 1
 
 
