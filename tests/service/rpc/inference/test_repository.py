@@ -38,7 +38,7 @@ def control() -> RecordingControl:
 @pytest.fixture
 def controlled(start_edge, control):
     """A client of a server that lets clients load and unload."""
-    edge = start_edge(control=True, controlled_by=control)
+    edge = start_edge(controlled_by=control)
     with triton.InferenceServerClient(f"127.0.0.1:{edge.port}") as client:
         yield client
 
@@ -85,17 +85,15 @@ def test_there_is_one_repository_only(stub, failure_of) -> None:
 # Loading and unloading
 
 
-@pytest.mark.parametrize("by_setting", [False, True])
 @pytest.mark.parametrize("call", ["load_model", "unload_model"])
-def test_without_leave_nothing_is_loaded_or_unloaded(start_edge, control, call: str, by_setting: bool) -> None:
-    edge = start_edge(controlled_by=control) if by_setting else start_edge(control=True)
+def test_without_leave_nothing_is_loaded_or_unloaded(start_edge, call: str) -> None:
+    edge = start_edge()
     with triton.InferenceServerClient(f"127.0.0.1:{edge.port}") as client:
         with pytest.raises(InferenceServerException) as raised:
             getattr(client, call)("flowers")
         assert client.is_model_ready("flowers")
     assert raised.value.status() == "StatusCode.PERMISSION_DENIED"
     assert "--control" in raised.value.message()
-    assert control.done == []
 
 
 def test_with_leave_models_are_loaded_and_unloaded(controlled, control) -> None:
@@ -132,7 +130,7 @@ def test_a_bundle_cannot_be_overridden_while_it_is_loaded(controlled, control) -
 
 
 def test_unloading_takes_no_other_parameter_and_no_other_repository(start_edge, control, failure_of) -> None:
-    stub = GRPCInferenceServiceStub(start_edge(control=True, controlled_by=control).channel)
+    stub = GRPCInferenceServiceStub(start_edge(controlled_by=control).channel)
     force = {"force": pb.ModelRepositoryParameter(bool_param=True)}
     for request in (
         pb.RepositoryModelUnloadRequest(model_name="flowers", parameters=force),
