@@ -22,6 +22,7 @@ OF_OTHER_PROGRAMS = frozenset(
         "--streaming",
         "--callers",
         "--seconds",
+        "--rounds",
         "--only",
         "--compile",
         "--epochs",
