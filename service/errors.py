@@ -24,7 +24,9 @@ from anther.errors import AntherError
 
 
 class ServiceError(AntherError):
-    """Root of the service's own errors."""
+    """Root of the service's own errors. `retry_after_s` is set where trying again later helps."""
+
+    retry_after_s: float | None = None
 
 
 class InvalidArgument(ServiceError):
@@ -33,6 +35,8 @@ class InvalidArgument(ServiceError):
 
 
 class QueueFull(ServiceError):
+    retry_after_s: float
+
     def __init__(self, found: int, limit: int, unit: str, retry_after_s: float) -> None:
         super().__init__(
             f"the queue is full ({found:,} of {limit:,} {unit}); try again in {retry_after_s:.2f} s",

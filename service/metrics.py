@@ -68,9 +68,9 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._of_versions: list[Counter | Histogram] = []
-        self._requests = self._counter("requests", "Requests answered", [*_VERSION, "method", "code"])
+        self._requests = self._counter("requests", "Requests answered", [*_VERSION, "protocol", "method", "code"])
         self._seconds = self._histogram(
-            "request_duration_seconds", "Time from request to response", [*_VERSION, "method"], _SECONDS
+            "request_duration_seconds", "Time from request to response", [*_VERSION, "protocol", "method"], _SECONDS
         )
         self._stages = self._histogram("stage_duration_seconds", "Time per stage", [*_VERSION, "stage"], _STAGE_SECONDS)
         self._rejected = self._counter("rejected", "Requests refused, by reason", ["reason"])
@@ -101,7 +101,7 @@ class Metrics:
         self._described: dict[tuple[str, str], tuple[Gauge, ...]] = {}
         self._refusals: dict[tuple[str, str], Gauge] = {}
         self._series: dict[tuple[str, str], _Series] = {}
-        self._ended: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
+        self._ended: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 
     def watch(self, queue_depth: Callable[[], float], inflight: Callable[[], float]) -> None:
         """Read these at every scrape; where the numbers are shared, at every `sample`."""
@@ -214,10 +214,10 @@ class Metrics:
             self._rejected.labels(end.reason).inc()
         if end.method is None:
             return
-        key = (*end.where, end.method, end.code)
+        key = (*end.where, end.call.protocol, end.method, end.code)
         ended = self._ended.get(key)
         if ended is None:
-            ended = self._requests.labels(*key), self._seconds.labels(*end.where, end.method)
+            ended = self._requests.labels(*key), self._seconds.labels(*key[:-1])
             self._ended[key] = ended
         ended[0].inc()
         ended[1].observe(end.seconds)

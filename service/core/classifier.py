@@ -97,7 +97,7 @@ class Classifier:
         parts = [request.pixels[start : start + largest] for start in range(0, len(request.pixels), largest)]
 
         def works() -> list[PixelsWork]:
-            return [PixelsWork(model, part, request.deadline, request.evidence) for part in parts]
+            return [PixelsWork(model, part, request.deadline, request.evidence, request.caller) for part in parts]
 
         answer = joined(await self._run(works, request.deadline, placed))
         self._answered(request, answer)

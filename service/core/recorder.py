@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.core.answers import AnyAnswer
+from service.core.call import Call
 from service.versions.loader import LiveModel
 from service.versions.reconcile import Change
 
@@ -19,12 +20,13 @@ MAX_RETIRED = 8  # versions that left service and are still counted; more would 
 class End:
     """How a request ended.
 
-    `model` is the version that it counts for, None where it asked for no model or for an unknown one. `method` is None
-    for a stream as a whole, whose requests end one by one. `reason` is empty for a success, and for a
-    request of a stream whose end as a whole has the reason. `inference` tells requests
-    for an answer from questions about the server.
+    `call` is the call that it came with. `model` is the version that it counts for, None where it asked for no model or
+    for an unknown one. `method` is None for a stream as a whole, whose requests end one by one. `reason` is empty for a
+    success, and for a request of a stream whose end as a whole has the reason. `inference` tells requests for an answer
+    from questions about the server.
     """
 
+    call: Call
     model: LiveModel | None
     method: str | None
     code: str

@@ -21,13 +21,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """An encoded image. `deadline` in seconds of `time.monotonic`; `top_k` 0 is the default."""
+    """An encoded image. `deadline` in seconds of `time.monotonic`; `top_k` 0 is the default; `caller` is its key."""
 
     image: bytes
     top_k: int = 0
     deadline: float | None = None
     evidence: bool = False
     id: str = ""
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class PixelsRequest:
     deadline: float | None = None
     evidence: bool = False
     id: str = ""
+    caller: str = ""
 
 
 AnyRequest = ImageRequest | PixelsRequest

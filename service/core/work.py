@@ -45,6 +45,10 @@ class ImageWork:
     def evidence(self) -> bool:
         return self._request.evidence
 
+    @property
+    def caller(self) -> str:
+        return self._request.caller
+
     def prepare(self) -> Pixels:
         """Raises `ImageRefused`, which names the image's place in its request."""
         started = time.perf_counter()
@@ -115,6 +119,7 @@ class PixelsWork:
     pixels: Pixels
     deadline: float | None
     evidence: bool
+    caller: str = ""
 
     @property
     def engine(self) -> Engine:

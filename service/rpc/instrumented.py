@@ -8,12 +8,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from service.core.call import Call, Caller, caller_at
+from service.edge.calls import Calls, Method, Resolve
 from service.errors import InvalidArgument
-from service.rpc.calls import Calls, Method, Resolve
 from service.rpc.status import Status, status_of
 
 UnaryHandler = Callable[[bytes, Any], Awaitable[Any]]
@@ -23,8 +25,8 @@ StreamHandler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
 class InstrumentedHandlers:
     """Stands in for the server where generated code registers a servicer's handlers, and passes them on, wrapped.
 
-    A unary handler is called with the request, the version that `resolve` gives for it, and the deadline; a streaming
-    one with the requests and the deadline, and records each of its requests itself.
+    A unary handler is called with the request, the version that `resolve` gives for it, and the call; a streaming one
+    with the requests and the call, and records each of its requests itself.
     """
 
     def __init__(self, server: grpc.aio.Server, calls: Calls, resolve: Resolve) -> None:
@@ -52,15 +54,15 @@ class InstrumentedHandlers:
         )
 
         async def unary(data: bytes, context: Any) -> Any:
-            started = time.perf_counter()
+            started, call = time.perf_counter(), call_of(context)
             calls.begin()
             try:
                 try:
                     request = parsed(parse, data)
                 except InvalidArgument as exc:
-                    calls.refused(name, exc, started)
+                    calls.refused(name, exc, call, started)
                     raise
-                return await calls.run(method, request, deadline_of(context))
+                return await calls.run(method, request, call)
             except Exception as exc:
                 return fail(context, status_of(exc))
             finally:
@@ -75,18 +77,18 @@ class InstrumentedHandlers:
         calls, parse, answers = self._calls, handler.request_deserializer, handler.stream_stream
 
         async def stream(messages: AsyncIterator[bytes], context: Any) -> None:
-            started, deadline = time.perf_counter(), deadline_of(context)
+            started, call = time.perf_counter(), call_of(context)
             calls.begin()
             try:
-                async with contextlib.aclosing(answers(parsed_all(parse, messages), deadline)) as responses:
+                async with contextlib.aclosing(answers(parsed_all(parse, messages), call)) as responses:
                     async for response in responses:
                         calls.last = time.monotonic()
                         await context.write(response)
             except (asyncio.CancelledError, grpc.aio.BaseError):  # the latter: a write to a caller who has just left
-                calls.stream_departed(deadline, started)
+                calls.stream_departed(call, started)
                 raise
             except Exception as exc:
-                calls.stream_failed(exc, started)
+                calls.stream_failed(exc, call, started)
                 fail(context, status_of(exc))
             finally:
                 calls.end()
@@ -94,10 +96,19 @@ class InstrumentedHandlers:
         return stream
 
 
-def deadline_of(context: Any) -> float | None:
-    """In seconds of `time.monotonic`; None where the caller set none."""
+def call_of(context: Any) -> Call:
+    """What gRPC knows of a call."""
     remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
+    deadline = None if remaining is None else time.monotonic() + remaining
+    return Call("grpc", caller_of(context.peer()), deadline)
+
+
+def caller_of(peer: str) -> Caller:
+    """The caller at a gRPC peer: "ipv4:192.0.2.1:5000", "ipv6:%5B2001:db8::1%5D:5000", "unix:/run/socket"."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return caller_at(peer)
+    return caller_at(unquote(rest.rpartition(":")[0]).strip("[]"))
 
 
 def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:

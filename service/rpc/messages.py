@@ -2,13 +2,14 @@
 
 from anther.v1 import classifier_pb2 as pb
 from service.core.answers import Answer, Explanation, Prediction
+from service.core.call import Call
 from service.core.requests import ImageRequest
 from service.rpc.status import Status
 from service.versions.loader import LiveModel
 
 
-def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, deadline: float | None) -> ImageRequest:
-    return ImageRequest(message.image, message.top_k, deadline, id=message.id)
+def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, call: Call) -> ImageRequest:
+    return ImageRequest(message.image, message.top_k, call.deadline, id=message.id, caller=call.caller.key)
 
 
 def response(answer: Answer, request_id: str) -> pb.ClassifyResponse:

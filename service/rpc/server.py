@@ -16,7 +16,7 @@ from service.core.classifier import Classifier
 from service.core.recorder import Recorder
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
-from service.rpc.calls import Calls
+from service.edge.calls import Calls
 from service.rpc.guarded import GuardedHandlers, Health, enable_reflection
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control

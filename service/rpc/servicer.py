@@ -6,10 +6,11 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from anther.v1 import classifier_pb2 as pb
+from service.core.call import Call
 from service.core.classifier import Classifier
 from service.core.requests import Target
 from service.core.streams import BoundedStreams
-from service.rpc.calls import Calls, Method
+from service.edge.calls import Calls, Method
 from service.rpc.messages import description, explanation, item_error, request_of, response
 from service.rpc.status import status_of
 from service.versions.loader import LiveModel
@@ -33,43 +34,37 @@ class Servicer:
             return self._classifier.find(Target(request.model, request.version, request.label or STABLE))
         return self._classifier.find(Target(request.model, request.version, request.label, request.id))
 
-    async def Classify(
-        self, request: pb.ClassifyRequest, model: LiveModel, deadline: float | None
-    ) -> pb.ClassifyResponse:
-        return response(await self._classifier.classify(model, request_of(request, deadline)), request.id)
+    async def Classify(self, request: pb.ClassifyRequest, model: LiveModel, call: Call) -> pb.ClassifyResponse:
+        return response(await self._classifier.classify(model, request_of(request, call)), request.id)
 
     def ClassifyStream(
-        self, requests: AsyncIterator[pb.ClassifyRequest], deadline: float | None
+        self, requests: AsyncIterator[pb.ClassifyRequest], call: Call
     ) -> AsyncGenerator[pb.ClassifyStreamResponse, None]:
-        return self._streams.answers(requests, functools.partial(self._stream_item, deadline), in_order=False)
+        return self._streams.answers(requests, functools.partial(self._stream_item, call), in_order=False)
 
-    async def Explain(self, request: pb.ExplainRequest, model: LiveModel, deadline: float | None) -> pb.ExplainResponse:
+    async def Explain(self, request: pb.ExplainRequest, model: LiveModel, call: Call) -> pb.ExplainResponse:
         named = request.WhichOneof("explained")
         wanted = None if named is None else getattr(request, named)
-        found = await self._classifier.explain(model, request_of(request, deadline), wanted)
+        found = await self._classifier.explain(model, request_of(request, call), wanted)
         return explanation(found, request.id)
 
-    async def ListModels(
-        self, request: pb.ListModelsRequest, model: None, deadline: float | None
-    ) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, model: None, call: Call) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[description(live) for live in self._classifier.registry.live()])
 
-    async def GetModel(
-        self, request: pb.GetModelRequest, model: LiveModel, deadline: float | None
-    ) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, model: LiveModel, call: Call) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=description(model))
 
     async def _classify_streamed(
-        self, request: pb.ClassifyRequest, model: LiveModel, deadline: float | None, placed: asyncio.Event
+        self, request: pb.ClassifyRequest, model: LiveModel, call: Call, placed: asyncio.Event
     ) -> pb.ClassifyResponse:
-        answer = await self._classifier.classify(model, request_of(request, deadline), placed)
+        answer = await self._classifier.classify(model, request_of(request, call), placed)
         return response(answer, request.id)
 
     async def _stream_item(
-        self, deadline: float | None, request: pb.ClassifyRequest, placed: asyncio.Event
+        self, call: Call, request: pb.ClassifyRequest, placed: asyncio.Event
     ) -> pb.ClassifyStreamResponse:
         try:
-            answer = await self._calls.run(self._streamed, request, deadline, placed)
+            answer = await self._calls.run(self._streamed, request, call, placed)
         except Exception as exc:  # recorded, and logged where nobody foresaw it
             return pb.ClassifyStreamResponse(id=request.id, error=item_error(status_of(exc)))
         return pb.ClassifyStreamResponse(id=request.id, answer=answer)

@@ -48,6 +48,11 @@ class Work(Protocol[T_co]):
         """Whether the engine gives the evidence maps too."""
         ...
 
+    @property
+    def caller(self) -> str:
+        """Tells callers apart."""
+        ...
+
     def prepare(self) -> Pixels:
         """uint8 [n, H, W, 3]; runs on a thread of the scheduler."""
         ...

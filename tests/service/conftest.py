@@ -108,6 +108,8 @@ class Edge:
         return pending
 
     def sample(self, name: str, **labels: str) -> float:
+        if name.startswith(("anther_requests", "anther_request_duration")):
+            labels = {"protocol": "grpc", **labels}
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 

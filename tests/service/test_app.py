@@ -95,7 +95,7 @@ def test_clients_see_as_many_answers_as_the_server_counts(run, settings, picture
     asking = callers(target, pictures["daisy"])
     run(server.stop())
     ends = asking.finish()
-    counted = {"model": "flowers", "version": "1", "method": "Classify", "code": "OK"}
+    counted = {"model": "flowers", "version": "1", "protocol": "grpc", "method": "Classify", "code": "OK"}
     assert server._metrics.registry.get_sample_value("anther_requests_total", counted) == ends["OK"]
     assert ends.keys() == {"OK", "UNAVAILABLE"}
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest, values
 
 from bundle.repository import Repository
 from service.core.answers import Answer, PixelsAnswer, Prediction, Timings, Top
+from service.core.call import Call, Caller
 from service.core.recorder import End, Recorder
 from service.engines.engine import Outputs, open_on_cpu
 from service.metrics import Metrics
@@ -20,11 +21,12 @@ from service.versions.reconcile import Change, Refusal
 from service.versions.registry import Registry
 from service.workers import shared_metrics
 
+CALL = Call("grpc", Caller("192.0.2.1"))
 WHERE = {"model": "flowers", "version": "1"}
 VERSION = {"model", "version"}
 FAMILIES = {  # name as Prometheus shows it → type and labels
-    "anther_requests_total": ("counter", {*VERSION, "method", "code"}),
-    "anther_request_duration_seconds": ("histogram", {*VERSION, "method"}),
+    "anther_requests_total": ("counter", {*VERSION, "protocol", "method", "code"}),
+    "anther_request_duration_seconds": ("histogram", {*VERSION, "protocol", "method"}),
     "anther_stage_duration_seconds": ("histogram", {*VERSION, "stage"}),
     "anther_rejected_total": ("counter", {"reason"}),
     "anther_predictions_total": ("counter", {*VERSION, "label"}),
@@ -106,7 +108,7 @@ def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.changed(change(loaded=(answer.model, batching), refused={3: "GOLDEN_MISMATCH"}))
     metrics.batch(batching.engine, 3)
     metrics.answered(answer)
-    metrics.ended(End(answer.model, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
+    metrics.ended(End(CALL, answer.model, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
     metrics.shadowed(answer.model, "agree", 0.01)
     metrics.sample()
 
@@ -212,17 +214,17 @@ def test_every_stage_is_observed_in_seconds(metrics: Metrics, answer: Answer, st
 
 
 def test_calls_are_counted_by_code_and_timed(metrics: Metrics, model: LiveModel) -> None:
-    metrics.ended(End(model, "Classify", "OK", 0.25))
-    metrics.ended(End(model, "Classify", "UNAVAILABLE", 0.5, "DRAINING"))
-    metrics.ended(End(None, "ListModels", "OK", 0.5))
-    assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
-    assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="UNAVAILABLE") == 1
-    assert value(metrics, "anther_request_duration_seconds_sum", **WHERE, method="Classify") == 0.75
+    metrics.ended(End(CALL, model, "Classify", "OK", 0.25))
+    metrics.ended(End(CALL, model, "Classify", "UNAVAILABLE", 0.5, "DRAINING"))
+    metrics.ended(End(CALL, None, "ListModels", "OK", 0.5))
+    assert value(metrics, "anther_requests_total", **WHERE, protocol="grpc", method="Classify", code="OK") == 1
+    assert value(metrics, "anther_requests_total", **WHERE, protocol="grpc", method="Classify", code="UNAVAILABLE") == 1
+    assert value(metrics, "anther_request_duration_seconds_sum", **WHERE, protocol="grpc", method="Classify") == 0.75
 
 
 def test_refusals_are_counted_by_reason(metrics: Metrics) -> None:
-    metrics.ended(End(None, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
-    metrics.ended(End(None, None, "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))  # a stream as a whole
+    metrics.ended(End(CALL, None, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
+    metrics.ended(End(CALL, None, None, "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))  # a stream as a whole
     assert value(metrics, "anther_rejected_total", reason="QUEUE_FULL") == 2
 
 
@@ -237,9 +239,9 @@ def test_the_queue_is_read_at_every_scrape(metrics: Metrics) -> None:
 def test_buckets_tell_ten_milliseconds_from_five(metrics: Metrics, model: LiveModel) -> None:
     """An image takes about 7 ms on a core; buckets that start at 10 ms would show nothing."""
     for seconds in (0.004, 0.006, 0.009, 0.012, 0.018):
-        metrics.ended(End(model, "Classify", "OK", seconds))
+        metrics.ended(End(CALL, model, "Classify", "OK", seconds))
     counts = [
-        value(metrics, "anther_request_duration_seconds_bucket", **WHERE, method="Classify", le=le)
+        value(metrics, "anther_request_duration_seconds_bucket", **WHERE, protocol="grpc", method="Classify", le=le)
         for le in ("0.005", "0.0075", "0.01", "0.015", "0.02")
     ]
     assert counts == [1, 2, 3, 4, 5]
@@ -298,13 +300,13 @@ def test_versions_that_left_long_ago_are_forgotten(metrics: Metrics, answer: Ans
     for model in (first, *others):
         both(metrics, recorder, change(loaded=(model,)))
         recorder.answered(dataclasses.replace(answer, model=model))
-        recorder.ended(End(model, "Classify", "OK", 0.01))
+        recorder.ended(End(CALL, model, "Classify", "OK", 0.01))
         both(metrics, recorder, change(retired=(model,)))
     text = generate_latest(metrics.registry).decode()
     assert [number for number in range(1, 12) if f'version="{number}"' in text] == list(range(4, 12))
     assert {where for where, *_ in metrics._series.items()} == {("flowers", str(number)) for number in range(4, 12)}
-    recorder.ended(End(first, "Classify", "OK", 0.01))
-    assert value(metrics, "anther_requests_total", **WHERE, method="Classify", code="OK") == 1
+    recorder.ended(End(CALL, first, "Classify", "OK", 0.01))
+    assert value(metrics, "anther_requests_total", **WHERE, protocol="grpc", method="Classify", code="OK") == 1
 
 
 def test_a_version_that_came_back_is_not_forgotten(metrics: Metrics, answer: Answer) -> None:

@@ -5,6 +5,7 @@ import time
 
 from anther.open_inference import open_inference_pb2 as pb
 from bundle.preprocessing import Pixels
+from service.core.call import Call
 from service.core.classifier import Classifier
 from service.core.requests import ImageRequest, PixelsRequest, Target
 from service.engines.engine import Outputs, stacked
@@ -31,23 +32,23 @@ class Inference:
         self,
         request: pb.ModelInferRequest,
         model: LiveModel,
-        deadline: float | None,
+        call: Call,
         placed: asyncio.Event | None = None,
     ) -> pb.ModelInferResponse:
-        """`deadline` is the call's; the request may have an earlier one. For `placed` see `Classifier`.
+        """The request may have an earlier deadline than its call. For `placed` see `Classifier`.
 
         Raises `InvalidArgument`, `ImageRefused` with the image's index, and what `Classifier.infer` raises.
         """
-        deadline = _earlier(deadline, options_of(request.parameters).timeout_s)
+        deadline, caller = _earlier(call.deadline, options_of(request.parameters).timeout_s), call.caller.key
         wanted = wanted_of(request.outputs, model)
         evidence = any(each.name == EVIDENCE for each in wanted)
         inputs = await self._read(request, model)
         if isinstance(inputs, list):
-            images = [ImageRequest(image, 0, deadline, evidence, request.id) for image in inputs]
+            images = [ImageRequest(image, 0, deadline, evidence, request.id, caller) for image in inputs]
             answers = await self._classifier.classify_all(model, images, placed)
             outputs: Outputs = stacked([answer.outputs for answer in answers])
         else:
-            pixels = PixelsRequest(inputs, deadline, evidence, request.id)
+            pixels = PixelsRequest(inputs, deadline, evidence, request.id, caller)
             outputs = (await self._classifier.infer(model, pixels, placed)).outputs
         response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
         for name, value in request.parameters.items():

@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 
 from anther.errors import AntherError
 from anther.open_inference import open_inference_pb2 as pb
+from service.core.call import Call
 from service.core.classifier import Classifier
 from service.core.requests import Target
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
+from service.edge.calls import Calls, Method
 from service.errors import Draining, NotOffered
-from service.rpc.calls import Calls, Method
 from service.rpc.inference.config import Bounds, model_config
 from service.rpc.inference.infer import Inference, target_of
 from service.rpc.inference.metadata import model_metadata, server_metadata
@@ -98,24 +99,20 @@ class InferenceServicer:
         return server_metadata(self._bounds.request_bytes)
 
     async def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, model: LiveModel, deadline: float | None
+        self, request: pb.ModelMetadataRequest, model: LiveModel, call: Call
     ) -> pb.ModelMetadataResponse:
         return model_metadata(model, serving(self._registry, model.name))
 
-    async def ModelConfig(
-        self, request: pb.ModelConfigRequest, model: LiveModel, deadline: float | None
-    ) -> pb.ModelConfigResponse:
+    async def ModelConfig(self, request: pb.ModelConfigRequest, model: LiveModel, call: Call) -> pb.ModelConfigResponse:
         return pb.ModelConfigResponse(config=model_config(model, serving(self._registry, model.name), self._bounds))
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, model: LiveModel, deadline: float | None
-    ) -> pb.ModelInferResponse:
-        return await self._inference.answer(request, model, deadline)
+    async def ModelInfer(self, request: pb.ModelInferRequest, model: LiveModel, call: Call) -> pb.ModelInferResponse:
+        return await self._inference.answer(request, model, call)
 
     def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], deadline: float | None
+        self, requests: AsyncIterator[pb.ModelInferRequest], call: Call
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        return self._streams.answers(requests, functools.partial(self._stream_item, deadline), in_order=True)
+        return self._streams.answers(requests, functools.partial(self._stream_item, call), in_order=True)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, *_: object) -> pb.ModelStatisticsResponse:
         return model_statistics(request, self._registry, self._statistics)
@@ -150,11 +147,11 @@ class InferenceServicer:
         return True
 
     async def _stream_item(
-        self, deadline: float | None, request: pb.ModelInferRequest, placed: asyncio.Event
+        self, call: Call, request: pb.ModelInferRequest, placed: asyncio.Event
     ) -> pb.ModelStreamInferResponse:
         """Raises `Draining`, which ends the stream."""
         try:
-            response = await self._calls.run(self._streamed, request, deadline, placed)
+            response = await self._calls.run(self._streamed, request, call, placed)
         except Draining:
             raise
         except Exception as exc:  # recorded, and logged where nobody foresaw it

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.answers import PixelsAnswer, Prediction, Timings, Top
+from service.core.call import Call, Caller
 from service.core.recorder import End
 from service.core.statistics import Compute, Counts, Duration, Statistics
 from service.scheduling.scheduler import RunTiming
 
+CALL = Call("grpc", Caller("192.0.2.1"))
 WHERE = ("flowers", "1")
 TIMINGS = Timings(queue=0.5, decode=0.25, preprocess=0.125, inference=1.0, postprocess=0.0625)
 ALONE = (RunTiming(0.5, 1.0),)
@@ -76,7 +78,7 @@ def test_no_picture_and_no_run_is_lost(requests: list[list[int]]) -> None:
 def test_ends_are_counted_as_successes_or_failures() -> None:
     statistics = Statistics()
     for succeeded in (True, True, False):
-        statistics.ended(End(Model(WHERE), "Classify", "OK" if succeeded else "INTERNAL", 0.5, inference=True))
+        statistics.ended(End(CALL, Model(WHERE), "Classify", "OK" if succeeded else "INTERNAL", 0.5, inference=True))
     found = statistics.of(WHERE)
     assert (found.success, found.fail) == (Duration(2, 1_000_000_000), Duration(1, 500_000_000))
 

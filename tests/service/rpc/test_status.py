@@ -11,8 +11,9 @@ from anther.errors import AntherError, reason_of
 from bundle import errors as bundle_errors
 from bundle.errors import ImageTooManyBytes, ImageTooManyPixels, ModelNotFound
 from service import errors
+from service.edge.failures import CODES
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
-from service.rpc.status import CODES, Status, status_of
+from service.rpc.status import Status, status_of
 
 Code = grpc.StatusCode
 TREES = {bundle_errors.__name__, errors.__name__}

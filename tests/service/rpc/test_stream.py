@@ -12,12 +12,13 @@ import pytest
 from anther.v1 import classifier_pb2 as pb
 from bundle.errors import ImageFormatRefused, ModelNotFound
 from service.core.answers import Answer, Prediction, Timings
+from service.core.call import Call, Caller
 from service.core.recorder import End, Recorder
 from service.core.requests import ImageRequest, Target
 from service.core.streams import BoundedStreams
+from service.edge.calls import Calls
 from service.engines.engine import Outputs
 from service.errors import Draining, InvalidArgument, QueueFull
-from service.rpc.calls import Calls
 from service.rpc.servicer import Servicer
 from service.scheduling.scheduler import RunTiming
 
@@ -93,7 +94,7 @@ class Talk:
         calls = Calls(Recorder((self.tally,)), self.classifier.registry)  # type: ignore[arg-type]
         servicer = Servicer(self.classifier, calls, self.streams)  # type: ignore[arg-type]
         self.sent: asyncio.Queue[pb.ClassifyRequest | Exception | None] = asyncio.Queue()
-        self.answers = servicer.ClassifyStream(self._requests(), deadline)
+        self.answers = servicer.ClassifyStream(self._requests(), Call("grpc", Caller("192.0.2.1"), deadline))
 
     async def _requests(self) -> AsyncIterator[pb.ClassifyRequest]:
         while (request := await self.sent.get()) is not None:

@@ -42,7 +42,7 @@ class Engine:
 class Picture:
     """Number 0 to 255 to itself; `held` until it may be decoded."""
 
-    size, evidence = 1, False
+    size, evidence, caller = 1, False, "somebody"
 
     def __init__(self, engine: Engine, number: int, held: bool = False, in_time_s: float | None = None) -> None:
         self.engine, self.number = engine, number

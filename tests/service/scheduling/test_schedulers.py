@@ -68,6 +68,7 @@ class Piece:
         finish: Callable[[Outputs, RunTiming], Any] | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.size, self.deadline, self.evidence = engine, size, deadline, evidence
+        self.caller = "somebody"
         self.numbers = list(range(number, number + rows))
         self.error = error
         self._finish = finish

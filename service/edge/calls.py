@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from anther.errors import AntherError, reason_of
+from service.core.call import Call
 from service.core.recorder import End, Recorder
+from service.edge.failures import failure_of
 from service.errors import DeadlineExpired
-from service.rpc.status import status_of
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
 
@@ -24,8 +25,9 @@ Resolve = Callable[[Any], LiveModel | None]
 """The version that answers a request; None for a request that asks for no model. Raises what `Classifier.find` does."""
 
 Answer = Callable[..., Awaitable[Any]]
-"""From a request, the version that answers it, and the deadline in seconds of `time.monotonic`, to the response. A
-request of a stream comes with an event, too: see `service.core.streams.Answer`.
+"""From a request, the version that answers it, and its call, to the response.
+
+A request of a stream comes with an event, too: see `service.core.streams.Answer`.
 """
 
 
@@ -63,7 +65,7 @@ class Calls:
         if self._running == 0:
             self.idle.set()
 
-    async def run(self, method: Method, request: Any, deadline: float | None, *placed: asyncio.Event) -> Any:
+    async def run(self, method: Method, request: Any, call: Call, *placed: asyncio.Event) -> Any:
         """The response. Records how the request ended, and raises what ended it."""
         started, model, code, reason = time.perf_counter(), None, "OK", ""
         try:
@@ -72,40 +74,40 @@ class Calls:
             except AntherError:
                 model = self._registry.named(_model_of(request))
                 raise
-            return await method.answer(request, model, deadline, *placed)
+            return await method.answer(request, model, call, *placed)
         except asyncio.CancelledError:
-            code = departure(deadline)
+            code = departure(call.deadline)
             reason = "" if method.streamed else _departed(code)  # a stream that ends early has one reason
             raise
         except Exception as exc:
-            status = status_of(exc)
+            failure = failure_of(exc)
             told_by_stream = method.ends_stream is not None and isinstance(exc, method.ends_stream)
-            code, reason = status.code.name, "" if told_by_stream else status.reason
+            code, reason = failure.code, "" if told_by_stream else failure.reason
             _log_unforeseen(exc)
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._recorder.ended(End(model, method.name, code, seconds, reason, method.name in INFERENCES))
+            self._recorder.ended(End(call, model, method.name, code, seconds, reason, method.name in INFERENCES))
 
-    def refused(self, name: str, error: Exception, started: float) -> None:
+    def refused(self, name: str, error: Exception, call: Call, started: float) -> None:
         """Record a message that is no request of the method `name`."""
-        status = status_of(error)
-        self._recorder.ended(End(None, name, status.code.name, time.perf_counter() - started, status.reason))
+        failure = failure_of(error)
+        self._recorder.ended(End(call, None, name, failure.code, time.perf_counter() - started, failure.reason))
 
-    def stream_departed(self, deadline: float | None, started: float) -> None:
+    def stream_departed(self, call: Call, started: float) -> None:
         """Record that a stream's caller left, or that its deadline passed."""
-        code = departure(deadline)
-        self._recorder.ended(End(None, None, code, time.perf_counter() - started, _departed(code)))
+        code = departure(call.deadline)
+        self._recorder.ended(End(call, None, None, code, time.perf_counter() - started, _departed(code)))
 
-    def stream_failed(self, error: Exception, started: float) -> None:
+    def stream_failed(self, error: Exception, call: Call, started: float) -> None:
         """Record that a stream ended with an error."""
-        status = status_of(error)
+        failure = failure_of(error)
         _log_unforeseen(error)
-        self._recorder.ended(End(None, None, status.code.name, time.perf_counter() - started, status.reason))
+        self._recorder.ended(End(call, None, None, failure.code, time.perf_counter() - started, failure.reason))
 
 
 def departure(deadline: float | None) -> str:
-    """The code of a call that gRPC itself ended: its deadline passed, or the caller left."""
+    """The code of a call that ended from outside: its deadline passed, or the caller left."""
     late = deadline is not None and time.monotonic() > deadline - SAME_MOMENT_S
     return "DEADLINE_EXCEEDED" if late else "CANCELLED"
 

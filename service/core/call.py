@@ -1,0 +1,40 @@
+"""Who asks, by which protocol, and until when: what a call brings beside its request."""
+
+import functools
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+
+Protocol = Literal["grpc", "http"]
+_IPV6_SITE = 64  # bits of an IPv6 address that are one site's; the rest it chooses itself
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`key` tells callers apart where they take turns. `name` is what a metric may show; it is empty for a stranger."""
+
+    key: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`deadline` in seconds of `time.monotonic`; None where the caller set none."""
+
+    protocol: Protocol
+    caller: Caller
+    deadline: float | None = None
+
+
+@functools.lru_cache(maxsize=4096)
+def caller_at(address: str) -> Caller:
+    """The caller at an IP address, or at a socket's path. All addresses of an IPv6 site are one caller."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return Caller(address)
+    if isinstance(found, ipaddress.IPv4Address):
+        return Caller(address)
+    if found.ipv4_mapped is not None:
+        return Caller(str(found.ipv4_mapped))
+    return Caller(str(ipaddress.ip_network((found, _IPV6_SITE), strict=False)))

@@ -1,0 +1,78 @@
+"""Domain errors to the codes that all protocols share: the one table, and what goes with each code.
+
+The codes are those of google.rpc.Code, by name: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from anther.errors import AntherError, reason_of
+from bundle import errors as bundle_errors
+from service import errors
+
+Code = Literal[
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "UNAUTHENTICATED",
+]
+
+_INTERNAL_TEXT = "internal error; the trace is in the server's log"
+# A gRPC status travels in HTTP/2 headers, of which clients take 8 KiB; what a client sent comes back within them.
+_MESSAGE_LENGTH, _FACT_LENGTH = 300, 120
+
+# An error's own class decides, then the nearest class above it.
+CODES: dict[type[AntherError], Code] = {
+    bundle_errors.ImageRefused: "INVALID_ARGUMENT",
+    bundle_errors.ModelNotFound: "NOT_FOUND",
+    bundle_errors.VersionNotFound: "NOT_FOUND",
+    bundle_errors.BundleRefused: "UNAVAILABLE",
+    bundle_errors.NoEarlierVersion: "FAILED_PRECONDITION",
+    bundle_errors.NotPublished: "FAILED_PRECONDITION",
+    bundle_errors.PolicyNotWritable: "FAILED_PRECONDITION",
+    errors.InvalidArgument: "INVALID_ARGUMENT",
+    errors.QueueFull: "RESOURCE_EXHAUSTED",
+    errors.DeadlineExpired: "DEADLINE_EXCEEDED",
+    errors.Draining: "UNAVAILABLE",
+    errors.NoModelReady: "UNAVAILABLE",
+    errors.NoEvidence: "FAILED_PRECONDITION",
+    errors.CanaryNotFound: "NOT_FOUND",
+    errors.ControlDisabled: "PERMISSION_DENIED",
+    errors.NotOffered: "UNIMPLEMENTED",
+    errors.DeviceUnavailable: "UNAVAILABLE",
+    errors.RuntimeMissing: "UNAVAILABLE",
+    errors.RuntimeConflict: "UNAVAILABLE",
+    errors.PortUnavailable: "UNAVAILABLE",
+    errors.WorkerFailed: "UNAVAILABLE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a request failed, in the words of no protocol. `facts` are the error's own, clipped."""
+
+    code: Code
+    reason: str
+    message: str
+    facts: dict[str, str]
+    retry_after_s: float | None = None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The failure for any exception; one that is not ours becomes INTERNAL with a fixed text."""
+    if not isinstance(error, AntherError):
+        return Failure("INTERNAL", "INTERNAL", _INTERNAL_TEXT, {})
+    code: Code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), "INTERNAL")
+    retry = error.retry_after_s if isinstance(error, errors.ServiceError) else None
+    facts = {name: _clipped(value, _FACT_LENGTH) for name, value in error.facts.items()}
+    return Failure(code, reason_of(type(error)), _clipped(str(error), _MESSAGE_LENGTH), facts, retry)
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
