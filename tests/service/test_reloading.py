@@ -70,7 +70,7 @@ def test_new_versions_take_over_under_load_and_no_call_fails(
     ends = asking.finish()
     assert ends.keys() == {"OK", "UNAVAILABLE"}, "UNAVAILABLE is how each caller learns that the server has gone"
     assert ends["UNAVAILABLE"] == callers.COUNT
-    called = {"model": "flowers", "method": "Classify", "code": "OK"}
+    called = {"model": "flowers", "protocol": "grpc", "method": "Classify", "code": "OK"}
     answered = [server.metric("anther_requests_total", version=str(version), **called) for version in (1, 2, 3, 4)]
     assert all(answered)
     assert sum(answered) == ends["OK"]
