@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from bundle import file_checks, rgb
 from bundle.errors import (
@@ -49,6 +49,7 @@ MAX_ASPECT_RATIO = 100
 # The second line behind `Limits.max_pixels`, which is checked when Pillow has opened the file: while opening, Pillow
 # already takes memory for a GIF's disposal and a WebP's canvas, and does so only below twice this number.
 _PILLOW_GUARD = 2**27
+_SECONDS, _SECONDS_A_PIXEL = 5e-4, 4e-8
 Image.MAX_IMAGE_PIXELS = _PILLOW_GUARD
 
 
@@ -108,31 +109,58 @@ class Preprocessing:
         return int(self.resize * width / height), self.resize
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """One encoded image to an upright, opaque 8-bit RGB image of its own size.
+@dataclass(frozen=True)
+class Examined:
+    """An encoded image that may be decoded; `seconds` is about what that and the resizing take of one core."""
+
+    data: bytes
+    limits: Limits
+    seconds: float
+
+    def image(self) -> Image.Image:
+        """Upright, opaque, 8-bit RGB, of the image's own size. Raises `ImageRefused`."""
+        image = _open(self.data, self.limits)
+        _refuse_opened(self.data, image, self.limits)
+        try:
+            image.load()
+            return rgb.upright_rgb(image, self.data)
+        except Exception as exc:  # decoders raise almost anything on damaged data
+            raise ImageUndecodable(image.format or "image", _reason(exc)) from exc
+
+
+def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Examined:
+    """What can be known of an encoded image before it is decoded.
 
     Raises `ImageRefused`: too many bytes or pixels, too long for its width, a format or pixel type that is not allowed,
-    damaged data.
+    more work than its size explains.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooManyBytes(len(data), limits.max_bytes)
     if reason := file_checks.too_many_parts(data):
         raise ImageUndecodable(_found(data), reason)
     image = _open(data, limits)
+    _refuse_opened(data, image, limits)
+    return Examined(data, limits, _SECONDS + image.width * image.height * _SECONDS_A_PIXEL)
+
+
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """One encoded image to an upright, opaque 8-bit RGB image of its own size.
+
+    Raises `ImageRefused`, also for damaged data.
+    """
+    return examine(data, limits).image()
+
+
+def _refuse_opened(data: bytes, image: ImageFile.ImageFile, limits: Limits) -> None:
     _refuse_size(image.size, limits)
     if image.mode not in rgb.MODES:
         raise ImageModeRefused(image.mode)
     if reason := file_checks.missing_end(data, image.format):
         raise ImageUndecodable(image.format or "image", reason)
     _refuse_hidden_work(data, image, limits)
-    try:
-        image.load()
-        return rgb.upright_rgb(image, data)
-    except Exception as exc:  # decoders raise almost anything on damaged data
-        raise ImageUndecodable(image.format or "image", _reason(exc)) from exc
 
 
-def _open(data: bytes, limits: Limits) -> Image.Image:
+def _open(data: bytes, limits: Limits) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
