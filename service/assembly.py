@@ -7,6 +7,7 @@ from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
 from service.engines.engine import OpenEngine, open_on_cpu
 from service.engines.runtime import Usable
 from service.scheduling.batcher import Batcher, OnBatch
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.scheduling.scheduler import Scheduler
 from service.system.cores import usable_cores
@@ -21,12 +22,12 @@ def opener(settings: Settings, device: Usable) -> OpenEngine:
 
 def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = None) -> Scheduler:
     """The scheduler, its threads running. For a GPU it decodes two batches ahead, and calls `on_batch` for each."""
+    bounds = Bounds(settings.queue_limit, settings.queue_bytes)
     if device == "cpu":
-        return Lanes(settings.lanes or usable_cores(), settings.queue_limit, settings.queue_bytes)
+        return Lanes(settings.lanes or usable_cores(), bounds)
     return Batcher(
         settings.decoders or usable_cores(),
-        settings.queue_limit,
-        settings.queue_bytes,
+        bounds,
         settings.max_wait_ms / 1000,
         ready_rows=2 * settings.max_batch,
         on_batch=on_batch,

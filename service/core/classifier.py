@@ -130,23 +130,21 @@ class Classifier:
     ) -> list[T]:
         """The results in order. The first failure cancels the rest."""
         if placed is None:
-            futures = self._submit(works())
-        else:
-            futures = await self._wait_for_place(works, deadline)
+            return await _results(self._submit(works()))
+        began = time.monotonic()
+        while True:
+            futures = await self._wait_for_place(works, deadline, began)
             placed.set()
-        if len(futures) == 1:
-            return [await futures.pop()]
-        try:
-            return list(await asyncio.gather(*futures))
-        except BaseException:
-            _cancel(futures)
-            raise
+            try:
+                return await _results(futures)
+            except QueueFull as full:  # it lost its place to a caller who held less
+                retry_after_s = full.retry_after_s
+            await self._pause(retry_after_s, deadline, began)
 
     async def _wait_for_place(
-        self, works: Callable[[], Sequence[Work[T]]], deadline: float | None
+        self, works: Callable[[], Sequence[Work[T]]], deadline: float | None, began: float
     ) -> list["asyncio.Future[T]"]:
         """`works` makes new work for every try: what was cancelled may still be in a scheduler's thread."""
-        began = time.monotonic()
         while True:
             nobody_waits = self._scheduler.waiting == 0
             try:
@@ -155,12 +153,16 @@ class Classifier:
                 if nobody_waits:
                     raise
                 retry_after_s = full.retry_after_s
-            left_s = retry_after_s if deadline is None else deadline - time.monotonic()
-            await asyncio.sleep(max(0.0, min(retry_after_s, left_s)))
-            if self._draining:
-                raise Draining
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExpired(time.monotonic() - began)
+            await self._pause(retry_after_s, deadline, began)
+
+    async def _pause(self, seconds: float, deadline: float | None, began: float) -> None:
+        """Raises `Draining`, and `DeadlineExpired` of a request that began to wait at `began`."""
+        left_s = seconds if deadline is None else deadline - time.monotonic()
+        await asyncio.sleep(max(0.0, min(seconds, left_s)))
+        if self._draining:
+            raise Draining
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineExpired(time.monotonic() - began)
 
     def _submit(self, works: Sequence[Work[T]]) -> list["asyncio.Future[T]"]:
         """All of them or none."""
@@ -171,6 +173,17 @@ class Classifier:
             _cancel(futures)
             raise
         return futures
+
+
+async def _results(futures: list["asyncio.Future[T]"]) -> list[T]:
+    """In order. The first failure cancels the rest."""
+    if len(futures) == 1:
+        return [await futures.pop()]
+    try:
+        return list(await asyncio.gather(*futures))
+    except BaseException:
+        _cancel(futures)
+        raise
 
 
 def _cancel(futures: list["asyncio.Future[T]"]) -> None:

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from service.engines.engine import Engine, Outputs
 from service.errors import Draining
-from service.scheduling.bounded_queue import BoundedQueue, Item
+from service.scheduling.fair_queue import Bounds, FairQueue
+from service.scheduling.item import Item
 from service.scheduling.ready import Batch, Part, Ready
 from service.scheduling.scheduler import RunTiming, Work
 
@@ -27,23 +28,22 @@ _RUNNERS = 2  # while one batch runs, the other runner hands out the last result
 class Batcher:
     """`decoders` threads prepare work until `ready_rows` rows or more wait; a batch waits `max_wait_s` for more rows.
 
-    At most `queue_limit` pieces of work with `queue_bytes` together wait to be prepared. Decoders take no more work
-    while the pieces between queue and answer hold `queue_bytes` or more.
+    What waits to be prepared is within `bounds`. Decoders take no more work while the pieces between queue and answer
+    hold as many bytes as may wait.
     """
 
     def __init__(
         self,
         decoders: int,
-        queue_limit: int,
-        queue_bytes: int,
+        bounds: Bounds,
         max_wait_s: float,
         ready_rows: int,
         on_batch: OnBatch | None = None,
     ) -> None:
         self.decoders = decoders
-        self._queue = BoundedQueue(queue_limit, queue_bytes)
+        self._queue = FairQueue(bounds)
         self._ready = Ready(max_wait_s)
-        self._ready_rows, self._max_bytes = ready_rows, queue_bytes
+        self._ready_rows, self._max_bytes = ready_rows, bounds.bytes
         self._on_batch = on_batch
         self._decoding = self._in_engine = self._running = self._bytes = 0
         self._decode_s, self._row_s = 0.01, 0.0001  # moving averages for a piece and for a row, for the retry hint
@@ -68,14 +68,15 @@ class Batcher:
 
     def submit(self, work: Work[T]) -> "asyncio.Future[T]":
         """Queue the work for a decoder. Raises `QueueFull` or `Draining`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        item = Item(work, future, loop, work.size)
+        item = Item.of(work)
+        future: asyncio.Future[T] = item.future
         with self._lock:
             if self._closed:
                 raise Draining
-            self._queue.put(item, max(self._decode_s / self.decoders, self._row_s))
+            pushed_out = self._queue.put(item, max(self._decode_s / self.decoders, self._row_s))
             self._to_decode.notify()
+        for other, full in pushed_out:
+            other.fail(full)
         return future
 
     def close(self) -> None:
@@ -92,10 +93,9 @@ class Batcher:
     def _decode(self) -> None:
         while (item := self._next_item()) is not None:
             started = time.monotonic()
-            part, size = _prepared(item, started), item.size
-            del item  # a decoder without work holds no image
-            self._decoded(part, size, time.monotonic() - started)
-            del part
+            part = _prepared(item, started)
+            self._decoded(item, part, time.monotonic() - started)
+            del item, part  # a decoder without work holds no image
 
     def _next_item(self) -> Item | None:
         with self._lock:
@@ -112,12 +112,12 @@ class Batcher:
                     return None
                 self._to_decode.wait()
 
-    def _decoded(self, part: Part | None, size: int, seconds: float) -> None:
+    def _decoded(self, item: Item, part: Part | None, seconds: float) -> None:
         with self._lock:
             self._decoding -= 1
             self._decode_s += 0.05 * (seconds - self._decode_s)
             if part is None:
-                self._ended(1, size)
+                self._ended(item, seconds)
                 return
             due = self._ready.due()
             self._ready.put(part)
@@ -128,11 +128,9 @@ class Batcher:
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            self._settle(batch)
-            with self._lock:
-                parts = [*batch.parts, *batch.dropped]
-                self._ended(len(parts), sum(part.item.size for part in parts))
-            del batch, parts  # a runner without work holds no image
+            seconds = self._settle(batch)
+            self._ran(batch, seconds)
+            del batch  # a runner without work holds no image
 
     def _next_batch(self) -> Batch | None:
         with self._lock:
@@ -148,20 +146,22 @@ class Batcher:
                 due = self._ready.due()
                 self._to_run.wait(None if due == math.inf else due - now)
 
-    def _settle(self, batch: Batch) -> None:
+    def _settle(self, batch: Batch) -> float:
+        """Seconds of the device for each row."""
         for part in batch.dropped:
             if not part.item.left:
                 part.item.expire(time.monotonic())
         if not batch.parts:
-            return
+            return 0.0
         started = time.monotonic()
         try:
             outputs = self._infer(batch)
         except BaseException as exc:  # any error goes to the batch's callers; the runner goes on
             for part in batch.parts:
                 part.item.fail(exc)
-            return
-        _hand_out(batch.parts, outputs, started, time.monotonic() - started)
+        else:
+            _hand_out(batch.parts, outputs, started, time.monotonic() - started)
+        return (time.monotonic() - started) / batch.rows
 
     def _infer(self, batch: Batch) -> Outputs:
         started = time.monotonic()
@@ -170,9 +170,15 @@ class Batcher:
                 self._on_batch(batch.engine, batch.rows)
             return batch.engine.run([part.pixels for part in batch.parts], batch.evidence)
         finally:
-            self._ran(batch.rows, time.monotonic() - started)
+            self._left_engine(batch.rows, time.monotonic() - started)
 
-    def _ran(self, rows: int, seconds: float) -> None:
+    def _ran(self, batch: Batch, seconds: float) -> None:
+        """`seconds` for each row."""
+        with self._lock:
+            for part in (*batch.parts, *batch.dropped):
+                self._ended(part.item, part.decode_s + seconds * len(part.pixels))
+
+    def _left_engine(self, rows: int, seconds: float) -> None:
         with self._lock:
             self._in_engine -= 1
             self._ready.ran(seconds)
@@ -182,11 +188,12 @@ class Batcher:
 
     # Both, under the lock
 
-    def _ended(self, count: int, size: int) -> None:
+    def _ended(self, item: Item, seconds: float) -> None:
         if self._bytes >= self._max_bytes:  # decoders may be waiting for these
             self._to_decode.notify_all()
-        self._running -= count
-        self._bytes -= size
+        self._queue.end(item, seconds)
+        self._running -= 1
+        self._bytes -= item.size
 
     @property
     def _has_room(self) -> bool:
@@ -208,7 +215,8 @@ def _prepared(item: Item, now: float) -> Part | None:
         work = item.work
         pixels = work.prepare()
         deadline = math.inf if work.deadline is None else work.deadline
-        return Part(item, work.engine, work.evidence, pixels, deadline, now - item.enqueued, time.monotonic())
+        decoded = time.monotonic()
+        return Part(item, work.engine, work.evidence, pixels, deadline, item.waited_s(now), decoded, decoded - now)
     except BaseException as exc:  # any error goes to the caller; the decoder goes on
         item.fail(exc)
         return None

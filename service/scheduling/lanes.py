@@ -9,7 +9,8 @@ import time
 from typing import TypeVar
 
 from service.errors import Draining
-from service.scheduling.bounded_queue import BoundedQueue, Item
+from service.scheduling.fair_queue import Bounds, FairQueue
+from service.scheduling.item import Item
 from service.scheduling.scheduler import RunTiming, Work
 
 T = TypeVar("T")
@@ -36,11 +37,11 @@ class _Lane:
 
 
 class Lanes:
-    """`count` threads; at most `queue_limit` pieces of work of `queue_bytes` together wait for one."""
+    """`count` threads; what waits for one is within `bounds`."""
 
-    def __init__(self, count: int, queue_limit: int, queue_bytes: int) -> None:
+    def __init__(self, count: int, bounds: Bounds) -> None:
         self.count = count
-        self._queue = BoundedQueue(queue_limit, queue_bytes)
+        self._queue = FairQueue(bounds)
         self._running = 0
         self._mean_s = 0.01  # moving average of a piece's running time, for the retry hint
         self._closed = False
@@ -64,18 +65,17 @@ class Lanes:
 
     def submit(self, work: Work[T]) -> "asyncio.Future[T]":
         """Hand the work to an idle lane, else queue it. Raises `QueueFull` or `Draining`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        item = Item(work, future, loop, work.size)
+        item = Item.of(work)
+        future: asyncio.Future[T] = item.future
         with self._lock:
             if self._closed:
                 raise Draining
-            if not self._idle:
-                self._queue.put(item, self._mean_s / self.count)
+            if self._idle:
+                self._give(item)
                 return future
-            lane = self._idle.pop()  # the lane that became idle last: its core's caches are the warmest
-            self._running += 1
-        lane.give(item)
+            pushed_out = self._queue.put(item, self._mean_s / self.count)
+        for other, full in pushed_out:
+            other.fail(full)
         return future
 
     def close(self) -> None:
@@ -88,14 +88,22 @@ class Lanes:
         for thread in self._threads:
             thread.join()
 
+    def _give(self, item: Item) -> None:
+        """To the lane that became idle last: its core's caches are the warmest."""
+        self._queue.begin(item)
+        self._running += 1
+        self._idle.pop().give(item)
+
     def _carry(self, lane: _Lane) -> None:
         while (item := self._next(lane)) is not None:
             started = time.monotonic()
             _execute(item, started)
-            del item  # a lane without work holds no image
+            seconds = time.monotonic() - started
             with self._lock:
+                self._queue.end(item, seconds)
                 self._running -= 1
-                self._mean_s += 0.05 * (time.monotonic() - started - self._mean_s)
+                self._mean_s += 0.05 * (seconds - self._mean_s)
+            del item  # a lane without work holds no image
 
     def _next(self, lane: _Lane) -> Item | None:
         with self._lock:
@@ -118,7 +126,7 @@ def _execute(item: Item, now: float) -> None:
         if item.left or item.expired(started):  # during decoding
             return item.expire(started)
         outputs = work.engine.run((pixels,), work.evidence)
-        timing = RunTiming(now - item.enqueued, time.monotonic() - started, len(pixels))
+        timing = RunTiming(item.waited_s(now), time.monotonic() - started, len(pixels))
         return item.succeed(work.finish(outputs, timing))
     except BaseException as exc:  # any error goes to the caller; the lane goes on
         return item.fail(exc)

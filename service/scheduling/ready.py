@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bundle.preprocessing import Pixels
 from service.engines.engine import Engine
-from service.scheduling.bounded_queue import Item
+from service.scheduling.item import Item
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Part:
     deadline: float  # infinite without one
     waited: float  # seconds in the queue before it was decoded
     since: float  # when it was decoded
+    decode_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from service.core.requests import ImageRequest
 from service.core.work import ImageWork
-from service.scheduling.bounded_queue import Item
+from service.scheduling.item import Item
 
 CALLERS, SECONDS = 8, 5.0
 STREAMED = 30  # pictures of a stream

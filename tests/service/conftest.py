@@ -32,6 +32,7 @@ from service.core.statistics import Statistics
 from service.engines.engine import open_on_cpu
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.versions.registry import Registry
 
@@ -235,7 +236,7 @@ async def _edge(settings: Settings, control: Any) -> Edge:
         lambda change: [server.changed(change) for server in servers],
     )
     registry.load_all()
-    lanes = Lanes(settings.lanes, settings.queue_limit, settings.queue_bytes)
+    lanes = Lanes(settings.lanes, Bounds(settings.queue_limit, settings.queue_bytes))
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     metrics, statistics = Metrics(), Statistics()
     recorder = Recorder((metrics, statistics))

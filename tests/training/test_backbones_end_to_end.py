@@ -13,6 +13,7 @@ from service.core.answers import Explanation
 from service.core.classifier import Classifier
 from service.core.requests import ImageRequest
 from service.engines.engine import open_on_cpu
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.versions.registry import Registry
 from tests.training import published
@@ -45,7 +46,7 @@ def explained(tmp_path):
     """`explained(photo)`: the answer of a service on what was published below `tmp_path`."""
 
     def ask(photo: bytes) -> Explanation:
-        registry, lanes = Registry(Repository(tmp_path / "models"), open_on_cpu), Lanes(1, 8, 2**20)
+        registry, lanes = Registry(Repository(tmp_path / "models"), open_on_cpu), Lanes(1, Bounds(8, 2**20))
         registry.load_all()
         try:
             return asyncio.run(Classifier(registry, lanes, Limits()).explain(registry.find(), ImageRequest(photo)))

@@ -20,6 +20,7 @@ from service.core.classifier import Classifier
 from service.core.requests import ImageRequest, PixelsRequest, Target
 from service.engines.engine import Outputs, open_on_cpu
 from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
@@ -64,7 +65,7 @@ def registry(models: Path) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(4, 1000, 2**30)
+    lanes = Lanes(4, Bounds(1000, 2**30))
     yield lanes
     lanes.close()
 
@@ -223,7 +224,7 @@ def test_pixels_of_another_shape_or_type_are_refused(classifier, pixels) -> None
 
 def test_the_first_failing_part_fails_the_whole_and_cancels_the_rest(registry) -> None:
     engine = FixedEngine([0.2, 0.3, 0.5])
-    one_lane = Lanes(1, 100, 2**30)
+    one_lane = Lanes(1, Bounds(100, 2**30))
     model, classifier = LiveModel(registry.find().bundle, engine, 0.0, 0.0), Classifier(registry, one_lane, Limits())
     pixels = np.zeros((60, 32, 32, 3), np.uint8)
     pixels[0] = POISON
@@ -236,7 +237,7 @@ def test_the_first_failing_part_fails_the_whole_and_cancels_the_rest(registry) -
 
 
 def test_parts_that_the_queue_refuses_take_the_accepted_ones_with_them(registry) -> None:
-    small = Lanes(1, 3, 2**30)
+    small = Lanes(1, Bounds(3, 2**30))
     classifier = Classifier(registry, small, Limits())
     with pytest.raises(QueueFull):
         asyncio.run(classifier.infer(registry.find(), PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))))
@@ -284,7 +285,7 @@ def test_draining_refuses_everything(registry, lanes, pictures) -> None:
 
 def test_a_patient_request_waits_for_its_place(registry, pictures) -> None:
     """One lane and a queue of one: of five at once, three would be refused."""
-    small = Lanes(1, 1, 2**30)
+    small = Lanes(1, Bounds(1, 2**30))
     classifier, model = Classifier(registry, small, Limits()), registry.find()
 
     async def ask() -> list[Answer]:
@@ -301,7 +302,7 @@ def held(registry: Registry) -> tuple[Classifier, LiveModel, FixedEngine, Lanes]
     engine = FixedEngine([0.2, 0.3, 0.5])
     engine.rows.append(0)  # as if one had run
     engine.second_may_run.clear()
-    lanes = Lanes(1, 1, 2**30)
+    lanes = Lanes(1, Bounds(1, 2**30))
     return Classifier(registry, lanes, Limits()), LiveModel(registry.find().bundle, engine, 0.0, 0.0), engine, lanes
 
 
@@ -364,7 +365,7 @@ def test_the_event_is_set_when_the_request_has_its_place(registry, make_picture)
 
 
 def test_what_the_empty_queue_cannot_hold_is_refused_at_once(registry) -> None:
-    small = Lanes(1, 3, 2**30)
+    small = Lanes(1, Bounds(3, 2**30))
     classifier = Classifier(registry, small, Limits())
     request = PixelsRequest(np.zeros((50, 32, 32, 3), np.uint8))
     with pytest.raises(QueueFull):

@@ -22,6 +22,7 @@ from service.core.requests import ImageRequest, PixelsRequest, Target
 from service.core.shadow import Shadow
 from service.core.shadow_worker import ShadowWorkerFailed
 from service.engines.engine import open_on_cpu
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
@@ -80,7 +81,7 @@ class Trial:
         self.computer, self.told = FakeComputer(), Told()
         self.core_to_spare = True
         self.shadow = Shadow(self.registry, self.computer, self.told, lambda: self.core_to_spare)
-        self.lanes = Lanes(1, 100, 2**30)
+        self.lanes = Lanes(1, Bounds(100, 2**30))
         self.classifier = Classifier(self.registry, self.lanes, Limits(), copy=self.shadow.copy)
 
     def ask(self, *pictures: bytes, target: Target | None = None) -> list[Answer]:

@@ -13,6 +13,7 @@ import pytest
 from service.engines.engine import Outputs
 from service.errors import DeadlineExpired, QueueFull
 from service.scheduling.batcher import Batcher
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.scheduler import RunTiming
 
 PATIENCE_S = 60
@@ -66,7 +67,7 @@ def make() -> Iterator[Callable[..., Batcher]]:
     with contextlib.ExitStack() as stack:
 
         def make(decoders: int = 1, queue_limit: int = 100, max_wait_s: float = FOR_EVER_S, **more: Any) -> Batcher:
-            batcher = Batcher(decoders, queue_limit, 2**30, max_wait_s, **{"ready_rows": 100, **more})
+            batcher = Batcher(decoders, Bounds(queue_limit, 2**30), max_wait_s, **{"ready_rows": 100, **more})
             stack.callback(batcher.close)
             return batcher
 

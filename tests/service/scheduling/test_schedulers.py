@@ -22,6 +22,7 @@ from service.engines.cuda import CudaEngine, CudaOptions
 from service.engines.engine import OnnxEngine, Outputs
 from service.errors import DeadlineExpired, Draining, QueueFull
 from service.scheduling.batcher import Batcher
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.scheduling.scheduler import RunTiming
 
@@ -92,8 +93,8 @@ class Piece:
 
 def scheduler_of(kind: str, count: int = 1, queue_limit: int = 100, queue_bytes: int = PLENTY) -> Any:
     if kind == "lanes":
-        return Lanes(count, queue_limit, queue_bytes)
-    return Batcher(count, queue_limit, queue_bytes, max_wait_s=0.001, ready_rows=16)
+        return Lanes(count, Bounds(queue_limit, queue_bytes))
+    return Batcher(count, Bounds(queue_limit, queue_bytes), max_wait_s=0.001, ready_rows=16)
 
 
 @pytest.fixture(params=KINDS)
