@@ -12,13 +12,15 @@ import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.assembly import opener, scheduler
+from service.assembly import opener, scheduler, tracing
 from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.recorder import Recorder
 from service.core.shadow import Shadow
 from service.core.shadow_worker import ShadowWorker
 from service.core.statistics import Statistics
+from service.edge.calls import Calls
+from service.engines.engine import Engine
 from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.metrics import Metrics
@@ -53,12 +55,15 @@ class App:
         )
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._cores = usable_cores()
-        self._scheduler = scheduler(settings, device, self._metrics.batch)
+        self._tracing = None if not settings.otlp_endpoint else tracing(settings.otlp_endpoint, settings.trace_share)
+        self._scheduler = scheduler(settings, device, self._batch)
         shadow_worker = ShadowWorker(limits, precision=settings.precision if device == "cpu" else "fp32")
         self._shadow = Shadow(self._registry, shadow_worker, self._metrics.shadowed, self._core_to_spare)
         self._statistics = Statistics()
         self._recorder = Recorder((self._metrics, self._statistics))
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._recorder, self._shadow.copy)
+        begin = None if self._tracing is None else self._tracing.begin
+        self._calls = Calls(self._recorder, self._registry, begin)
         self._watcher = Watcher(self._registry, settings.watch_s, inbox)
         self._state = "starting"
         self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
@@ -73,7 +78,7 @@ class App:
             )
         self._registry.load_all()
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
-        self._rpc = RpcServer(self._classifier, self._recorder, self._statistics, self._settings, control)
+        self._rpc = RpcServer(self._classifier, self._calls, self._statistics, self._settings, control)
         await self._rpc.start()
         self._watcher.start()
         self._shadow.start()
@@ -93,6 +98,8 @@ class App:
         self._registry.close()
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     def rescan(self) -> None:
         """Rescan the folder of models now, on another thread; not while draining, which a new version would delay."""
@@ -120,6 +127,11 @@ class App:
         self._recorder.changed(change)
         if self._rpc is not None:
             self._rpc.changed(change)
+
+    def _batch(self, engine: Engine, rows: int) -> object:
+        """The batch's span, where requests are traced."""
+        self._metrics.batch(engine, rows)
+        return None if self._tracing is None else self._tracing.batch(rows)
 
     def _core_to_spare(self) -> bool:
         return self._scheduler.waiting + self._scheduler.running < self._cores

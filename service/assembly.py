@@ -1,16 +1,21 @@
 """Puts together what belongs to a device: the function that opens its engines, and its scheduler."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from service.config import Settings
 from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
 from service.engines.engine import OpenEngine, open_on_cpu
 from service.engines.runtime import Usable
+from service.errors import TracingMissing
 from service.scheduling.batcher import Batcher, OnBatch
 from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.scheduling.scheduler import Scheduler
 from service.system.cores import usable_cores
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 
 def opener(settings: Settings, device: Usable) -> OpenEngine:
@@ -18,6 +23,15 @@ def opener(settings: Settings, device: Usable) -> OpenEngine:
         return partial(open_on_cpu, precision=settings.precision)
     options = CudaOptions(batch_sizes_up_to(settings.max_batch), settings.gpu_memory_bytes)
     return partial(open_on_cuda, options=options, precision=settings.precision)
+
+
+def tracing(endpoint: str, share: float) -> "Tracing":
+    """Where the settings name a collector. Raises `TracingMissing`."""
+    try:
+        from service.tracing import to_collector
+    except ModuleNotFoundError as exc:
+        raise TracingMissing(exc.name or str(exc)) from exc
+    return to_collector(endpoint, share)
 
 
 def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = None) -> Scheduler:

@@ -56,4 +56,6 @@ class Settings:
     max_image_pixels: int = 50 * 10**6  # larger images are refused undecoded; reading costs up to 21 bytes a pixel
     grace_s: float = 20.0  # how long accepted requests may take to finish after SIGTERM
     control: bool = False  # whether clients of the gRPC port may load and unload models
+    otlp_endpoint: str = ""  # the URL of an OpenTelemetry collector (OTLP over HTTP); empty sends no traces
+    trace_share: float = 1.0  # of the requests that are traced where the caller has not decided; each costs CPU
     log_format: LogFormat = "text"  # 'json' for machines

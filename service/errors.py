@@ -13,6 +13,7 @@ AntherError
     ├── NotOffered            a part of a protocol that this server does not have
     ├── DeviceUnavailable     the asked-for device cannot be used
     ├── RuntimeMissing        no ONNX Runtime is installed
+    ├── TracingMissing        a collector is named and OpenTelemetry is not installed
     ├── RuntimeConflict       two ONNX Runtime distributions are installed
     ├── PortUnavailable       an address that cannot be listened on
     └── WorkerFailed          one of several serving processes did not start
@@ -116,6 +117,14 @@ class DeviceUnavailable(ServiceError):
 class RuntimeMissing(ServiceError):
     def __init__(self) -> None:
         super().__init__("ONNX Runtime is not installed; run `pip install 'anther[cpu]'` or `... 'anther[gpu]'`")
+
+
+class TracingMissing(ServiceError):
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"--otlp-endpoint needs OpenTelemetry ('{module}' is not installed); run `pip install 'anther[tracing]'`",
+            module=module,
+        )
 
 
 class RuntimeConflict(ServiceError):

@@ -191,13 +191,14 @@ class Metrics:
         elif refusal is not None:
             _drop(self._refused, where)
 
-    def answered(self, answer: AnyAnswer) -> None:
-        """One image was classified, or several rows of pixels."""
+    def answered(self, answer: AnyAnswer, trace_id: str = "") -> None:
+        """One image was classified, or several rows of pixels. A trace's id becomes the exemplar of its stages."""
+        exemplar = {"trace_id": trace_id} if trace_id else None
         series, where = self._series_of(answer.model), answer.model.labels
         for stage in STAGES:
             seconds = getattr(answer.timings, stage)
             if seconds is not None:
-                series.stages[stage].observe(seconds)
+                series.stages[stage].observe(seconds, exemplar)
         for top in answer.tops:
             label = top.prediction.label
             predicted = series.predictions.get(label)
@@ -220,7 +221,8 @@ class Metrics:
             ended = self._requests.labels(*key), self._seconds.labels(*key[:-1])
             self._ended[key] = ended
         ended[0].inc()
-        ended[1].observe(end.seconds)
+        trace = end.call.trace
+        ended[1].observe(end.seconds, {"trace_id": trace.trace_id} if trace is not None and trace.trace_id else None)
 
     def forget(self, where: Where) -> None:
         """A version left service long ago: its series leave the page, where it is this process's own."""

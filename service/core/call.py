@@ -3,9 +3,11 @@
 import functools
 import ipaddress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-Protocol = Literal["grpc", "http"]
+from service.core.answers import AnyAnswer
+
+Wire = Literal["grpc", "http"]
 _IPV6_SITE = 64  # bits of an IPv6 address that are one site's; the rest it chooses itself
 
 
@@ -17,13 +19,32 @@ class Caller:
     name: str = ""
 
 
+class Trace(Protocol):
+    """A request's span. `trace_id` is empty where nobody records it."""
+
+    trace_id: str
+
+    def answered(self, answer: AnyAnswer) -> None:
+        """Draw the stages of one answer of the request."""
+        ...
+
+    def ended(self, where: tuple[str, str], code: str, reason: str) -> None:
+        """End the span. `where` is the model's name and version, empty where there is none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`deadline` in seconds of `time.monotonic`; None where the caller set none."""
+    """`deadline` in seconds of `time.monotonic`; None where the caller set none.
 
-    protocol: Protocol
+    `traceparent` is the W3C header with the caller's own span; `trace` is the span that began for the request.
+    """
+
+    protocol: Wire
     caller: Caller
     deadline: float | None = None
+    traceparent: str = ""
+    trace: Trace | None = None
 
 
 @functools.lru_cache(maxsize=4096)

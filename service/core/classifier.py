@@ -82,8 +82,8 @@ class Classifier:
         for request in requests:
             _check_top_k(request)
         answers = await self._run(works, requests[0].deadline, placed)
-        for answer in answers:
-            self._recorder.answered(answer)
+        for request, answer in zip(requests, answers, strict=True):
+            self._recorder.answered(answer, request.trace)
         for request, answer in zip(requests, answers, strict=True):
             self._copy(request, answer)
         return answers
@@ -122,7 +122,7 @@ class Classifier:
         self._draining = True
 
     def _answered(self, request: AnyRequest, answer: AnyAnswer) -> None:
-        self._recorder.answered(answer)
+        self._recorder.answered(answer, request.trace)
         self._copy(request, answer)
 
     async def _run(

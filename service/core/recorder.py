@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.core.answers import AnyAnswer
-from service.core.call import Call
+from service.core.call import Call, Trace
 from service.versions.loader import LiveModel
 from service.versions.reconcile import Change
 
@@ -42,7 +42,9 @@ class End:
 class Reader(Protocol):
     """Counts answers and ends. The event loop calls it; the thread that follows a model's folder calls `forget`."""
 
-    def answered(self, answer: AnyAnswer) -> None: ...
+    def answered(self, answer: AnyAnswer, trace_id: str) -> None:
+        """`trace_id` is empty where nobody records the request's trace."""
+        ...
 
     def ended(self, end: End) -> None: ...
 
@@ -58,9 +60,13 @@ class Recorder:
         self._readers = tuple(readers)
         self._retired: deque[Where] = deque()
 
-    def answered(self, answer: AnyAnswer) -> None:
+    def answered(self, answer: AnyAnswer, trace: Trace | None = None) -> None:
+        trace_id = ""
+        if trace is not None:
+            trace.answered(answer)
+            trace_id = trace.trace_id
         for reader in self._readers:
-            reader.answered(answer)
+            reader.answered(answer, trace_id)
 
     def ended(self, end: End) -> None:
         for reader in self._readers:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bundle.preprocessing import Pixels
+from service.core.call import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class ImageRequest:
     evidence: bool = False
     id: str = ""
     caller: str = ""
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class PixelsRequest:
     evidence: bool = False
     id: str = ""
     caller: str = ""
+    trace: Trace | None = None
 
 
 AnyRequest = ImageRequest | PixelsRequest

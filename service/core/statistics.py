@@ -65,7 +65,7 @@ class Statistics:
         """All zero for a version that has answered nothing."""
         return self._counts.get(where) or Counts()
 
-    def answered(self, answer: AnyAnswer) -> None:
+    def answered(self, answer: AnyAnswer, trace_id: str = "") -> None:  # noqa: ARG002 - as every reader
         """Count the images, the stages and the engine's runs.
 
         A run that several requests shared counts once, with its time; the stages around it are each request's own.

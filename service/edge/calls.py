@@ -1,6 +1,7 @@
 """Calls in progress, and the record of how each request ended, whether it came alone or in a stream."""
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anther.errors import AntherError, reason_of
-from service.core.call import Call
+from service.core.call import Call, Trace
 from service.core.recorder import End, Recorder
 from service.edge.failures import failure_of
 from service.errors import DeadlineExpired
@@ -30,6 +31,9 @@ Answer = Callable[..., Awaitable[Any]]
 A request of a stream comes with an event, too: see `service.core.streams.Answer`.
 """
 
+BeginTrace = Callable[[str, Call], Trace]
+"""A span for a request, from its method's name and its call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -46,13 +50,21 @@ class Method:
 
 
 class Calls:
-    def __init__(self, recorder: Recorder, registry: Registry) -> None:
+    """`begin_trace` begins a span for each request; None where nobody traces."""
+
+    def __init__(self, recorder: Recorder, registry: Registry, begin_trace: BeginTrace | None = None) -> None:
         self._recorder = recorder
         self._registry = registry
+        self._begin_trace = begin_trace
         self._running = 0
         self.last = 0.0  # when a call last came or a stream last answered, in seconds of `time.monotonic`
         self.idle = asyncio.Event()  # set while no call is in progress
         self.idle.set()
+
+    @property
+    def traced(self) -> bool:
+        """Whether a call's header `traceparent` is wanted."""
+        return self._begin_trace is not None
 
     def begin(self) -> None:
         self._running += 1
@@ -68,6 +80,8 @@ class Calls:
     async def run(self, method: Method, request: Any, call: Call, *placed: asyncio.Event) -> Any:
         """The response. Records how the request ended, and raises what ended it."""
         started, model, code, reason = time.perf_counter(), None, "OK", ""
+        if self._begin_trace is not None:
+            call = dataclasses.replace(call, trace=self._begin_trace(method.name, call))
         try:
             try:
                 model = method.resolve(request)
@@ -87,7 +101,10 @@ class Calls:
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._recorder.ended(End(call, model, method.name, code, seconds, reason, method.name in INFERENCES))
+            end = End(call, model, method.name, code, seconds, reason, method.name in INFERENCES)
+            self._recorder.ended(end)
+            if call.trace is not None:
+                call.trace.ended(end.where, code, reason)
 
     def refused(self, name: str, error: Exception, call: Call, started: float) -> None:
         """Record a message that is no request of the method `name`."""

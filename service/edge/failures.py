@@ -47,6 +47,7 @@ CODES: dict[type[AntherError], Code] = {
     errors.NotOffered: "UNIMPLEMENTED",
     errors.DeviceUnavailable: "UNAVAILABLE",
     errors.RuntimeMissing: "UNAVAILABLE",
+    errors.TracingMissing: "UNAVAILABLE",
     errors.RuntimeConflict: "UNAVAILABLE",
     errors.PortUnavailable: "UNAVAILABLE",
     errors.WorkerFailed: "UNAVAILABLE",

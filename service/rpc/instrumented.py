@@ -54,7 +54,7 @@ class InstrumentedHandlers:
         )
 
         async def unary(data: bytes, context: Any) -> Any:
-            started, call = time.perf_counter(), call_of(context)
+            started, call = time.perf_counter(), call_of(context, calls.traced)
             calls.begin()
             try:
                 try:
@@ -77,7 +77,7 @@ class InstrumentedHandlers:
         calls, parse, answers = self._calls, handler.request_deserializer, handler.stream_stream
 
         async def stream(messages: AsyncIterator[bytes], context: Any) -> None:
-            started, call = time.perf_counter(), call_of(context)
+            started, call = time.perf_counter(), call_of(context, calls.traced)
             calls.begin()
             try:
                 async with contextlib.aclosing(answers(parsed_all(parse, messages), call)) as responses:
@@ -96,11 +96,12 @@ class InstrumentedHandlers:
         return stream
 
 
-def call_of(context: Any) -> Call:
-    """What gRPC knows of a call."""
+def call_of(context: Any, traced: bool = False) -> Call:
+    """What gRPC knows of a call. Where it is `traced`, the caller's span, too."""
     remaining = context.time_remaining()
     deadline = None if remaining is None else time.monotonic() + remaining
-    return Call("grpc", caller_of(context.peer()), deadline)
+    traceparent = dict(context.invocation_metadata()).get("traceparent", "") if traced else ""
+    return Call("grpc", caller_of(context.peer()), deadline, str(traceparent))
 
 
 def caller_of(peer: str) -> Caller:

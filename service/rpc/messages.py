@@ -9,7 +9,9 @@ from service.versions.loader import LiveModel
 
 
 def request_of(message: pb.ClassifyRequest | pb.ExplainRequest, call: Call) -> ImageRequest:
-    return ImageRequest(message.image, message.top_k, call.deadline, id=message.id, caller=call.caller.key)
+    return ImageRequest(
+        message.image, message.top_k, call.deadline, id=message.id, caller=call.caller.key, trace=call.trace
+    )
 
 
 def response(answer: Answer, request_id: str) -> pb.ClassifyResponse:

@@ -13,7 +13,6 @@ from anther.v1 import classifier_pb2
 from anther.v1.classifier_pb2_grpc import add_ImageClassifierServicer_to_server
 from service.config import Settings
 from service.core.classifier import Classifier
-from service.core.recorder import Recorder
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
 from service.edge.calls import Calls
@@ -43,7 +42,7 @@ class RpcServer:
     def __init__(
         self,
         classifier: Classifier,
-        recorder: Recorder,
+        calls: Calls,
         statistics: Statistics,
         settings: Settings,
         control: Control | None = None,
@@ -62,7 +61,7 @@ class RpcServer:
                 *_keepalive(),
             ],
         )
-        self._calls = calls = Calls(recorder, classifier.registry)
+        self._calls = calls
         self._streams = BoundedStreams(_places(settings, classifier))
         images = Servicer(classifier, calls, self._streams)
         add_ImageClassifierServicer_to_server(images, InstrumentedHandlers(self._server, calls, images.resolve))

@@ -4,6 +4,7 @@ A GPU takes little longer for a batch of 64 than for one image, and one core dec
 """
 
 import asyncio
+import dataclasses
 import math
 import threading
 import time
@@ -19,8 +20,8 @@ from service.scheduling.scheduler import RunTiming, Work
 
 T = TypeVar("T")
 
-OnBatch = Callable[[Engine, int], None]
-"""Called on a runner's thread before each batch, with its number of rows."""
+OnBatch = Callable[[Engine, int], object]
+"""Called on a runner's thread before each batch, with its number of rows. What it returns comes back in `RunTiming`."""
 
 _RUNNERS = 2  # while one batch runs, the other runner hands out the last results and assembles the next batch
 
@@ -155,20 +156,19 @@ class Batcher:
             return 0.0
         started = time.monotonic()
         try:
-            outputs = self._infer(batch)
+            mark, outputs = self._infer(batch)
         except BaseException as exc:  # any error goes to the batch's callers; the runner goes on
             for part in batch.parts:
                 part.item.fail(exc)
         else:
-            _hand_out(batch.parts, outputs, started, time.monotonic() - started)
+            _hand_out(batch.parts, outputs, started, RunTiming(0.0, time.monotonic() - started, batch.rows, batch=mark))
         return (time.monotonic() - started) / batch.rows
 
-    def _infer(self, batch: Batch) -> Outputs:
+    def _infer(self, batch: Batch) -> tuple[object, Outputs]:
         started = time.monotonic()
         try:
-            if self._on_batch is not None:
-                self._on_batch(batch.engine, batch.rows)
-            return batch.engine.run([part.pixels for part in batch.parts], batch.evidence)
+            mark = None if self._on_batch is None else self._on_batch(batch.engine, batch.rows)
+            return mark, batch.engine.run([part.pixels for part in batch.parts], batch.evidence)
         finally:
             self._left_engine(batch.rows, time.monotonic() - started)
 
@@ -222,11 +222,11 @@ def _prepared(item: Item, now: float) -> Part | None:
         return None
 
 
-def _hand_out(parts: list[Part], outputs: Outputs, started: float, inference: float) -> None:
-    row, rows = 0, len(outputs.probabilities)
+def _hand_out(parts: list[Part], outputs: Outputs, started: float, run: RunTiming) -> None:
+    row = 0
     for part in parts:
         end = row + len(part.pixels)
-        timing = RunTiming(part.waited + started - part.since, inference, rows, first=row == 0)
+        timing = dataclasses.replace(run, queue=part.waited + started - part.since, first=row == 0)
         _finish(part.item, _rows(outputs, row, end), timing)
         row = end
 

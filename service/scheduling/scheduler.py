@@ -25,6 +25,7 @@ class RunTiming:
     inference: float
     rows: int = 1
     first: bool = True
+    batch: object = None  # what the batcher's `OnBatch` returned
 
 
 class Work(Protocol[T_co]):

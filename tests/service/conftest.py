@@ -29,6 +29,7 @@ from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.recorder import Recorder
 from service.core.statistics import Statistics
+from service.edge.calls import Calls
 from service.engines.engine import open_on_cpu
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
@@ -241,7 +242,7 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     metrics, statistics = Metrics(), Statistics()
     recorder = Recorder((metrics, statistics))
     classifier = Classifier(registry, lanes, limits, recorder)
-    server = RpcServer(classifier, recorder, statistics, settings, control)
+    server = RpcServer(classifier, Calls(recorder, registry), statistics, settings, control)
     servers.append(server)
     await server.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]

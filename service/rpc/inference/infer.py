@@ -44,11 +44,11 @@ class Inference:
         evidence = any(each.name == EVIDENCE for each in wanted)
         inputs = await self._read(request, model)
         if isinstance(inputs, list):
-            images = [ImageRequest(image, 0, deadline, evidence, request.id, caller) for image in inputs]
+            images = [ImageRequest(image, 0, deadline, evidence, request.id, caller, call.trace) for image in inputs]
             answers = await self._classifier.classify_all(model, images, placed)
             outputs: Outputs = stacked([answer.outputs for answer in answers])
         else:
-            pixels = PixelsRequest(inputs, deadline, evidence, request.id, caller)
+            pixels = PixelsRequest(inputs, deadline, evidence, request.id, caller, call.trace)
             outputs = (await self._classifier.infer(model, pixels, placed)).outputs
         response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
         for name, value in request.parameters.items():

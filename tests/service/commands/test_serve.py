@@ -39,6 +39,8 @@ OTHER = {  # a value that is not the default → as text
     "max_image_pixels": (3000, "3000"),
     "grace_s": (1.5, "1.5"),
     "control": (True, "true"),
+    "otlp_endpoint": ("http://collector:4318", "http://collector:4318"),
+    "trace_share": (0.5, "0.5"),
     "log_format": ("json", "json"),
 }
 BAD = [
