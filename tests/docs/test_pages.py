@@ -18,6 +18,7 @@ MAX_README_LINES = 130
 OF_OTHER_PROGRAMS = frozenset(
     (
         "--help",
+        "--enable-feature",  # Prometheus
         "--no-deps",
         "--streaming",
         "--callers",
