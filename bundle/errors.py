@@ -13,7 +13,10 @@ AntherError
 │   ├── BundleCorrupt
 │   ├── ExternalDataRefused
 │   ├── GoldenMismatch
-│   └── PolicyInvalid
+│   ├── PolicyInvalid
+│   ├── SignatureMissing
+│   ├── SignatureInvalid
+│   └── SignatureMismatch
 ├── ModelNotFound
 ├── VersionNotFound
 ├── NoEarlierVersion
@@ -135,6 +138,33 @@ class PolicyInvalid(BundleRefused):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is no serving policy: {reason}; correct or delete it", file=path.name, reason=reason)
+
+
+class SignatureMissing(BundleRefused):
+    """Raised where only signed versions may serve."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is missing, and only signed versions may serve; sign this one with `anther sign`", file=path.name
+        )
+
+
+class SignatureInvalid(BundleRefused):
+    """A signature that is damaged, of another version, or of nobody who is trusted."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        reason = _clipped(reason, 300)
+        super().__init__(f"signature {path} is refused: {reason}", file=path.name, reason=reason)
+
+
+class SignatureMismatch(BundleRefused):
+    """The version's files are not those that were signed."""
+
+    def __init__(self, path: Path, differences: str) -> None:
+        differences = _clipped(differences, 300)
+        super().__init__(
+            f"{path} signs other files than the version has: {differences}", file=path.name, differences=differences
+        )
 
 
 class ModelNotFound(AntherError):

@@ -39,10 +39,16 @@ class Bundle:
     path: Path
     version: int
     manifest: Manifest
+    manifest_sha256: str  # of the whole file `manifest.json`, hexadecimal
 
     @property
     def name(self) -> str:
         return self.manifest.name
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Every file of the version, the manifest included → its SHA-256, in the order of the names."""
+        return dict(sorted({**self.manifest.files, MANIFEST: self.manifest_sha256}.items()))
 
     def read(self, file: str) -> bytes:
         """A file's bytes, checked again, so that what is used is what was published. Raises `BundleCorrupt`."""
@@ -53,16 +59,22 @@ class Bundle:
         return _read_checked(self.path / file, self.manifest.files[file])
 
 
+def signature_of(version: Path) -> Path:
+    """Where the signature of a version's folder lies: beside it, as what is published is never changed."""
+    return version.with_name(f"{version.name}.sig")
+
+
 def open_bundle(path: Path, version: int = 0) -> Bundle:
     """Open a bundle folder and check every file in it.
 
     Raises `ManifestInvalid`, `BundleCorrupt` (missing, unexpected or changed file) or `ExternalDataRefused`.
     """
-    manifest = Manifest.from_json(_text(path / MANIFEST))
+    text = _text(path / MANIFEST)
+    manifest = Manifest.from_json(text)
     for found in sorted(path.iterdir()):
         if found.name != MANIFEST and found.name not in manifest.files:
             raise BundleCorrupt(found, "unexpected file", f"only {', '.join(manifest.files)} and {MANIFEST}")
-    bundle = Bundle(path, version, manifest)
+    bundle = Bundle(path, version, manifest, hashlib.sha256(text.encode()).hexdigest())
     models = {manifest.model.file, *(variant.file for variant in manifest.variants)}
     for file in manifest.files:
         _check_file(bundle, file, is_model=file in models)  # one file in memory at a time

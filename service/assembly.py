@@ -1,11 +1,13 @@
 """Puts together what belongs to a device: the function that opens its engines, and its scheduler."""
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundle.repository import Bundle
 from service.config import Settings
 from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
-from service.engines.engine import OpenEngine, open_on_cpu
+from service.engines.engine import Engine, OpenEngine, open_on_cpu
 from service.engines.runtime import Usable
 from service.errors import TracingMissing
 from service.scheduling.batcher import Batcher, OnBatch
@@ -19,6 +21,23 @@ if TYPE_CHECKING:
 
 
 def opener(settings: Settings, device: Usable) -> OpenEngine:
+    """Where signatures are required, it asks for one before it reads the model. Raises `TrustUnusable`."""
+    open_engine = _opener(settings, device)
+    if not settings.require_signature:
+        return open_engine
+    from service.signatures.signed import require_signed  # `cryptography` is for those who ask for it
+    from service.signatures.trust import Trust
+
+    trust = Trust.read(Path(settings.require_signature))
+
+    def open_signed(bundle: Bundle) -> Engine:
+        require_signed(bundle, trust)
+        return open_engine(bundle)
+
+    return open_signed
+
+
+def _opener(settings: Settings, device: Usable) -> OpenEngine:
     if device == "cpu":
         return partial(open_on_cpu, precision=settings.precision)
     options = CudaOptions(batch_sizes_up_to(settings.max_batch), settings.gpu_memory_bytes)

@@ -58,4 +58,6 @@ class Settings:
     control: bool = False  # whether clients of the gRPC port may load and unload models
     otlp_endpoint: str = ""  # the URL of an OpenTelemetry collector (OTLP over HTTP); empty sends no traces
     trace_share: float = 1.0  # of the requests that are traced where the caller has not decided; each costs CPU
+    # A PEM file of public keys or certificates; where it is named, only versions that they have signed are loaded.
+    require_signature: str = ""
     log_format: LogFormat = "text"  # 'json' for machines

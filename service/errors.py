@@ -15,6 +15,8 @@ AntherError
     ├── RuntimeMissing        no ONNX Runtime is installed
     ├── TracingMissing        a collector is named and OpenTelemetry is not installed
     ├── RuntimeConflict       two ONNX Runtime distributions are installed
+    ├── TrustUnusable         the keys or certificates that signatures are held against
+    ├── AttestationRefused    a statement that does not speak of this version, or not with a known voice
     ├── PortUnavailable       an address that cannot be listened on
     └── WorkerFailed          one of several serving processes did not start
 """
@@ -134,6 +136,21 @@ class RuntimeConflict(ServiceError):
             "`pip uninstall onnxruntime onnxruntime-gpu` and then install one of anther[cpu] and anther[gpu]",
             installed=installed,
         )
+
+
+class TrustUnusable(ServiceError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} cannot be trusted: {reason}; give a PEM file of certificates, or of public keys for ECDSA on "
+            "P-256, P-384 or P-521",
+            file=path.name,
+            reason=reason,
+        )
+
+
+class AttestationRefused(ServiceError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"attestation {path} is refused: {reason}", file=path.name, reason=reason)
 
 
 class PortUnavailable(ServiceError):

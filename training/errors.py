@@ -31,6 +31,7 @@ AntherError
     ├── TrainingDiverged
     ├── VerificationFailed
     ├── QuantizationFailed
+    ├── SigningFailed
     ├── RetrainRunning
     └── GateRefused
 """
@@ -260,6 +261,11 @@ class QuantizationFailed(TrainingError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the network cannot be made int8 ({reason}); export with --no-int8", reason=reason)
+
+
+class SigningFailed(TrainingError):
+    def __init__(self, version: Path, reason: str) -> None:
+        super().__init__(f"{version} is not signed: {reason}", version=version, reason=reason)
 
 
 class RetrainRunning(TrainingError):

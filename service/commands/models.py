@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bundle.policy import ServingPolicy
     from bundle.repository import Repository
     from service.commands.catalogue import Entry, Refusal
+    from service.commands.models_view import Evidence
     from service.versions.loader import LiveModel
 
 Command = Callable[..., Any]
@@ -44,6 +45,18 @@ class _Folder:
 
     root: Path
     as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What is checked beside the golden pictures. `trust` is a PEM file, '' where nobody is believed."""
+
+    signature: bool
+    trust: str
+    attestation: Path | None
+
+    def asked_of(self, server: Settings) -> Settings:
+        return dataclasses.replace(server, require_signature=self.trust) if self.signature else server
 
 
 def _common(command: Command) -> Command:
@@ -84,12 +97,19 @@ def _verified(command: Command) -> Command:
     """The engine's options and a switch; with --no-verify the command gets None as `server`."""
 
     @functools.wraps(command)
-    def run(*arguments: Any, prove: bool, server: Settings, **options: Any) -> Any:
+    def run(*arguments: Any, prove: bool, require_signature: str, server: Settings, **options: Any) -> Any:
+        server = dataclasses.replace(server, require_signature=require_signature)
         return command(*arguments, server=server if prove else None, **options)
 
     option = click.option("--verify/--no-verify", "prove", default=True, show_default=True,
                           help="Prove versions on their golden pictures first, as a server will.")  # fmt: skip
-    return _engine(option(run))
+    return _engine(_SIGNATURE(option(run)))
+
+
+_SIGNATURE = click.option(
+    "--require-signature", default="", envvar="ANTHER_REQUIRE_SIGNATURE", show_envvar=True, metavar="FILE",
+    help="Whose signature a version needs (PEM), as for the server in question.",
+)  # fmt: skip
 
 
 @click.group()
@@ -118,30 +138,95 @@ def show(name: str, version: int | None, folder: _Folder) -> None:
     models_view.write_manifest(_repository(folder.root).open(name, version), folder.as_json)
 
 
+def _evidence(command: Command) -> Command:
+    """Options of what is checked beside the golden pictures; the command gets them as `evidence`."""
+
+    @functools.wraps(command)
+    def run(
+        *arguments: Any,
+        signature: bool,
+        public_key: str,
+        certificate_chain: str,
+        attestation: Path | None,
+        **rest: Any,
+    ) -> Any:
+        if public_key and certificate_chain:
+            raise click.UsageError("give one of --public-key and --certificate-chain")
+        trust = public_key or certificate_chain
+        if signature and not trust:
+            raise click.UsageError("--signature needs --public-key or --certificate-chain")
+        return command(*arguments, evidence=_Evidence(signature, trust, attestation), **rest)
+
+    options = (
+        click.option("--signature", is_flag=True, help="The version must be signed by a key or certificate below."),
+        click.option("--public-key", default="", metavar="FILE", help="Public keys that are believed (PEM)."),
+        click.option("--certificate-chain", default="", metavar="FILE",
+                     help="Certificates that are believed (PEM): authorities, or a signer's own."),
+        click.option("--attestation", type=click.Path(dir_okay=False, path_type=Path),
+                     help="Read what a host said of this version, and whether a key above has signed it."),
+    )  # fmt: skip
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
 @models.command(short_help="Make every check that a server makes before it serves.")
 @click.argument("name")
 @click.argument("version", type=_NUMBER, required=False)
+@_evidence
 @_engine
 @_common
 @click.pass_context
-def verify(context: click.Context, /, name: str, version: int | None, server: Settings, folder: _Folder) -> None:
+def verify(
+    context: click.Context, /, name: str, version: int | None, server: Settings, evidence: "_Evidence", folder: _Folder
+) -> None:
     """Open VERSION of NAME, by default the newest, and replay its golden pictures, as a server does before it serves.
 
     Exit code 1 where a server of that device and precision would refuse it.
     """
     from bundle.errors import BundleRefused
     from service.commands import models_view
+    from service.errors import AttestationRefused
 
     repository = _repository(folder.root)
-    version = version or repository.open(name).version
+    name, version = _named(repository, name, version)
     try:
-        model = _prove(repository, name, version, server)
-    except BundleRefused as exc:
+        model = _prove(repository, name, version, evidence.asked_of(server))
+        found = _said_of(model, evidence)
+    except (BundleRefused, AttestationRefused) as exc:
         if not folder.as_json:
             raise
         models_view.write_refusal(name, version, str(exc))
         context.exit(1)
-    models_view.write_proof(model, folder.as_json)
+    models_view.write_proof(model, found, folder.as_json)
+
+
+@models.command(short_help="State that this host has proven a version.")
+@click.argument("name")
+@click.argument("version", type=_NUMBER, required=False)
+@click.option("--key", type=click.Path(dir_okay=False, path_type=Path), help="Private key to sign with (PEM).")
+@click.option("--output", default="-", show_default=True, type=click.Path(dir_okay=False, allow_dash=True),
+              help="File of the statement; - is standard output.")  # fmt: skip
+@_engine
+@_common
+def attest(name: str, version: int | None, key: Path | None, output: str, server: Settings, folder: _Folder) -> None:
+    """Replay the golden pictures of VERSION of NAME, by default the newest, and state what came out on this host.
+
+    An in-toto statement, which `anther models verify --attestation` reads; with --key in a signed envelope.
+    """
+    from anther import files
+    from service.commands import models_view
+    from service.signatures import attestation
+
+    repository = _repository(folder.root)
+    model = _prove(repository, *_named(repository, name, version), server)
+    text = attestation.statement(model.bundle, models_view.attested(model))
+    if key is not None:
+        text = attestation.signed(text, key)
+    if output == "-":
+        click.echo(text, nl=False)
+    else:
+        files.replace(Path(output), text.encode())
 
 
 @models.command(short_help="Serve one version whatever is published, or follow the latest.")
@@ -301,6 +386,29 @@ def _prove(repository: "Repository", name: str, version: int, settings: Settings
     check_runtime()
     open_engine = opener(settings, usable_device(settings.device))
     return loader.load(repository, open_engine, name, version)
+
+
+def _named(repository: "Repository", name: str, version: int | None) -> tuple[str, int]:
+    """Name and number; `name` may have both, as 'flowers/3'."""
+    name, _, number = name.partition("/")
+    if number and version is None:
+        version = _NUMBER(number)
+    return name, version or repository.open(name).version
+
+
+def _said_of(model: "LiveModel", evidence: _Evidence) -> "Evidence":
+    """Raises `SignatureInvalid` and its like, or `AttestationRefused`."""
+    from service.commands.models_view import Evidence
+    from service.signatures import attestation
+    from service.signatures.signed import require_signed
+    from service.signatures.trust import Trust
+
+    trust = Trust.read(Path(evidence.trust)) if evidence.trust else None
+    signer = require_signed(model.bundle, trust) if evidence.signature and trust is not None else ""
+    if evidence.attestation is None:
+        return Evidence(signer)
+    said, witness = attestation.read(evidence.attestation, model.bundle, trust)
+    return Evidence(signer, said, witness)
 
 
 def _repository(root: Path) -> "Repository":

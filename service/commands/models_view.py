@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,42 @@ def write_manifest(bundle: Bundle, as_json: bool) -> None:
         click.echo(f"{file}, {_megabytes(size)}, SHA-256\n  {digest}")
 
 
-def write_proof(model: LiveModel, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Who signed a version and what a host said of it; empty where that was not asked."""
+
+    signer: str
+    attested: dict[str, Any] | None = None
+    witness: str = ""  # who signed what the host said
+
+    def record(self) -> dict[str, Any]:
+        signature = {"signed_by": self.signer} if self.signer else {}
+        said = {} if self.attested is None else {"attestation": {**self.attested, "signed_by": self.witness}}
+        return {**signature, **said}
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        if self.signer:
+            yield "signed", f"by {self.signer}"
+        if self.attested is not None:
+            yield "attested", f"{_sayings(self.attested)}; {f'signed by {self.witness}' if self.witness else UNSIGNED}"
+
+
+UNSIGNED = "nobody's signature was asked for"
+
+
+def attested(model: LiveModel) -> dict[str, Any]:
+    """What golden replay found, for an attestation."""
+    return {
+        "result": "equal",
+        "execution_provider": model.engine.provider,
+        "precision": model.precision,
+        "batch_sizes": list(model.engine.batch_sizes),
+        "largest_logit_difference": model.golden_difference,
+        "allowed_logit_difference": model.bundle.manifest.tolerances[model.engine.provider][model.precision],
+    }
+
+
+def write_proof(model: LiveModel, evidence: Evidence, as_json: bool) -> None:
     record: dict[str, Any] = {
         "model": model.name,
         "version": model.version,
@@ -53,6 +89,7 @@ def write_proof(model: LiveModel, as_json: bool) -> None:
         "batch_sizes": list(model.engine.batch_sizes),
         "largest_logit_difference": model.golden_difference,
         "load_s": round(model.load_s, 3),
+        **evidence.record(),
     }
     if as_json:
         _write_json(record)
@@ -63,7 +100,17 @@ def write_proof(model: LiveModel, as_json: bool) -> None:
             ("engine", f"{model.engine.provider} in {model.precision}"),
             ("largest logit difference", f"{model.golden_difference:.2e}"),
             ("time to load", f"{model.load_s:.2f} s"),
+            *evidence.rows(),
         ]
+    )
+
+
+def _sayings(found: dict[str, Any]) -> str:
+    """An attestation comes from outside and may lack anything."""
+    host = found.get("host", {})
+    return (
+        f"{found.get('time')}, {host.get('processor')}: {found.get('precision')}, largest logit difference "
+        f"{found.get('largest_logit_difference')}"
     )
 
 

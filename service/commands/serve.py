@@ -75,6 +75,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
               help="Let clients of the gRPC port load and unload models.")  # fmt: skip
 @_option("--otlp-endpoint", "URL of an OpenTelemetry collector, as http://localhost:4318; empty sends no traces.")
 @_option("--trace-share", "Share of the requests that are traced, unless their callers decide.", click.FloatRange(0, 1))
+@_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
     """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C. SIGHUP makes it rescan the folder at once."""

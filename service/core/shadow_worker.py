@@ -49,8 +49,8 @@ def question(bundle: Bundle, image: bytes | Pixels) -> dict[str, object]:
 
 
 def identity(bundle: Bundle) -> str:
-    """SHA-256, in hexadecimal, of the labels and of the files' digests."""
-    return hashlib.sha256(json.dumps([bundle.manifest.labels, dict(bundle.manifest.files)]).encode()).hexdigest()
+    """SHA-256, in hexadecimal, of all files' digests, the manifest's included."""
+    return hashlib.sha256(json.dumps(bundle.digests).encode()).hexdigest()
 
 
 def step_back(process: int) -> bool:

@@ -49,6 +49,8 @@ CODES: dict[type[AntherError], Code] = {
     errors.RuntimeMissing: "UNAVAILABLE",
     errors.TracingMissing: "UNAVAILABLE",
     errors.RuntimeConflict: "UNAVAILABLE",
+    errors.TrustUnusable: "UNAVAILABLE",
+    errors.AttestationRefused: "FAILED_PRECONDITION",
     errors.PortUnavailable: "UNAVAILABLE",
     errors.WorkerFailed: "UNAVAILABLE",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from bundle.errors import BundleRefused
 from bundle.manifest import valid_name
 from bundle.policy import POLICY
-from bundle.repository import Repository
+from bundle.repository import Repository, signature_of
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of the last change in ns, and mode of each file."""
@@ -24,6 +24,12 @@ def of_folder(folder: Path) -> Fingerprint:
     except OSError:  # locked, or removed meanwhile: then the next rescan finds it gone
         files = []
     return ((".", 0, 0, mode), *(part for path in files for part in of_file(path)))
+
+
+def of_version(folder: Path) -> Fingerprint:
+    """A version's folder and its signature, which may come later; `GONE` where there is no such folder."""
+    found = of_folder(folder)
+    return found and (*found, *of_file(signature_of(folder)))
 
 
 def of_file(path: Path) -> Fingerprint:
@@ -49,7 +55,7 @@ def _of_model(repository: Repository, name: str) -> tuple[object, ...]:
         versions = repository.versions(name)
     except BundleRefused as exc:
         return (*state, str(exc))
-    return (*state, *((version, of_folder(folder / str(version))) for version in versions))
+    return (*state, *((version, of_version(folder / str(version))) for version in versions))
 
 
 def _mode_of_folder(path: Path) -> int | None:

@@ -150,7 +150,7 @@ class Reconciler:
 
     def _obtain(self, version: int, load: Load) -> LiveModel | None:
         """The version; it is loaded first where it is new or its files have changed. None where it cannot serve."""
-        files = fingerprint.of_folder(self._folder / str(version))
+        files = fingerprint.of_version(self._folder / str(version))
         live, checked = self._live.get(version, (None, None))
         if live is not None and checked == files:
             return live
@@ -178,7 +178,7 @@ class Reconciler:
 
     def _holds(self, version: int, refusal: Refusal) -> bool:
         """Whether a refusal still stands: its files are as they were, or the policy names a version that is missing."""
-        files = fingerprint.of_folder(self._folder / str(version))
+        files = fingerprint.of_version(self._folder / str(version))
         return files == refusal.files and (files != fingerprint.GONE or version in self.policy.named())
 
 

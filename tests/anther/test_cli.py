@@ -15,7 +15,7 @@ import anther
 from anther import CallFailed, Client, cli, program
 
 COMMANDS = [
-    "serve", "models", "classify", "retrain", "train", "evaluate", "inspect", "export", "compare", "data",
+    "serve", "models", "classify", "retrain", "train", "evaluate", "inspect", "export", "sign", "compare", "data",
 ]  # fmt: skip
 TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib", "scipy"]
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,7 @@ def test_every_package_of_an_extra_has_one() -> None:
     """What `pip install anther` leaves out is known, so that no command ends in a traceback for want of it."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = {"pillow": "PIL", "grpcio-health-checking": "grpc_health", "grpcio-reflection": "grpc_reflection",
-             "onnxruntime-gpu": "onnxruntime"}  # fmt: skip
+             "onnxruntime-gpu": "onnxruntime", "pyopenssl": "OpenSSL"}  # fmt: skip
     wanted = {re.split(r"[\[><=]", each)[0] for name, brought in extras.items() if name != "dev" for each in brought}
     modules = {names.get(each, each.replace("-", "_")) for each in wanted - {"anther"}}
     assert modules == set(cli._EXTRAS)

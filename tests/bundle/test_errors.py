@@ -42,6 +42,18 @@ EXAMPLES: list[tuple[AntherError, str]] = [
         errors.PolicyInvalid(Path("flowers/serving.json"), "field 'loaded' is 1; expected true or false"),
         "flowers/serving.json is no serving policy: field 'loaded' is 1; expected true or false; correct or delete it",
     ),
+    (
+        errors.SignatureMissing(Path("flowers/3.sig")),
+        "flowers/3.sig is missing, and only signed versions may serve; sign this one with `anther sign`",
+    ),
+    (
+        errors.SignatureInvalid(Path("flowers/3.sig"), "it is not signed with key 69539e09fd0c2f27"),
+        "signature flowers/3.sig is refused: it is not signed with key 69539e09fd0c2f27",
+    ),
+    (
+        errors.SignatureMismatch(Path("flowers/3.sig"), "changed: model.onnx"),
+        "flowers/3.sig signs other files than the version has: changed: model.onnx",
+    ),
     (errors.ModelNotFound("roses", ["flowers", "birds"]), "no model 'roses'; available: flowers, birds"),
     (errors.ModelNotFound("roses", []), "no model 'roses'; available: none"),
     (errors.VersionNotFound("flowers", 3, [1, 2]), "model 'flowers' has no version 3; available: 1, 2"),

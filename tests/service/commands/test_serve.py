@@ -41,6 +41,7 @@ OTHER = {  # a value that is not the default → as text
     "control": (True, "true"),
     "otlp_endpoint": ("http://collector:4318", "http://collector:4318"),
     "trace_share": (0.5, "0.5"),
+    "require_signature": ("key.pub", "key.pub"),
     "log_format": ("json", "json"),
 }
 BAD = [
