@@ -58,7 +58,8 @@ def serving(models: Path, photo: Path, port: int, options: tuple[str, ...] = ())
     """Start `anther serve` on a fixed gRPC port, so that the first answer can be waited for from the first moment."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "anther", "serve", "--models", str(models), "--grpc-port", str(port)]
-    fixed = ["--ops-port", "0", "--workers", "1"]  # one process, whose memory is measured, unless the options say more
+    # One process, whose memory is measured, unless the options say more.
+    fixed = ["--http-port", "0", "--ops-port", "0", "--workers", "1"]
     process = subprocess.Popen(
         [*command, *fixed, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
     )
@@ -67,7 +68,7 @@ def serving(models: Path, photo: Path, port: int, options: tuple[str, ...] = ())
         answer = _first_answer(target, photo, started)
         elapsed = time.perf_counter() - started
         assert process.stdout is not None
-        ops = re.search(r"http://\S+?(?=,)", process.stdout.readline())
+        ops = re.search(r"(?<=operations )http://\S+?(?=,)", process.stdout.readline())
         assert ops is not None
         yield Server(process, target, ops[0], elapsed, answer)
     finally:

@@ -60,11 +60,11 @@ ENV PATH=/opt/anther/bin:$PATH \
     ANTHER_HOST=0.0.0.0 \
     ANTHER_MODELS=/models
 LABEL org.opencontainers.image.title="Anther" \
-      org.opencontainers.image.description="Image classification over gRPC with the preprocessing of its training" \
+      org.opencontainers.image.description="Image classification over gRPC and HTTP with the preprocessing of its training" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 USER 10001:10001
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 # http.client takes no notice of proxy variables; -I and -S spare the start of what the check does not need.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["python", "-IS", "-c", \

@@ -15,7 +15,7 @@ PHOTOS = ["examples/sunflowers.jpg", "examples/daisy.jpg", "examples/tulips.jpg"
 
 def main() -> int:
     """Exit code of `anther classify`, or 1 where the server did not start."""
-    ports = ["--grpc-port", "0", "--ops-port", "0"]
+    ports = ["--http-port", "0", "--grpc-port", "0", "--ops-port", "0"]
     command = [*ANTHER, "serve", "--models", "models", "--default-model", MODEL, *ports]
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)

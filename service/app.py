@@ -23,10 +23,11 @@ from service.edge.calls import Calls
 from service.engines.engine import Engine
 from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
+from service.http.server import HttpServer
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
 from service.system import hangup
-from service.system.address import banner
+from service.system.address import Ports, banner
 from service.system.cores import usable_cores
 from service.system.memory import give_back, keep_freed_memory
 from service.versions.control import PolicyControl, no_others
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class App:
-    """One server. Start: operations port → models → gRPC. Stop: NOT_SERVING → refuse → drain → close.
+    """One server. Start: operations port → models → gRPC and HTTP. Stop: NOT_SERVING → refuse → drain → close.
 
     With several workers in the settings it is one of them, and the supervisor has the operations port. `on_edit` is
     called when a client has edited a policy, so that the other workers follow.
@@ -69,6 +70,7 @@ class App:
         self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
         self._ops: OpsServer | None = None
         self._rpc: RpcServer | None = None
+        self._http: HttpServer | None = None
 
     async def start(self) -> None:
         """Raises `PortUnavailable`, `NoModelReady` and what opening an engine raises."""
@@ -78,7 +80,11 @@ class App:
             )
         self._registry.load_all()
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
+        if self._settings.http_port is not None:
+            self._http = HttpServer((), self._calls, self._settings, self._settings.http_port)
         self._rpc = RpcServer(self._classifier, self._calls, self._statistics, self._settings, control)
+        if self._http is not None:
+            await self._http.start()
         await self._rpc.start()
         self._watcher.start()
         self._shadow.start()
@@ -91,7 +97,8 @@ class App:
         self._classifier.drain()
         if self._rpc is not None:
             await self._rpc.announce_stop()
-            await self._rpc.stop(max(0.0, deadline - time.monotonic()))
+        edges = [edge for edge in (self._http, self._rpc) if edge is not None]
+        await asyncio.gather(*(edge.stop(max(0.0, deadline - time.monotonic())) for edge in edges))
         await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
@@ -110,7 +117,8 @@ class App:
         """Where it listens and what it serves, in one line."""
         assert self._rpc is not None
         assert self._ops is not None
-        return banner(self._settings.host, self._rpc.port, self._ops.port, self.serving())
+        http = None if self._http is None else self._http.port
+        return banner(self._settings.host, Ports(http, self._rpc.port, self._ops.port), self.serving())
 
     def serving(self) -> str:
         live = self._registry.live()

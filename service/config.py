@@ -41,6 +41,9 @@ class Settings:
     # CPU and a little less accurate, and refuses bundles without it; 'auto' takes the fastest whose loss is allowed.
     precision: PrecisionChoice = "fp32"
     host: str = "127.0.0.1"  # the address to listen on; 0.0.0.0 opens the service to the network
+    http_port: int | None = 8000  # 0 picks a free one, None switches HTTP off
+    http_connections: int = 1024  # a new one beyond it takes the place of one that waits, so callers are not kept out
+    cors: str = ""  # origins whose pages may ask over HTTP, separated by blanks; '*' is every page
     grpc_port: int = 8001  # 0 picks a free one
     ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one
     workers: int = 1  # processes that share the port, the lanes and the queue; each takes the memory of the models

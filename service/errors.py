@@ -11,6 +11,10 @@ AntherError
     ├── CanaryNotFound        a canary was asked for where there is none
     ├── ControlDisabled       clients may not load and unload models here
     ├── NotOffered            a part of a protocol that this server does not have
+    ├── UnknownPath           there is nothing at that path of the HTTP port
+    ├── MethodNotAllowed      what is at that path is not asked for with that method
+    ├── RequestMalformed      bytes that are no HTTP request
+    ├── HeadersTooLarge       an HTTP request whose headers are refused unread
     ├── DeviceUnavailable     the asked-for device cannot be used
     ├── RuntimeMissing        no ONNX Runtime is installed
     ├── TracingMissing        a collector is named and OpenTelemetry is not installed
@@ -104,6 +108,28 @@ class ControlDisabled(ServiceError):
 class NotOffered(ServiceError):
     def __init__(self, call: str, what: str, instead: str) -> None:
         super().__init__(f"{call} is not offered: this server has no {what}; {instead}", call=call)
+
+
+class UnknownPath(ServiceError):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is nothing at {path!r}; /openapi.json lists the paths", path=path)
+
+
+class MethodNotAllowed(ServiceError):
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"the method {method} is not allowed here; allowed: {allowed}", method=method, allowed=allowed)
+
+
+class RequestMalformed(ServiceError):
+    def __init__(self) -> None:
+        super().__init__("the request is no HTTP/1.1 request")
+
+
+class HeadersTooLarge(ServiceError):
+    def __init__(self, limit: int, most: int) -> None:
+        super().__init__(
+            f"a request's first line and headers may have {limit:,} bytes and {most} headers", limit=limit, most=most
+        )
 
 
 class DeviceUnavailable(ServiceError):

@@ -37,6 +37,7 @@ from bundle.repository import GOLDEN, MANIFEST, REPORT, Repository
 from bundle.variant import Variant, VariantMetrics
 
 os.environ["ANTHER_WORKERS"] = "1"  # servers of the tests are one process, however many cores there are, unless told
+os.environ["ANTHER_HTTP_PORT"] = "none"  # and leave HTTP's usual port to others
 
 FOLDERS_THAT_TRAIN = {"e2e", "training"}
 MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"

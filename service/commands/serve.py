@@ -25,6 +25,16 @@ class _Workers(click.ParamType[Any]):
         return value if value == "auto" else self._number.convert(value, param, ctx)
 
 
+class _Port(click.ParamType[Any]):
+    """A port, or the word `none`."""
+
+    name = "port"
+    _number = click.IntRange(0, 65535)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "none" else self._number.convert(value, param, ctx)
+
+
 def _option(flag: str, text: str, kind: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option whose default and environment variable follow from the setting of the same name."""
     name = flag.removeprefix("--").replace("-", "_")
@@ -52,11 +62,14 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
     click.Choice(get_args(PrecisionChoice)),
 )  # fmt: skip
 @_option("--host", "Address to listen on; 0.0.0.0 opens the service to the network.")
+@_option("--http-port", "HTTP; 0 picks a free port and prints it, 'none' switches HTTP off.", _Port())
+@_option("--http-connections", "Most HTTP connections; a new one takes the place of one that waits.", _COUNT)
+@_option("--cors", "Origins whose pages may ask over HTTP, separated by blanks; '*' is every page.")
 @_option("--grpc-port", "gRPC; 0 picks a free port and prints it.", _PORT)
 @_option("--ops-port", "Metrics, /livez and /readyz; 0 picks a free port.", _PORT)
 @click.option("--workers", default="auto", show_default=True, envvar="ANTHER_WORKERS", show_envvar=True,
               type=_Workers(), metavar="auto|N",
-              help=f"Processes that share the gRPC port; 'auto' is one for each {_CORES_PER_WORKER['fp32']} usable "
+              help=f"Processes that share the ports; 'auto' is one for each {_CORES_PER_WORKER['fp32']} usable "
                    f"cores or part of them ({_CORES_PER_WORKER['int8']} with --precision int8 or auto), and one where "
                    "a GPU may be used. Connections are spread over them, so clients need several.")  # fmt: skip
 @_option("--lanes", "Images worked on at once; 0 is one per usable core.", click.IntRange(0, 256))
@@ -78,7 +91,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
-    """Serve the models of a folder over gRPC until SIGTERM or Ctrl-C. SIGHUP makes it rescan the folder at once."""
+    """Serve the models of a folder over gRPC and HTTP until SIGTERM or Ctrl-C. SIGHUP makes it rescan the folder."""
     from service import logs
     from service.system import hangup
 

@@ -18,6 +18,7 @@ from service.versions.registry import Registry
 
 log = logging.getLogger(__name__)
 
+_QUIET_S, _MAX_REFUSAL_S = 0.5, 5.0  # a port closes after so long without a call, and after so long anyway
 SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
 INFERENCES = frozenset({"Classify", "ClassifyStream", "Explain", "ModelInfer", "ModelStreamInfer"})
 _MODEL_FIELDS = ("model", "model_name", "name")  # in anther.v1, and twice in the Open Inference Protocol
@@ -77,6 +78,15 @@ class Calls:
         if self._running == 0:
             self.idle.set()
 
+    async def quiet(self, latest: float) -> None:
+        """Wait until no calls come. Meanwhile the draining classifier refuses them with UNAVAILABLE.
+
+        A call that arrives while its port closes ends without a reason, after which no client asks another server.
+        """
+        latest = min(latest, time.monotonic() + _MAX_REFUSAL_S)
+        while (now := time.monotonic()) < min(latest, self.last + _QUIET_S):
+            await asyncio.sleep(min(latest, self.last + _QUIET_S) - now)
+
     async def run(self, method: Method, request: Any, call: Call, *placed: asyncio.Event) -> Any:
         """The response. Records how the request ended, and raises what ended it."""
         started, model, code, reason = time.perf_counter(), None, "OK", ""
@@ -109,15 +119,16 @@ class Calls:
     def refused(self, name: str, error: Exception, call: Call, started: float) -> None:
         """Record a message that is no request of the method `name`."""
         failure = failure_of(error)
+        _log_unforeseen(error)
         self._recorder.ended(End(call, None, name, failure.code, time.perf_counter() - started, failure.reason))
 
     def stream_departed(self, call: Call, started: float) -> None:
-        """Record that a stream's caller left, or that its deadline passed."""
+        """Record that the caller of a stream, or of a request on its way, left, or that the deadline passed."""
         code = departure(call.deadline)
         self._recorder.ended(End(call, None, None, code, time.perf_counter() - started, _departed(code)))
 
     def stream_failed(self, error: Exception, call: Call, started: float) -> None:
-        """Record that a stream ended with an error."""
+        """Record that a stream, or what is no request of any method, ended with an error."""
         failure = failure_of(error)
         _log_unforeseen(error)
         self._recorder.ended(End(call, None, None, failure.code, time.perf_counter() - started, failure.reason))

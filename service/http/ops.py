@@ -1,79 +1,99 @@
 """The operations port: `/metrics` for Prometheus, `/livez` and `/readyz` for the orchestrator."""
 
+import asyncio
 import json
 import logging
-import socket
-import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
-from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client import CollectorRegistry
+from prometheus_client.asgi import make_asgi_app
+from prometheus_client.exposition import choose_encoder
 
-from service.system.address import refuse_unusable
+from service.edge.failures import failure_of
+from service.http.connections import ConnectionLimits
+from service.http.listener import Listener
+from service.http.problems import problem
+from service.system.address import bound
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.1  # how long closing waits at most
+_LIMITS = ConnectionLimits(connections=64, header_bytes=8 * 1024, header_s=5.0)
+_FLUSH_S = 0.5  # for responses that are being written when the port closes
 
 Check = Callable[[], dict[str, Any]]
 """The facts of the answer's body; the key 'ok' decides between 200 and 503."""
 
 
-class _Quiet(WSGIRequestHandler):
-    timeout = 10  # seconds that a connection may be silent; each holds a thread
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Scrapes every few seconds are not logged."""
-
-
-class _Server(ThreadingWSGIServer):
-    daemon_threads = True  # an open connection must not hold up the exit
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """Resets by port checks of load balancers and timeouts of silent connections are not logged."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            log.error("a request from %s failed", client_address, exc_info=error)
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
 class OpsServer:
-    """Answers from its construction on, on threads of its own, so that a busy event loop does not hide the metrics."""
+    """Answers from its construction on, in a loop and a thread of its own: a busy loop does not hide the metrics."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
-        self._checks = {"/livez": live, "/readyz": ready}
-        self._metrics = make_wsgi_app(registry)
-        refuse_unusable(host, port, "--ops-port")
-        self._server = make_server(host, port, self._answer, _Server6 if ":" in host else _Server, _Quiet)
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_S,), name="operations", daemon=True
-        )
+        application = _Operations(registry, {"/livez": live, "/readyz": ready})
+        self._listener = Listener(application, bound(host, port, "--ops-port"), _LIMITS)
+        self.port = self._listener.port
+        self._loop, self._closing = asyncio.new_event_loop(), asyncio.Event()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="operations", daemon=True)
         self._thread.start()
+        self._listening.wait()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        """A second call does nothing."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join()
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        await self._listener.start()
+        self._listening.set()
+        await self._closing.wait()
+        await self._listener.stop(_FLUSH_S)
+
+
+class _Operations:
+    def __init__(self, registry: CollectorRegistry, checks: dict[str, Check]) -> None:
+        self._metrics: Any = make_asgi_app(registry)
+        self._checks = checks
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._answer(scope["path"], scope, receive, send)
+        except Exception as exc:
+            log.error("a request failed", exc_info=exc)
+            await _send_json(send, 500, problem(failure_of(exc), 500))
+
+    async def _answer(self, path: str, scope: Any, receive: Any, send: Any) -> None:
         if path == "/metrics":
-            scrape: Iterable[bytes] = self._metrics(environ, start_response)
-            return scrape
-        if path in self._checks:
+            await self._metrics(_readable(scope), receive, send)
+        elif path in self._checks:
             facts = self._checks[path]()
-            return _json(start_response, "200 OK" if facts["ok"] else "503 Service Unavailable", facts)
-        return _json(start_response, "404 Not Found", {"paths": ["/metrics", *self._checks]})
+            await _send_json(send, 200 if facts["ok"] else 503, facts)
+        else:
+            await _send_json(send, 404, {"paths": ["/metrics", *self._checks]})
 
 
-def _json(start_response: StartResponse, status: str, body: dict[str, Any]) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "application/json")])
-    return [json.dumps(body).encode() + b"\n"]
+def _readable(scope: Any) -> dict[str, Any]:
+    """The request without what prometheus_client answers with an error: an unknown format, bytes that are no text.
+
+    Its usual format is then the answer.
+    """
+    headers = [header for header in scope["headers"] if header[0] in {b"accept", b"accept-encoding"}]
+    try:
+        (scope["query_string"] + b"".join(value for _, value in headers)).decode()
+        choose_encoder(",".join(value.decode() for name, value in headers if name == b"accept"))
+    except Exception:  # of several kinds, as nothing is checked there
+        return {**scope, "headers": [], "query_string": b""}
+    return {**scope, "headers": headers}
+
+
+async def _send_json(send: Any, status: int, body: dict[str, Any]) -> None:
+    text = json.dumps(body).encode() + b"\n"
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

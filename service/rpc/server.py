@@ -30,7 +30,6 @@ SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full
 OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
 _WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual image in one go, which 64 KB would not be
-_QUIET_S, _MAX_REFUSAL_S = 0.5, 5.0  # connections close after so long without a call, and after so long anyway
 _SILENCE_S, _PATIENCE_S = 60.0, 20.0  # on a connection before it is pinged; until the ping must be answered
 _CALLERS_PINGS_S = 10.0  # more often makes gRPC close the connection
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
@@ -103,18 +102,10 @@ class RpcServer:
         Health watchers and unfinished requests do not delay it.
         """
         ends = time.monotonic() + grace_s
-        await self._let_callers_leave(min(ends, time.monotonic() + _MAX_REFUSAL_S))
+        await self._calls.quiet(ends)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), ends - time.monotonic())
         await self._server.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
-
-    async def _let_callers_leave(self, latest: float) -> None:
-        """Wait until no calls come. Meanwhile the draining classifier refuses them with UNAVAILABLE.
-
-        A call that arrives while gRPC closes ends as CANCELLED, after which no client asks another server.
-        """
-        while (now := time.monotonic()) < min(latest, self._calls.last + _QUIET_S):
-            await asyncio.sleep(min(latest, self._calls.last + _QUIET_S) - now)
 
 
 def _keepalive() -> list[tuple[str, int]]:

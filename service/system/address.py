@@ -1,6 +1,7 @@
 """Addresses to listen on: tried before a server takes them, reserved for several workers, formatted for clients."""
 
 import socket
+from dataclasses import dataclass
 
 from service.errors import PortUnavailable
 
@@ -10,14 +11,33 @@ def shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def banner(host: str, grpc_port: int, ops_port: int, what: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """`http` is None where HTTP is switched off."""
+
+    http: int | None
+    grpc: int
+    operations: int
+
+
+def banner(host: str, ports: Ports, what: str) -> str:
     """The line that tells callers where a server listens and what it serves."""
-    return f"Anther is ready: gRPC {shown(host, grpc_port)}, operations http://{shown(host, ops_port)}, {what}"
+    http = "" if ports.http is None else f"HTTP http://{shown(host, ports.http)}, "
+    operations = f"operations http://{shown(host, ports.operations)}"
+    return f"Anther is ready: {http}gRPC {shown(host, ports.grpc)}, {operations}, {what}"
 
 
 def refuse_unusable(host: str, port: int, option: str) -> None:
     """Raises `PortUnavailable` with the system's reason, which gRPC keeps to itself. Port 0 is any free one."""
     _bound(host, port, option, socket.SO_REUSEADDR).close()  # as servers do
+
+
+def bound(host: str, port: int, option: str, shared: bool = False) -> socket.socket:
+    """A socket on the port that does not listen yet; `shared` with other processes of this user (SO_REUSEPORT).
+
+    Raises as `refuse_unusable`.
+    """
+    return _bound(host, port, option, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR)
 
 
 def reserve(host: str, port: int, option: str) -> socket.socket:

@@ -48,9 +48,10 @@ class Order:
     @classmethod
     def from_json(cls, text: str) -> "Order":
         order = json.loads(text)
-        defaults = Settings()
+        defaults, given = Settings(), order["settings"]
         settings = {
-            field.name: type(getattr(defaults, field.name))(order["settings"][field.name]) for field in fields(Settings)
+            field.name: given[field.name] and type(getattr(defaults, field.name))(given[field.name])
+            for field in fields(Settings)
         }
         return cls(order["slot"], Settings(**settings), Path(order["metrics"]))
 

@@ -1,9 +1,10 @@
-"""The composition root of several serving processes: one port, one page of metrics, one supervisor.
+"""The composition root of several serving processes: one set of ports, one page of metrics, one supervisor.
 
 Only the workers import gRPC and hold models.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import signal
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from service.config import Settings
 from service.http.ops import OpsServer
 from service.system import hangup
-from service.system.address import banner, reserve
+from service.system.address import Ports, banner, reserve
 from service.system.cores import usable_cores
 from service.workers import shared_metrics
 from service.workers import spawned as workers
@@ -27,23 +28,26 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises `PortUnavailable` and `WorkerFailed`."""
-    with (
-        reserve(settings.host, settings.grpc_port, "--grpc-port") as reserved,
-        shared_metrics.folder() as folder,
-    ):
-        port = int(reserved.getsockname()[1])
-        asyncio.run(_supervise(settings, port, folder))
+    with contextlib.ExitStack() as stack:
+
+        def reserved(port: int, option: str) -> int:
+            return int(stack.enter_context(reserve(settings.host, port, option)).getsockname()[1])
+
+        grpc = reserved(settings.grpc_port, "--grpc-port")
+        http = None if settings.http_port is None else reserved(settings.http_port, "--http-port")
+        folder = stack.enter_context(shared_metrics.folder())
+        asyncio.run(_supervise(replace(settings, grpc_port=grpc, http_port=http), folder))
 
 
-def share(settings: Settings, port: int, cores: int) -> Settings:
-    """The settings of one worker: the port is common, lanes and queue are divided and rounded up."""
+def share(settings: Settings, cores: int) -> Settings:
+    """The settings of one worker: the ports are common; lanes, queue and connections are divided and rounded up."""
 
     def part(whole: int) -> int:
         return math.ceil(whole / settings.workers)
 
     return replace(
         settings,
-        grpc_port=port,
+        http_connections=part(settings.http_connections),
         lanes=part(settings.lanes or cores),
         decoders=part(settings.decoders or cores),
         queue_limit=part(settings.queue_limit),
@@ -51,11 +55,11 @@ def share(settings: Settings, port: int, cores: int) -> Settings:
     )
 
 
-async def _supervise(settings: Settings, port: int, folder: Path) -> None:
+async def _supervise(settings: Settings, folder: Path) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    each = share(settings, port, usable_cores())
+    each = share(settings, usable_cores())
 
     async def spawn(slot: int, on_edit: Callable[[], None]) -> workers.Worker:
         return await workers.start(workers.Order(slot, each, folder), on_edit)
@@ -71,7 +75,8 @@ async def _supervise(settings: Settings, port: int, folder: Path) -> None:
 
     def announce(serving: str) -> None:
         what = f"{serving}, {settings.workers} workers"
-        print(banner(settings.host, port, ops.port, what), flush=True)  # noqa: T201 - how callers learn the ports
+        ports = Ports(settings.http_port, settings.grpc_port, ops.port)
+        print(banner(settings.host, ports, what), flush=True)  # noqa: T201 - how callers learn the ports
 
     try:
         with hangup.heeded(supervisor.rescan):

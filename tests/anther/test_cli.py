@@ -296,7 +296,7 @@ from service.app import App, check_runtime
 from service.config import Settings
 async def serve():
     check_runtime()
-    app = App(Settings(models=Path({str(tmp_path)!r}), grpc_port=0, ops_port=0))
+    app = App(Settings(models=Path({str(tmp_path)!r}), http_port=None, grpc_port=0, ops_port=0))
     await app.start()
     await app.stop()
 asyncio.run(serve())

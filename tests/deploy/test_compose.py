@@ -42,7 +42,7 @@ def test_the_service_is_built_from_this_repository(compose, root):
 
 def test_the_service_publishes_its_default_ports(compose):
     published = [port.split(":")[1:] for port in compose["services"]["service"]["ports"]]
-    assert published == [[str(port), str(port)] for port in (Settings.grpc_port, Settings.ops_port)]
+    assert published == [[str(port), str(port)] for port in (Settings.http_port, Settings.grpc_port, Settings.ops_port)]
 
 
 def test_the_service_may_only_write_to_tmp(compose):

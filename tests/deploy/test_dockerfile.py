@@ -94,7 +94,9 @@ def test_nothing_is_reported_to_third_parties(environment):
 
 
 def test_it_exposes_the_default_ports(image):
-    assert image.one("EXPOSE").text.split() == [str(Settings.grpc_port), str(Settings.ops_port)]
+    assert image.one("EXPOSE").text.split() == [
+        str(port) for port in (Settings.http_port, Settings.grpc_port, Settings.ops_port)
+    ]
 
 
 @pytest.mark.parametrize(("ready", "code"), [(True, 0), (False, 1)])

@@ -214,7 +214,9 @@ def start_edge(run: Run, models: Path) -> Iterator[StartEdge]:
 
         def start(folder: Path | None = None, **options: Any) -> Edge:
             control = options.pop("controlled_by", None)
-            settings = Settings(models=folder or models, grpc_port=0, ops_port=0, **{"lanes": 1, **options})
+            settings = Settings(
+                models=folder or models, http_port=None, grpc_port=0, ops_port=0, **{"lanes": 1, **options}
+            )
             edge = run(_edge(settings, control))
             stack.callback(_stop, run, edge)
             return edge

@@ -40,13 +40,15 @@ class Banner(io.StringIO):
 
 @pytest.fixture
 def settings(models: Path) -> Settings:
-    return Settings(models=models, grpc_port=0, ops_port=0, lanes=2, grace_s=PATIENCE_S)
+    return Settings(models=models, http_port=0, grpc_port=0, ops_port=0, lanes=2, grace_s=PATIENCE_S)
 
 
 def addresses(banner: str) -> tuple[str, str]:
     """gRPC target and operations URL from the line that a started server prints."""
     found = re.fullmatch(
-        r"Anther is ready: gRPC (\S+), operations (http://\S+), flowers/1 on CPUExecutionProvider\n?", banner
+        r"Anther is ready: (?:HTTP http://\S+, )?gRPC (\S+), operations (http://\S+), flowers/1 on CPUExecution"
+        r"Provider\n?",
+        banner,
     )
     assert found, banner
     return found[1], found[2]
@@ -163,7 +165,7 @@ def own(run, tmp_path, publish_bundle) -> Iterator[tuple[App, Path]]:
     """A server that rescans its folder only when it is told to, and that folder."""
     root = tmp_path / "models"
     publish_bundle(root)
-    server = App(Settings(models=root, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
+    server = App(Settings(models=root, http_port=None, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
     run(server.start())
     yield server, root
     run(server.stop())
@@ -187,7 +189,7 @@ def test_told_to_rescan_before_it_watches_it_does_so_then(run, tmp_path, publish
                 publish_bundle(tmp_path)
                 self.rescan()
 
-    server = Told(Settings(models=tmp_path, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
+    server = Told(Settings(models=tmp_path, http_port=None, grpc_port=0, ops_port=0, lanes=1, watch_s=0))
     run(server.start())
     eventually(lambda: server._readiness()["models"] == {"flowers": 2})
     run(server.stop())
@@ -238,7 +240,7 @@ def test_a_refused_version_is_told_in_health_and_metrics(run, tmp_path, publish_
     publish_bundle(tmp_path)
     publish_bundle(tmp_path, seed=1)
     (tmp_path / "flowers" / "2" / "golden.npz").unlink()
-    server = App(Settings(models=tmp_path, grpc_port=0, ops_port=0, lanes=1))
+    server = App(Settings(models=tmp_path, http_port=None, grpc_port=0, ops_port=0, lanes=1))
     run(server.start())
     target, operations = addresses(server.banner())
     status, ready = fetch(f"{operations}/readyz")
@@ -251,11 +253,11 @@ def test_a_refused_version_is_told_in_health_and_metrics(run, tmp_path, publish_
     run(server.stop())
 
 
-@pytest.mark.parametrize("port", ["grpc_port", "ops_port"])
+@pytest.mark.parametrize("port", ["http_port", "grpc_port", "ops_port"])
 def test_a_start_that_fails_leaves_nothing_running(run, models, port: str) -> None:
     before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = {"grpc_port": 0, "ops_port": 0, port: taken.getsockname()[1]}
+        ports = {"http_port": 0, "grpc_port": 0, "ops_port": 0, port: taken.getsockname()[1]}
         server = App(Settings(models=models, **ports))
         with pytest.raises(PortUnavailable):
             run(server.start())
@@ -264,7 +266,7 @@ def test_a_start_that_fails_leaves_nothing_running(run, models, port: str) -> No
 
 
 def test_no_model_fails_the_start(run, tmp_path) -> None:
-    server = App(Settings(models=tmp_path, grpc_port=0, ops_port=0))
+    server = App(Settings(models=tmp_path, http_port=None, grpc_port=0, ops_port=0))
     with pytest.raises(NoModelReady):
         run(server.start())
     run(server.stop())

@@ -23,7 +23,9 @@ class Running:
     """A server on a folder of its own, and what can be asked of it."""
 
     def __init__(self, run: Callable[[Any], Any], root: Path) -> None:
-        settings = Settings(models=root, watch_s=0.02, grpc_port=0, ops_port=0, lanes=2, grace_s=PATIENCE_S)
+        settings = Settings(
+            models=root, watch_s=0.02, http_port=None, grpc_port=0, ops_port=0, lanes=2, grace_s=PATIENCE_S
+        )
         self.root = root
         self.app = App(settings)
         self._run = run

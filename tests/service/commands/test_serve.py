@@ -24,6 +24,9 @@ OTHER = {  # a value that is not the default → as text
     "device": ("cpu", "cpu"),
     "precision": ("int8", "int8"),
     "host": ("0.0.0.0", "0.0.0.0"),
+    "http_port": (None, "none"),
+    "http_connections": (9, "9"),
+    "cors": ("https://a.example https://b.example", "https://a.example https://b.example"),
     "grpc_port": (9001, "9001"),
     "ops_port": (0, "0"),
     "workers": (2, "2"),
@@ -46,6 +49,8 @@ OTHER = {  # a value that is not the default → as text
 }
 BAD = [
     ("--watch-s", "-1", "x>=0"),
+    ("--http-port", "off", "integer"),
+    ("--http-connections", "0", "x>=1"),
     ("--grpc-port", "abc", "integer"),
     ("--grpc-port", "65536", "0<=x<=65535"),
     ("--ops-port", "-1", "0<=x<=65535"),
@@ -80,6 +85,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ANTHER_WORKERS")
+    monkeypatch.delenv("ANTHER_HTTP_PORT")
     monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     seen: list[Settings] = []
     formats: list[str] = []

@@ -1,9 +1,11 @@
 """The operations port: what restarts, routes and scrapes rely on, and what strangers may do to it."""
 
+import contextlib
 import http.client
 import json
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from service.errors import PortUnavailable
 from service.http import ops
+from service.http.connections import ConnectionLimits
 from service.http.ops import OpsServer
 
 PATIENCE_S = 60
@@ -34,15 +37,21 @@ def facts() -> Facts:
 def server(facts: Facts) -> Iterator[OpsServer]:
     registry = CollectorRegistry()
     Counter("anther_requests", "Requests", registry=registry).inc(3)
-    server = OpsServer("127.0.0.1", 0, registry, lambda: facts.live, lambda: facts.ready)
+    server = start(facts, registry)
     yield server
     server.close()
 
 
-def get(server: OpsServer, path: str, method: str = "GET", host: str = "127.0.0.1") -> tuple[int, str, bytes]:
+def start(facts: Facts, registry: CollectorRegistry | None = None) -> OpsServer:
+    return OpsServer("127.0.0.1", 0, registry or CollectorRegistry(), lambda: facts.live, lambda: facts.ready)
+
+
+def get(
+    server: OpsServer, path: str, method: str = "GET", host: str = "127.0.0.1", headers: dict[str, str] | None = None
+) -> tuple[int, str, bytes]:
     connection = http.client.HTTPConnection(host, server.port, timeout=PATIENCE_S)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         return response.status, response.headers["Content-Type"], response.read()
     finally:
@@ -79,19 +88,38 @@ def test_queries_are_ignored_and_head_has_no_body(server: OpsServer) -> None:
     assert get(server, "/readyz", "HEAD")[::2] == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/%ff%00", "/" + "x" * 10_000])
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/%ff%00", "/" + "x" * 5_000])
 def test_other_paths_are_404_and_name_those_that_exist(server: OpsServer, path: str) -> None:
     status, kind, body = get(server, path)
     assert (status, kind) == (404, "application/json")
     assert json.loads(body) == {"paths": ["/metrics", "/livez", "/readyz"]}
 
 
-@pytest.mark.parametrize("line", [b"\x16\x03\x01 hello\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
-def test_what_is_no_http_is_refused(server: OpsServer, line: bytes) -> None:
-    with connect(server) as connection:
-        connection.sendall(line)
-        assert b"Error" in connection.makefile("rb").read()
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01 hello\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nx: " + b"x" * 300_000, 431),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n", 431),
+    ],
+)
+def test_what_is_no_request_is_refused(server: OpsServer, sent: bytes, status: int) -> None:
+    with connect(server) as connection, contextlib.suppress(ConnectionResetError):
+        connection.sendall(sent)
+        answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == status
     assert get(server, "/livez")[0] == 200
+
+
+@pytest.mark.parametrize("accepted", ["text/plain;version=zzz", "application/openmetrics-text;version=1.x", "*/*;q=ü"])
+def test_a_format_that_nobody_knows_is_answered_with_the_usual_one(server: OpsServer, accepted: str) -> None:
+    status, kind, body = get(server, "/metrics", headers={"Accept": accepted})
+    assert (status, kind.partition(";")[0]) == (200, "text/plain")
+    assert b"\nanther_requests_total 3.0\n" in body
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /met", b"GET /metrics HTTP/1.1\r\n\r\n"])
@@ -108,26 +136,38 @@ def test_a_reset_connection_is_no_news(server: OpsServer, capfd, caplog, sent: b
     assert caplog.records == []
 
 
-def test_a_silent_connection_is_closed_after_a_while(server: OpsServer, monkeypatch, capfd) -> None:
-    """Each holds a thread; they must not add up."""
-    monkeypatch.setattr(ops._Quiet, "timeout", 0.05)
-    with connect(server) as connection:
-        assert connection.recv(1) == b""
-    assert get(server, "/livez")[0] == 200
-    assert capfd.readouterr().err == ""
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\n\r\n"])
+def test_a_silent_connection_is_closed_after_a_while(server: OpsServer, facts: Facts, monkeypatch, sent: bytes) -> None:
+    """Also one whose request never ends, and one between two requests."""
+    monkeypatch.setattr(ops, "_LIMITS", ConnectionLimits(64, header_s=0.05, idle_s=0.05))
+    with contextlib.closing(start(facts)) as impatient, connect(impatient) as connection:
+        connection.sendall(sent)
+        answer = connection.makefile("rb").read()
+        assert (b" 200 OK" in answer) == sent.endswith(b"\r\n\r\n")
 
 
-def test_an_error_of_our_own_is_logged(server: OpsServer, caplog, capfd, monkeypatch) -> None:
-    monkeypatch.setattr(ops._Quiet, "handle", lambda self: self.nothing)
-    with connect(server) as connection:
-        assert connection.recv(1) == b""
+def test_dripping_connections_keep_nobody_out(server: OpsServer) -> None:
+    """However many connections are open, a new one is answered: the one that waits longest makes room."""
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * ops._LIMITS.connections):
+            stack.enter_context(connect(server)).sendall(b"G")
+        assert get(server, "/metrics")[0] == 200
+        held = server._listener.connections
+        assert held.evicted >= 2 * ops._LIMITS.connections
+        assert threading.active_count() == before
+
+
+def test_an_error_of_our_own_is_500_and_logged(server: OpsServer, facts: Facts, caplog) -> None:
+    facts.ready = {}
+    assert get(server, "/readyz")[0] == 500
     (record,) = caplog.records
     assert record.levelname == "ERROR"
-    assert isinstance(record.exc_info[1], AttributeError)
+    assert isinstance(record.exc_info[1], KeyError)
 
 
 def test_closing_does_not_wait_for_open_connections(facts: Facts) -> None:
-    server = OpsServer("127.0.0.1", 0, CollectorRegistry(), lambda: facts.live, lambda: facts.ready)
+    server = start(facts)
     with connect(server), connect(server) as half:
         half.sendall(b"GET /livez HT")
         server.close()

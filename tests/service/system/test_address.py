@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from service.errors import PortUnavailable
-from service.system.address import banner, refuse_unusable, reserve, shown
+from service.system.address import Ports, banner, refuse_unusable, reserve, shown
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,9 @@ def test_two_cannot_reserve_a_port() -> None:
 
 
 def test_the_banner_has_addresses_that_clients_take() -> None:
-    assert banner("::1", 8001, 8002, "flowers/1") == (
+    assert banner("::1", Ports(8000, 8001, 8002), "flowers/1") == (
+        "Anther is ready: HTTP http://[::1]:8000, gRPC [::1]:8001, operations http://[::1]:8002, flowers/1"
+    )
+    assert banner("::1", Ports(None, 8001, 8002), "flowers/1") == (
         "Anther is ready: gRPC [::1]:8001, operations http://[::1]:8002, flowers/1"
     )

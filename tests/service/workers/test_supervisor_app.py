@@ -401,7 +401,7 @@ def test_a_folder_named_service_where_it_starts_is_none_of_its_business(tmp_path
 
 
 def test_it_serves_with_workers_until_a_signal(models, pictures, fetch, monkeypatch, eventually) -> None:
-    settings = Settings(models=models, grpc_port=0, ops_port=0, workers=2, grace_s=PATIENCE_S)
+    settings = Settings(models=models, http_port=None, grpc_port=0, ops_port=0, workers=2, grace_s=PATIENCE_S)
     out = io.StringIO()  # pytest's own capture loses what is printed while another thread reads it
     monkeypatch.setattr(sys, "stdout", out)
     told = re.compile(
@@ -432,9 +432,10 @@ def test_it_serves_with_workers_until_a_signal(models, pictures, fetch, monkeypa
     [(2, 0, 2, 1), (2, 0, 8, 4), (2, 0, 3, 2), (4, 0, 2, 1), (2, 8, 2, 4), (2, 1, 8, 1)],
 )
 def test_lanes_are_divided_among_the_workers(workers: int, lanes: int, cores: int, expected: int) -> None:
-    assert supervisor_app.share(Settings(workers=workers, lanes=lanes), 1, cores).lanes == expected
+    assert supervisor_app.share(Settings(workers=workers, lanes=lanes), cores).lanes == expected
 
 
-def test_the_queue_is_divided_and_the_port_is_common() -> None:
-    each = supervisor_app.share(Settings(workers=3, queue_limit=128, queue_bytes=300, grpc_port=0), 8001, 4)
-    assert (each.grpc_port, each.queue_limit, each.queue_bytes, each.workers) == (8001, 43, 100, 3)
+def test_the_queue_is_divided_and_the_ports_are_common() -> None:
+    each = supervisor_app.share(Settings(workers=3, queue_limit=128, queue_bytes=300, http_connections=10), 4)
+    assert (each.http_port, each.grpc_port) == (8000, 8001)
+    assert (each.queue_limit, each.queue_bytes, each.http_connections, each.workers) == (43, 100, 4, 3)

@@ -1,0 +1,165 @@
+"""Connections of an HTTP port within limits: how many there are, and how long and large a request's headers may be.
+
+uvicorn limits neither. A connection without a request in progress makes room for a new one, the one that waits longest
+first, of the caller that has the most: so nobody can keep others out by connecting.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.core.call import caller_at
+from service.errors import HeadersTooLarge, RequestMalformed, ServiceError
+from service.http.problems import raw_response
+
+_PIPELINED = 8  # requests on a connection behind the one in progress
+_HEADERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    connections: int
+    header_bytes: int = 16 * 1024  # of a request's first line and headers
+    header_s: float = 10.0  # for a connection's first request, and for the rest of one that has begun
+    idle_s: float = 75.0  # between two requests
+
+
+class Connections:
+    """Those of one port. Each is waiting, for a request or for the rest of its headers, or it has one in progress."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._callers: dict[str, set[BoundedProtocol]] = {}
+        self._waiting: dict[str, dict[BoundedProtocol, None]] = {}  # the one that waits longest first
+        self._count = 0
+        self.evicted = 0
+
+    def open(self, connection: "BoundedProtocol") -> None:
+        """Where there are too many, one is closed, which may be this one."""
+        self._callers.setdefault(connection.caller, set()).add(connection)
+        self._count += 1
+        self.waits(connection)
+        if self._count > self._limit:
+            self._evict(connection)
+
+    def waits(self, connection: "BoundedProtocol") -> None:
+        self.works(connection)
+        self._waiting.setdefault(connection.caller, {})[connection] = None
+
+    def works(self, connection: "BoundedProtocol") -> None:
+        """It has a request in progress."""
+        waiting = self._waiting.get(connection.caller, {})
+        waiting.pop(connection, None)
+        if not waiting:
+            self._waiting.pop(connection.caller, None)
+
+    def closed(self, connection: "BoundedProtocol") -> None:
+        """Also for one that was closed here."""
+        mine = self._callers.get(connection.caller, set())
+        if connection not in mine:
+            return
+        self.works(connection)
+        mine.discard(connection)
+        self._count -= 1
+        if not mine:
+            del self._callers[connection.caller]
+
+    def _evict(self, newest: "BoundedProtocol") -> None:
+        most = max(self._callers, key=lambda caller: len(self._callers[caller]))
+        evicted = next(iter(self._waiting.get(most, ())), newest)
+        self.closed(evicted)
+        self.evicted += 1
+        evicted.transport.abort()
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, connections: Connections, limits: ConnectionLimits, **of_server: Any) -> None:
+        super().__init__(**of_server)
+        self._connections, self._limits = connections, limits
+        self._timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0  # of the request that has begun
+        self._in_headers = True
+        self.caller = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self.caller = caller_at(self.client[0]).key if self.client else ""
+        self._expect(self._limits.header_s)
+        self._connections.open(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.closed(self)
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """The parser keeps what has come of a header, however long it is, and tells of it when it is whole."""
+        super().data_received(data)
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > self._limits.header_bytes:
+                self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers, self._header_bytes = True, 0
+        self._expect(self._limits.header_s)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if self.transport.is_closing():
+            return
+        if size > self._limits.header_bytes or len(self.headers) > _HEADERS:
+            self._refuse(self._too_large())
+            return
+        if len(self.pipeline) >= _PIPELINED:
+            self.transport.close()
+            return
+        self._stop_timer()
+        self._connections.works(self)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and not self._busy:
+            self._expect(self._limits.idle_s)
+            self._connections.waits(self)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        self._refuse(RequestMalformed())
+
+    def _too_large(self) -> ServiceError:
+        return HeadersTooLarge(self._limits.header_bytes, _HEADERS)
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Not in the middle of another response."""
+        if self.transport.is_closing():
+            return
+        if not self._busy:
+            self.transport.write(raw_response(error))
+        self.transport.close()
+
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect(self, seconds: float) -> None:
+        """Close the connection unless it has a request in progress by then."""
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._timeout, seconds)
+
+    def _timeout(self, seconds: float) -> None:
+        if self._busy:
+            self._expect(seconds)
+        else:
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

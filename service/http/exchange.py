@@ -1,0 +1,130 @@
+"""A request as handlers read it, and the one response to it. Errors become problems, and every request is recorded."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+
+from service.core.call import Call, caller_at
+from service.edge.calls import Calls, Method
+from service.edge.failures import failure_of
+from service.errors import Draining
+from service.http import problems
+
+_LINGER_S = 1.0  # for a client to read a response before it has sent its whole request
+Header = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    body: bytes
+    content_type: bytes = b"application/json"
+    status: int = 200
+    headers: list[Header] = field(default_factory=list)
+
+
+class Request:
+    """`call` is set once it is known; `unread` while there is more of the body; `left` once the client has left."""
+
+    def __init__(self, scope: Any, receive: Any, calls: Calls) -> None:
+        self.scope, self._receive, self._calls = scope, receive, calls
+        self.started = time.perf_counter()
+        self.headers, self.query = Headers(scope=scope), QueryParams(scope["query_string"])
+        self.path: dict[str, Any] = scope.get("path_params", {})
+        self.call = Call("http", caller_at(scope["client"][0] if scope["client"] else ""))
+        self.unread = has_body(scope)
+        self.left = self.recorded = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises `CancelledError` where the client leaves before its end."""
+        while self.unread:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.left, self.unread = True, False
+                raise asyncio.CancelledError
+            self.unread = message.get("more_body", False)
+            yield message["body"]
+
+    async def run(self, method: Method, asked: Any) -> Any:
+        """The answer to what the body asked, which has been read. A client that leaves cancels it."""
+        self._calls.begin()
+        self.recorded = True
+        watching = asyncio.create_task(self._watch(asyncio.current_task()))
+        try:
+            return await self._calls.run(method, asked, self.call)
+        finally:
+            watching.cancel()
+            self._calls.end()
+
+    async def _watch(self, working: Any) -> None:
+        """After the body's end, the next message tells that the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        self.left = True
+        working.cancel()
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Endpoint:
+    """What stands at a path: ASGI around a handler. `name` is the method's in metrics."""
+
+    def __init__(self, name: str, handler: Handler, calls: Calls) -> None:
+        self._name, self._handler, self._calls = name, handler, calls
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, self._calls)
+        try:
+            reply = await self._handler(request)
+        except asyncio.CancelledError:
+            if not request.recorded:
+                self._calls.stream_departed(request.call, request.started)
+            if request.left:
+                return
+            reply = refusal(Draining())  # the grace period is over
+        except Exception as exc:
+            if not request.recorded:
+                self._calls.refused(self._name, exc, request.call, request.started)
+            reply = refusal(exc)
+        await answer(reply, request.unread, receive, send)
+
+
+def has_body(scope: Any) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in scope["headers"]
+    )
+
+
+def json_reply(found: Any, status: int = 200) -> Reply:
+    return Reply(json.dumps(found).encode() + b"\n", status=status)
+
+
+def refusal(error: BaseException) -> Reply:
+    failure = failure_of(error)
+    status = problems.status_of(failure)
+    return Reply(problems.body(failure, status), problems.CONTENT_TYPE, status, problems.headers(failure, status))
+
+
+async def answer(reply: Reply, unread: bool, receive: Any, send: Any) -> None:
+    """A connection ends with a response before the end of its request, or from a server that sends callers away.
+
+    It is closed a little later than the response, which the client could not read otherwise.
+    """
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
+    if unread or reply.status == 503:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": unread})
+    if unread:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while (await receive()).get("more_body", False):
+                    continue
+        await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,64 @@
+"""The HTTP port for callers: what is at which path, and how it starts and drains."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Router
+
+from service.config import Settings
+from service.core.call import Call, caller_at
+from service.edge.calls import Calls
+from service.errors import MethodNotAllowed, ServiceError, UnknownPath
+from service.http.connections import ConnectionLimits
+from service.http.exchange import answer, has_body, refusal
+from service.http.listener import Listener
+from service.system.address import bound
+
+_FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
+
+
+class HttpServer:
+    """Not listening until `start`; `stop` waits for calls in progress."""
+
+    def __init__(self, routes: Sequence[BaseRoute], calls: Calls, settings: Settings, port: int) -> None:
+        self._calls = calls
+        limits = ConnectionLimits(settings.http_connections)
+        listening = bound(settings.host, port, "--http-port", shared=settings.workers > 1)
+        self._listener = Listener(_Application(routes, calls), listening, limits)
+        self.port = self._listener.port
+
+    async def start(self) -> None:
+        await self._listener.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """End as soon as every call is answered, at the latest after `grace_s` seconds; cancel what is left."""
+        ends = time.monotonic() + grace_s
+        await self._calls.quiet(ends)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.idle.wait(), ends - time.monotonic())
+        await self._listener.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
+
+
+class _Application:
+    def __init__(self, routes: Sequence[BaseRoute], calls: Calls) -> None:
+        self._router, self._calls = Router(routes, redirect_slashes=False), calls
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["app"] = self  # so that the router raises what it would answer in plain text
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as exc:
+            error = _error_of(exc, scope)
+            self._calls.stream_failed(error, Call("http", caller_at(scope["client"][0])), time.perf_counter())
+            await answer(refusal(error), has_body(scope), receive, send)
+
+
+def _error_of(error: HTTPException, scope: Any) -> ServiceError:
+    if error.status_code != 405:
+        return UnknownPath(scope["path"])
+    allowed = (error.headers or {})["Allow"].split(", ")
+    return MethodNotAllowed(scope["method"], ", ".join(sorted(allowed)))
