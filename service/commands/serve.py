@@ -91,7 +91,10 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
-    """Serve the models of a folder over gRPC and HTTP until SIGTERM or Ctrl-C. SIGHUP makes it rescan the folder."""
+    """Serve the models of a folder over gRPC and HTTP.
+
+    It ends on SIGTERM or Ctrl-C, and rescans the folder at once on SIGHUP.
+    """
     from service import logs
     from service.system import hangup
 
