@@ -3,9 +3,10 @@
 import functools
 import ipaddress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from service.core.answers import AnyAnswer
+if TYPE_CHECKING:  # the supervisor of several workers tells callers apart, and holds no NumPy
+    from service.core.answers import AnyAnswer
 
 Wire = Literal["grpc", "http"]
 _IPV6_SITE = 64  # bits of an IPv6 address that are one site's; the rest it chooses itself
@@ -24,7 +25,7 @@ class Trace(Protocol):
 
     trace_id: str
 
-    def answered(self, answer: AnyAnswer) -> None:
+    def answered(self, answer: "AnyAnswer") -> None:
         """Draw the stages of one answer of the request."""
         ...
 
