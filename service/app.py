@@ -12,7 +12,7 @@ import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.assembly import opener, scheduler, tracing
+from service.assembly import opener, scheduler, tokens_file, tracing
 from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.recorder import Recorder
@@ -24,6 +24,8 @@ from service.engines.engine import Engine
 from service.engines.runtime import check_runtime, usable_device
 from service.http.ops import OpsServer
 from service.http.server import HttpServer
+from service.identity.access import Access
+from service.identity.follower import Follower
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
 from service.system import hangup
@@ -49,6 +51,9 @@ class App:
         self._settings = settings
         self._on_edit = on_edit
         self._metrics = Metrics(shared=settings.workers > 1)
+        tokens = tokens_file(settings)
+        self._access = Access() if tokens is None else tokens.access
+        self._follower = Follower([tokens] if tokens is not None else [], self._followed)
         self.device = device = usable_device(settings.device)
         inbox = Inbox()
         self._registry = Registry(
@@ -64,7 +69,7 @@ class App:
         self._recorder = Recorder((self._metrics, self._statistics))
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._recorder, self._shadow.copy)
         begin = None if self._tracing is None else self._tracing.begin
-        self._calls = Calls(self._recorder, self._registry, begin)
+        self._calls = Calls(self._recorder, self._registry, begin, self._access)
         self._watcher = Watcher(self._registry, settings.watch_s, inbox)
         self._state = "starting"
         self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
@@ -87,6 +92,7 @@ class App:
             await self._http.start()
         await self._rpc.start()
         self._watcher.start()
+        self._follower.start()
         self._shadow.start()
         self._state = "serving"
 
@@ -102,6 +108,7 @@ class App:
         await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
+        await asyncio.to_thread(self._follower.close)
         self._registry.close()
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
@@ -140,6 +147,12 @@ class App:
         """The batch's span, where requests are traced."""
         self._metrics.batch(engine, rows)
         return None if self._tracing is None else self._tracing.batch(rows)
+
+    def _followed(self, files: str, in_use: bool) -> None:
+        """The files of tokens or certificates were read again, on a thread of the follower's."""
+        self._metrics.followed(files, in_use)
+        if not self._access.open:
+            self._metrics.callers(self._access.names)
 
     def _core_to_spare(self) -> bool:
         return self._scheduler.waiting + self._scheduler.running < self._cores

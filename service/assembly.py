@@ -1,4 +1,4 @@
-"""Puts together what belongs to a device: the function that opens its engines, and its scheduler."""
+"""Puts together what belongs to a device: the function that opens its engines, and its scheduler; and who may call."""
 
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
 from service.engines.engine import Engine, OpenEngine, open_on_cpu
 from service.engines.runtime import Usable
 from service.errors import TracingMissing
+from service.identity.follower import TokensFile
 from service.scheduling.batcher import Batcher, OnBatch
 from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
@@ -65,3 +66,8 @@ def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = Non
         ready_rows=2 * settings.max_batch,
         on_batch=on_batch,
     )
+
+
+def tokens_file(settings: Settings) -> TokensFile | None:
+    """None where everybody may call. Raises `TokensInvalid`."""
+    return TokensFile(Path(settings.tokens), settings.workers) if settings.tokens else None

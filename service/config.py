@@ -63,4 +63,5 @@ class Settings:
     trace_share: float = 1.0  # of the requests that are traced where the caller has not decided; each costs CPU
     # A PEM file of public keys or certificates; where it is named, only versions that they have signed are loaded.
     require_signature: str = ""
+    tokens: str = ""  # the file of `anther token`; without one everybody who reaches the ports may use them
     log_format: LogFormat = "text"  # 'json' for machines

@@ -3,6 +3,10 @@
 AntherError
 └── ServiceError
     ├── InvalidArgument       a request that makes no sense
+    ├── Unauthenticated       no token, or none that is known here
+    ├── PermissionDenied      a token that is not for this
+    ├── QuotaExceeded         more than a token grants; try again after `retry_after_s`
+    ├── TokensInvalid         a file of tokens that cannot be used
     ├── QueueFull             refused at once; try again after `retry_after_s`
     ├── DeadlineExpired       the caller's time was up before the work began
     ├── Draining              the server is going away
@@ -39,6 +43,34 @@ class ServiceError(AntherError):
 class InvalidArgument(ServiceError):
     def __init__(self, field: str, value: object, expected: str) -> None:
         super().__init__(f"'{field}' is {value!r}; expected {expected}", field=field, value=value, expected=expected)
+
+
+class Unauthenticated(ServiceError):
+    def __init__(self, how: str) -> None:
+        """`how` never has the token in it."""
+        super().__init__(f"this server asks for a token; {how}")
+
+
+class PermissionDenied(ServiceError):
+    def __init__(self, caller: str, what: str) -> None:
+        super().__init__(f"the token '{caller}' is not for {what}", caller=caller, missing=what)
+
+
+class QuotaExceeded(ServiceError):
+    retry_after_s: float
+
+    def __init__(self, caller: str, quota: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"the token '{caller}' grants {quota}; try again in {retry_after_s:.2f} s", caller=caller, quota=quota
+        )
+        self.retry_after_s = retry_after_s
+
+
+class TokensInvalid(ServiceError):
+    """Says which entry and which field, and never what stands there: it may be a secret in the wrong place."""
+
+    def __init__(self, path: Path, where: str, why: str) -> None:
+        super().__init__(f"the tokens in {path} cannot be used: {where}: {why}", path=path, where=where)
 
 
 class QueueFull(ServiceError):

@@ -1,11 +1,11 @@
 """Everything that Prometheus sees of a serving process: names, units and buckets in one place.
 
-Labels come from loaded models alone; what a client sends never becomes a label.
+Labels come from loaded models and from the names of tokens; what a client sends never becomes a label.
 """
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -73,6 +73,7 @@ class Metrics:
             "request_duration_seconds", "Time from request to response", [*_VERSION, "protocol", "method"], _SECONDS
         )
         self._stages = self._histogram("stage_duration_seconds", "Time per stage", [*_VERSION, "stage"], _STAGE_SECONDS)
+        self._of_callers = self._counter("caller_requests", "Requests by the name of their token", ["caller", "code"])
         self._rejected = self._counter("rejected", "Requests refused, by reason", ["reason"])
         self._predictions = self._counter("predictions", "Answers by most probable label", [*_VERSION, "label"])
         self._confidence = self._histogram("confidence", "Top probability of an answer", _VERSION, _PROBABILITY)
@@ -97,6 +98,8 @@ class Metrics:
             _VERSION,
             _SHADOW,
         )
+        followed = "1 where what the files say is in use, 0 where they are wrong and what was read before is"
+        self._followed = self._gauge("identity_files_in_use", followed, ["files"], "livemin")
         self._watched: tuple[tuple[Gauge, Callable[[], float]], ...] = ()
         self._described: dict[tuple[str, str], tuple[Gauge, ...]] = {}
         self._refusals: dict[tuple[str, str], Gauge] = {}
@@ -215,6 +218,8 @@ class Metrics:
             self._rejected.labels(end.reason).inc()
         if end.method is None:
             return
+        if end.call.caller.name:
+            self._of_callers.labels(end.call.caller.name, end.code).inc()
         key = (*end.where, end.call.protocol, end.method, end.code)
         ended = self._ended.get(key)
         if ended is None:
@@ -223,6 +228,16 @@ class Metrics:
         ended[0].inc()
         trace = end.call.trace
         ended[1].observe(end.seconds, {"trace_id": trace.trace_id} if trace is not None and trace.trace_id else None)
+
+    def followed(self, files: str, in_use: bool) -> None:
+        """The files of tokens or certificates were read again."""
+        self._followed.labels(files).set(in_use)
+
+    def callers(self, names: Collection[str]) -> None:
+        """The tokens changed: what is of other names leaves the page, where it is this process's own."""
+        known = {sample.labels["caller"] for family in self._of_callers.collect() for sample in family.samples}
+        for name in [] if self._shared else known.difference(names):
+            self._of_callers.remove_by_labels({"caller": name})
 
     def forget(self, where: Where) -> None:
         """A version left service long ago: its series leave the page, where it is this process's own."""

@@ -44,6 +44,7 @@ def _option(flag: str, text: str, kind: Any = None) -> Callable[[Callable[..., A
     )  # fmt: skip
 
 
+_FILE = click.Path(dir_okay=False)
 _PORT = click.IntRange(0, 65535)
 _COUNT = click.IntRange(1)
 _BYTES = click.IntRange(1, 10**9)  # gRPC counts a message's bytes in 31 bits
@@ -89,6 +90,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--otlp-endpoint", "URL of an OpenTelemetry collector, as http://localhost:4318; empty sends no traces.")
 @_option("--trace-share", "Share of the requests that are traced, unless their callers decide.", click.FloatRange(0, 1))
 @_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")
+@_option("--tokens", "File of tokens, made by `anther token new`; callers then need one.", _FILE)
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
     """Serve the models of a folder over gRPC and HTTP.

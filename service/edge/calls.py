@@ -1,4 +1,4 @@
-"""Calls in progress, and the record of how each request ended, whether it came alone or in a stream."""
+"""Calls in progress: who may make them, and the record of how each request ended, alone or in a stream."""
 
 import asyncio
 import dataclasses
@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from anther.errors import AntherError, reason_of
 from service.core.call import Call, Trace
 from service.core.recorder import End, Recorder
 from service.edge.failures import failure_of
-from service.errors import DeadlineExpired
+from service.errors import DeadlineExpired, QuotaExceeded
+from service.identity.access import Access
+from service.identity.tokens import Scope
 from service.versions.loader import LiveModel
 from service.versions.registry import Registry
 
@@ -21,6 +23,39 @@ log = logging.getLogger(__name__)
 _QUIET_S, _MAX_REFUSAL_S = 0.5, 5.0  # a port closes after so long without a call, and after so long anyway
 SAME_MOMENT_S = 0.05  # a client ends a call at its deadline by its own clock, which may be ahead of the server's
 INFERENCES = frozenset({"Classify", "ClassifyStream", "Explain", "ModelInfer", "ModelStreamInfer"})
+
+# What a token must have for each method of every protocol: a scope; "any" is every token; "free" methods need none, as
+# probes have none. A method that is not here needs the scope that goes furthest.
+SCOPES: dict[str, Scope | Literal["any", "free"]] = {
+    "Classify": "classify",
+    "ClassifyStream": "classify",
+    "ModelInfer": "classify",  # with the scope 'explain' where it asks for evidence
+    "ModelStreamInfer": "classify",
+    "Explain": "explain",
+    "ListModels": "models",
+    "GetModel": "models",
+    "ModelMetadata": "models",
+    "ModelConfig": "models",
+    "ModelStatistics": "models",
+    "RepositoryIndex": "models",
+    "RepositoryModelLoad": "control",
+    "RepositoryModelUnload": "control",
+    "ServerLive": "free",
+    "ServerReady": "free",
+    "ModelReady": "free",
+    "ServerMetadata": "any",
+    "ServerReflectionInfo": "any",
+    "SystemSharedMemoryStatus": "any",  # this and what follows is refused to everybody
+    "SystemSharedMemoryRegister": "any",
+    "SystemSharedMemoryUnregister": "any",
+    "CudaSharedMemoryStatus": "any",
+    "CudaSharedMemoryRegister": "any",
+    "CudaSharedMemoryUnregister": "any",
+    "TraceSetting": "any",
+    "LogSettings": "any",
+}
+
+_TICK_S = 0.25  # a stream that waits for its quota looks so often whether the server stops
 _MODEL_FIELDS = ("model", "model_name", "name")  # in anther.v1, and twice in the Open Inference Protocol
 
 Resolve = Callable[[Any], LiveModel | None]
@@ -37,10 +72,27 @@ BeginTrace = Callable[[str, Call], Trace]
 
 
 @dataclass(frozen=True, slots=True)
+class Weight:
+    """What a request counts for: its images, and whether it asks for evidence."""
+
+    images: int = 1
+    evidence: bool = False
+
+
+Weigh = Callable[[Any], Weight]
+"""The weight of a request for inference."""
+
+
+def one_image(request: Any) -> Weight:  # noqa: ARG001 - others look at it
+    return Weight()
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """One method of a service.
 
-    A `streamed` request is one of many in a call; an error of the kind `ends_stream` ends all of them.
+    A `streamed` request is one of many in a call; an error of the kind `ends_stream` ends all of them. `weigh` is asked
+    for a request's weight where the method is one of the `INFERENCES`.
     """
 
     name: str
@@ -48,15 +100,25 @@ class Method:
     answer: Answer
     streamed: bool = False
     ends_stream: type[Exception] | None = None
+    weigh: Weigh = one_image
 
 
 class Calls:
-    """`begin_trace` begins a span for each request; None where nobody traces."""
+    """`begin_trace` begins a span for each request; None where nobody traces. Without an `access` everybody may make
+    every call.
+    """
 
-    def __init__(self, recorder: Recorder, registry: Registry, begin_trace: BeginTrace | None = None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        registry: Registry,
+        begin_trace: BeginTrace | None = None,
+        access: Access | None = None,
+    ) -> None:
         self._recorder = recorder
         self._registry = registry
         self._begin_trace = begin_trace
+        self._access = access or Access()
         self._running = 0
         self.last = 0.0  # when a call last came or a stream last answered, in seconds of `time.monotonic`
         self.idle = asyncio.Event()  # set while no call is in progress
@@ -67,13 +129,38 @@ class Calls:
         """Whether a call's header `traceparent` is wanted."""
         return self._begin_trace is not None
 
-    def begin(self) -> None:
-        self._running += 1
+    def begin(self, name: str, call: Call, authorization: str | None) -> Call:
+        """As `admit`, and the call is in progress until `end`. Raises `QuotaExceeded`, too."""
         self.last = time.monotonic()
-        if self._running == 1:
-            self.idle.clear()
+        call = self.admit(name, call, authorization)
+        try:
+            self._access.enter(call.caller)
+        except AntherError as exc:
+            self.refused(name, exc, call, time.perf_counter())
+            raise
+        self._running += 1
+        self.idle.clear()
+        return call
 
-    def end(self) -> None:
+    def admit(self, name: str, call: Call, authorization: str | None) -> Call:
+        """The call of the method `name`, with the caller whose token the header has.
+
+        Raises `Unauthenticated` and `PermissionDenied`, and has then recorded it.
+        """
+        started, needed = time.perf_counter(), SCOPES.get(name, "control")
+        if needed == "free":
+            return call
+        try:
+            call = dataclasses.replace(call, caller=self._access.identify(authorization, call.caller))
+            if needed != "any":
+                self._access.check_scope(call.caller, needed)
+        except AntherError as exc:
+            self.refused(name, exc, call, started)
+            raise
+        return call
+
+    def end(self, call: Call) -> None:
+        self._access.leave(call.caller)
         self._running -= 1
         if self._running == 0:
             self.idle.set()
@@ -94,9 +181,10 @@ class Calls:
             call = dataclasses.replace(call, trace=self._begin_trace(method.name, call))
         try:
             try:
-                model = method.resolve(request)
+                model = self._resolved(method, request, call)
+                await self._charge(method, request, call, patient=bool(placed))
             except AntherError:
-                model = self._registry.named(_model_of(request))
+                model = model or self._registry.named(_model_of(request))
                 raise
             return await method.answer(request, model, call, *placed)
         except asyncio.CancelledError:
@@ -115,6 +203,38 @@ class Calls:
             self._recorder.ended(end)
             if call.trace is not None:
                 call.trace.ended(end.where, code, reason)
+
+    def _resolved(self, method: Method, request: Any, call: Call) -> LiveModel | None:
+        """Raises `PermissionDenied` before anything that tells which models there are."""
+        if call.caller.models is None:
+            return method.resolve(request)
+        named = _model_of(request)
+        if named:
+            self._access.check_model(call.caller, named)
+        model = method.resolve(request)
+        if model is not None and not named:
+            self._access.check_model(call.caller, model.name)
+        return model
+
+    async def _charge(self, method: Method, request: Any, call: Call, *, patient: bool) -> None:
+        """Charge the caller. Where the quota is used up a patient request waits, so that flow control slows its stream;
+        another one is refused.
+        """
+        inference = method.name in INFERENCES
+        weight = method.weigh(request) if inference else Weight(images=0)
+        if weight.evidence:
+            self._access.check_scope(call.caller, "explain")
+        while True:
+            try:
+                return self._access.charge(call.caller, weight.images)
+            except QuotaExceeded as exc:
+                if not patient:
+                    raise
+                wait_s = exc.retry_after_s
+            await asyncio.sleep(min(wait_s, _TICK_S))
+            method.resolve(request)  # raises `Draining` where the server stopped meanwhile
+            if call.deadline is not None and time.monotonic() > call.deadline:
+                raise DeadlineExpired(wait_s)
 
     def refused(self, name: str, error: Exception, call: Call, started: float) -> None:
         """Record a message that is no request of the method `name`."""

@@ -12,23 +12,65 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from service.errors import InvalidArgument
-from service.rpc.instrumented import fail, parsed, parsed_all
+from anther.errors import AntherError
+from service.edge.calls import Calls
+from service.rpc.instrumented import authorization_of, call_of, fail, parsed, parsed_all
 from service.rpc.status import status_of
 
 
 class GuardedHandlers:
-    """Stands in for the server where a library's generated code registers its handlers, and passes them on, wrapped."""
+    """Stands in for the server where a library's generated code registers its handlers, and passes them on, wrapped.
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    With `calls` they are for callers who may make them; else they are free.
+    """
+
+    def __init__(self, server: grpc.aio.Server, calls: Calls | None = None) -> None:
         self._server = server
+        self._calls = calls
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """What generated code calls first; the next one brings the same handlers by name."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        wrapped = {name: _wrapped(handler) for name, handler in handlers.items()}
+        wrapped = {name: self._wrapped(handler, name) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+
+    def _wrapped(self, handler: Any, name: str) -> Any:
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(handler, name), None, handler.response_serializer)
+        if handler.response_streaming:
+            watch = self._single(handler, handler.unary_stream, name)
+            return grpc.unary_stream_rpc_method_handler(watch, None, handler.response_serializer)
+        single = self._single(handler, handler.unary_unary, name)
+        return grpc.unary_unary_rpc_method_handler(single, None, handler.response_serializer)
+
+    def _single(self, handler: Any, behave: Any, name: str) -> Any:
+        async def guarded(data: bytes, context: Any) -> Any:
+            try:
+                self._admit(name, context)
+                request = parsed(handler.request_deserializer, data)
+            except AntherError as exc:
+                return fail(context, status_of(exc))
+            return await behave(request, context)
+
+        return guarded
+
+    def _stream(self, handler: Any, name: str) -> Any:
+        async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            try:
+                self._admit(name, context)
+                requests = parsed_all(handler.request_deserializer, messages)
+                async for response in handler.stream_stream(requests, context):
+                    yield response
+            except AntherError as exc:
+                fail(context, status_of(exc))
+
+        return guarded
+
+    def _admit(self, name: str, context: Any) -> None:
+        """They do not count among the calls in progress: a watcher may stay for ever."""
+        if self._calls is not None:
+            self._calls.admit(name, call_of(context), authorization_of(context))
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library has no types
@@ -62,35 +104,3 @@ def _add(file: FileDescriptor, pool: DescriptorPool) -> None:
     for dependency in file.dependencies:
         _add(dependency, pool)
     pool.AddSerializedFile(file.serialized_pb)
-
-
-def _wrapped(handler: Any) -> Any:
-    if handler.request_streaming:
-        return grpc.stream_stream_rpc_method_handler(_stream(handler), None, handler.response_serializer)
-    if handler.response_streaming:
-        watch = _single(handler, handler.unary_stream)
-        return grpc.unary_stream_rpc_method_handler(watch, None, handler.response_serializer)
-    return grpc.unary_unary_rpc_method_handler(_single(handler, handler.unary_unary), None, handler.response_serializer)
-
-
-def _single(handler: Any, behave: Any) -> Any:
-    async def guarded(data: bytes, context: Any) -> Any:
-        try:
-            request = parsed(handler.request_deserializer, data)
-        except InvalidArgument as exc:
-            return fail(context, status_of(exc))
-        return await behave(request, context)
-
-    return guarded
-
-
-def _stream(handler: Any) -> Any:
-    async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-        requests = parsed_all(handler.request_deserializer, messages)
-        try:
-            async for response in handler.stream_stream(requests, context):
-                yield response
-        except InvalidArgument as exc:
-            fail(context, status_of(exc))
-
-    return guarded

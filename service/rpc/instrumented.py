@@ -13,8 +13,9 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
+from anther.errors import AntherError
 from service.core.call import Call, Caller, caller_at
-from service.edge.calls import Calls, Method, Resolve
+from service.edge.calls import Calls, Method, Resolve, Weigh, one_image
 from service.errors import InvalidArgument
 from service.rpc.status import Status, status_of
 
@@ -29,10 +30,11 @@ class InstrumentedHandlers:
     with the requests and the call, and records each of its requests itself.
     """
 
-    def __init__(self, server: grpc.aio.Server, calls: Calls, resolve: Resolve) -> None:
+    def __init__(self, server: grpc.aio.Server, calls: Calls, resolve: Resolve, weigh: Weigh = one_image) -> None:
         self._server = server
         self._calls = calls
         self._resolve = resolve
+        self._weigh = weigh
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """What generated code calls first; the next one brings the same handlers by name."""
@@ -43,19 +45,22 @@ class InstrumentedHandlers:
 
     def _wrapped(self, handler: Any, name: str) -> Any:
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._stream(handler), None, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(self._stream(handler, name), None, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(self._unary(handler, name), None, handler.response_serializer)
 
     def _unary(self, handler: Any, name: str) -> UnaryHandler:
         calls, parse, method = (
             self._calls,
             handler.request_deserializer,
-            Method(name, self._resolve, handler.unary_unary),
+            Method(name, self._resolve, handler.unary_unary, weigh=self._weigh),
         )
 
         async def unary(data: bytes, context: Any) -> Any:
-            started, call = time.perf_counter(), call_of(context, calls.traced)
-            calls.begin()
+            started = time.perf_counter()
+            try:
+                call = calls.begin(name, call_of(context, calls.traced), authorization_of(context))
+            except AntherError as exc:
+                return fail(context, status_of(exc))
             try:
                 try:
                     request = parsed(parse, data)
@@ -66,19 +71,22 @@ class InstrumentedHandlers:
             except Exception as exc:
                 return fail(context, status_of(exc))
             finally:
-                calls.end()
+                calls.end(call)
 
         return unary
 
-    def _stream(self, handler: Any) -> StreamHandler:
+    def _stream(self, handler: Any, name: str) -> StreamHandler:
         """The handler's generator is closed before the call ends: gRPC would leave that to the garbage collector, and
         work for a caller who left would go on until then.
         """
         calls, parse, answers = self._calls, handler.request_deserializer, handler.stream_stream
 
         async def stream(messages: AsyncIterator[bytes], context: Any) -> None:
-            started, call = time.perf_counter(), call_of(context, calls.traced)
-            calls.begin()
+            started = time.perf_counter()
+            try:
+                call = calls.begin(name, call_of(context, calls.traced), authorization_of(context))
+            except AntherError as exc:
+                return fail(context, status_of(exc))
             try:
                 async with contextlib.aclosing(answers(parsed_all(parse, messages), call)) as responses:
                     async for response in responses:
@@ -91,7 +99,8 @@ class InstrumentedHandlers:
                 calls.stream_failed(exc, call, started)
                 fail(context, status_of(exc))
             finally:
-                calls.end()
+                calls.end(call)
+            return None
 
         return stream
 
@@ -102,6 +111,12 @@ def call_of(context: Any, traced: bool = False) -> Call:
     deadline = None if remaining is None else time.monotonic() + remaining
     traceparent = dict(context.invocation_metadata()).get("traceparent", "") if traced else ""
     return Call("grpc", caller_of(context.peer()), deadline, str(traceparent))
+
+
+def authorization_of(context: Any) -> str | None:
+    """The header; None where there is none, or more than one."""
+    found = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    return found[0] if len(found) == 1 else None
 
 
 def caller_of(peer: str) -> Caller:

@@ -67,11 +67,11 @@ class RpcServer:
         # As many images in a request as may wait: with more it would be refused whenever it comes.
         bounds = Bounds(settings.queue_limit, request_bytes, classifier.limits)
         tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, control)
-        add_GRPCInferenceServiceServicer_to_server(tensors, InstrumentedHandlers(self._server, calls, tensors.resolve))
-        guarded = GuardedHandlers(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
+        handlers = InstrumentedHandlers(self._server, calls, tensors.resolve, tensors.weigh)
+        add_GRPCInferenceServiceServicer_to_server(tensors, handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, GuardedHandlers(self._server))
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
-        enable_reflection(guarded, (SERVICE, OPEN_INFERENCE), files)
+        enable_reflection(GuardedHandlers(self._server, calls), (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
         self.port = int(self._server.add_insecure_port(shown(settings.host, settings.grpc_port)))

@@ -49,7 +49,8 @@ class Servicer:
         return explanation(found, request.id)
 
     async def ListModels(self, request: pb.ListModelsRequest, model: None, call: Call) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[description(live) for live in self._classifier.registry.live()])
+        seen = [live for live in self._classifier.registry.live() if call.caller.may_ask(live.name)]
+        return pb.ListModelsResponse(models=map(description, seen))
 
     async def GetModel(self, request: pb.GetModelRequest, model: LiveModel, call: Call) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=description(model))

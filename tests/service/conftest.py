@@ -25,6 +25,7 @@ from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
+from service.assembly import tokens_file
 from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.recorder import Recorder
@@ -244,7 +245,9 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     metrics, statistics = Metrics(), Statistics()
     recorder = Recorder((metrics, statistics))
     classifier = Classifier(registry, lanes, limits, recorder)
-    server = RpcServer(classifier, Calls(recorder, registry), statistics, settings, control)
+    tokens = tokens_file(settings)
+    calls = Calls(recorder, registry, access=None if tokens is None else tokens.access)
+    server = RpcServer(classifier, calls, statistics, settings, control)
     servers.append(server)
     await server.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]

@@ -8,6 +8,7 @@ from bundle.preprocessing import Pixels
 from service.core.call import Call
 from service.core.classifier import Classifier
 from service.core.requests import ImageRequest, PixelsRequest, Target
+from service.edge.calls import Weight
 from service.engines.engine import Outputs, stacked
 from service.rpc.inference.outputs import EVIDENCE, put, wanted_of
 from service.rpc.inference.parameters import options_of, version_of
@@ -27,6 +28,12 @@ class Inference:
     def __init__(self, classifier: Classifier, max_images: int) -> None:
         self._classifier = classifier
         self._max_images = max_images
+
+    def weigh(self, request: pb.ModelInferRequest) -> Weight:
+        """By the shape that the request claims: where it is not what the request has, the request is refused."""
+        claimed = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=1)
+        evidence = any(output.name == EVIDENCE for output in request.outputs)
+        return Weight(min(max(1, claimed), self._max_images), evidence)
 
     async def answer(
         self,

@@ -13,7 +13,7 @@ from service.core.classifier import Classifier
 from service.core.requests import Target
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
-from service.edge.calls import Calls, Method
+from service.edge.calls import Calls, Method, Weight
 from service.errors import Draining, NotOffered
 from service.rpc.inference.config import Bounds, model_config
 from service.rpc.inference.infer import Inference, target_of
@@ -70,8 +70,16 @@ class InferenceServicer:
         self._inference = Inference(classifier, bounds.images)
         self._control = ModelControl(control)
         self._streamed = Method(
-            "ModelStreamInfer", self.resolve, self._inference.answer, streamed=True, ends_stream=Draining
+            "ModelStreamInfer",
+            self.resolve,
+            self._inference.answer,
+            streamed=True,
+            ends_stream=Draining,
+            weigh=self.weigh,
         )
+
+    def weigh(self, request: pb.ModelInferRequest) -> Weight:
+        return self._inference.weigh(request)
 
     def resolve(self, request: Any) -> LiveModel | None:
         """The version that answers, or that stands for the named model; None where the request names none.
@@ -114,11 +122,17 @@ class InferenceServicer:
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         return self._streams.answers(requests, functools.partial(self._stream_item, call), in_order=True)
 
-    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, *_: object) -> pb.ModelStatisticsResponse:
-        return model_statistics(request, self._registry, self._statistics)
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, model: LiveModel | None, call: Call
+    ) -> pb.ModelStatisticsResponse:
+        found = model_statistics(request, self._registry, self._statistics).model_stats
+        return pb.ModelStatisticsResponse(model_stats=[each for each in found if call.caller.may_ask(each.name)])
 
-    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, *_: object) -> pb.RepositoryIndexResponse:
-        return await asyncio.to_thread(index, request, self._registry)
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, model: LiveModel | None, call: Call
+    ) -> pb.RepositoryIndexResponse:
+        found = (await asyncio.to_thread(index, request, self._registry)).models
+        return pb.RepositoryIndexResponse(models=[each for each in found if call.caller.may_ask(each.name)])
 
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, *_: object
