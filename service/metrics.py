@@ -100,6 +100,8 @@ class Metrics:
         )
         followed = "1 where what the files say is in use, 0 where they are wrong and what was read before is"
         self._followed = self._gauge("identity_files_in_use", followed, ["files"], "livemin")
+        expiry = "When the certificate in use expires; the first to expire of several"
+        self._expiry = self._gauge("tls_certificate_expiry_timestamp_seconds", expiry, ["certificate"], "livemin")
         self._watched: tuple[tuple[Gauge, Callable[[], float]], ...] = ()
         self._described: dict[tuple[str, str], tuple[Gauge, ...]] = {}
         self._refusals: dict[tuple[str, str], Gauge] = {}
@@ -232,6 +234,10 @@ class Metrics:
     def followed(self, files: str, in_use: bool) -> None:
         """The files of tokens or certificates were read again."""
         self._followed.labels(files).set(in_use)
+
+    def expires(self, certificate: str, at_s: float) -> None:
+        """A certificate, or an authority of clients', came into use; `at_s` in seconds since 1970."""
+        self._expiry.labels(certificate).set(at_s)
 
     def callers(self, names: Collection[str]) -> None:
         """The tokens changed: what is of other names leaves the page, where it is this process's own."""

@@ -28,6 +28,9 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
     "anther_requests_total": ("counter", {*VERSION, "protocol", "method", "code"}),
     "anther_request_duration_seconds": ("histogram", {*VERSION, "protocol", "method"}),
     "anther_stage_duration_seconds": ("histogram", {*VERSION, "stage"}),
+    "anther_caller_requests_total": ("counter", {"caller", "code"}),
+    "anther_identity_files_in_use": ("gauge", {"files"}),
+    "anther_tls_certificate_expiry_timestamp_seconds": ("gauge", {"certificate"}),
     "anther_rejected_total": ("counter", {"reason"}),
     "anther_predictions_total": ("counter", {*VERSION, "label"}),
     "anther_confidence": ("histogram", VERSION),
@@ -109,6 +112,9 @@ def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.batch(batching.engine, 3)
     metrics.answered(answer)
     metrics.ended(End(CALL, answer.model, "Classify", "RESOURCE_EXHAUSTED", 0.01, "QUEUE_FULL"))
+    metrics.ended(End(Call("grpc", Caller("shop", "shop")), None, "ListModels", "OK", 0.01))
+    metrics.followed("tokens", in_use=True)
+    metrics.expires("server", 1.0)
     metrics.shadowed(answer.model, "agree", 0.01)
     metrics.sample()
 
@@ -367,3 +373,11 @@ def test_a_shadow_that_computed_nothing_has_no_difference(metrics: Metrics, mode
     metrics.shadowed(model, "disagree", 0.5)
     assert value(metrics, "anther_shadow_total", **WHERE, outcome="dropped") == 1
     assert value(metrics, "anther_shadow_probability_difference_count", **WHERE) == 1
+
+
+def test_a_revoked_token_leaves_the_page(metrics: Metrics) -> None:
+    for name in ("shop", "press"):
+        metrics.ended(End(Call("grpc", Caller(name, name)), None, "ListModels", "OK", 0.01))
+    metrics.callers({"press"})
+    assert value(metrics, "anther_caller_requests_total", caller="shop", code="OK") is None
+    assert value(metrics, "anther_caller_requests_total", caller="press", code="OK") == 1
