@@ -129,19 +129,6 @@ class Calls:
         """Whether a call's header `traceparent` is wanted."""
         return self._begin_trace is not None
 
-    def begin(self, name: str, call: Call, authorization: str | None) -> Call:
-        """As `admit`, and the call is in progress until `end`. Raises `QuotaExceeded`, too."""
-        self.last = time.monotonic()
-        call = self.admit(name, call, authorization)
-        try:
-            self._access.enter(call.caller)
-        except AntherError as exc:
-            self.refused(name, exc, call, time.perf_counter())
-            raise
-        self._running += 1
-        self.idle.clear()
-        return call
-
     def admit(self, name: str, call: Call, authorization: str | None) -> Call:
         """The call of the method `name`, with the caller whose token the header has.
 
@@ -158,6 +145,17 @@ class Calls:
             self.refused(name, exc, call, started)
             raise
         return call
+
+    def begin(self, name: str, call: Call) -> None:
+        """A call that was admitted is in progress until `end`. Raises `QuotaExceeded`, and has then recorded it."""
+        self.last = time.monotonic()
+        try:
+            self._access.enter(call.caller)
+        except AntherError as exc:
+            self.refused(name, exc, call, time.perf_counter())
+            raise
+        self._running += 1
+        self.idle.clear()
 
     def end(self, call: Call) -> None:
         self._access.leave(call.caller)

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
 
+from anther.errors import AntherError
 from service.core.call import Call, caller_at
 from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
@@ -40,6 +41,15 @@ class Request:
         self.unread = has_body(scope)
         self.left = self.recorded = False
 
+    def admit(self, name: str) -> None:
+        """The caller is whose token the header has. Raises as `Calls.admit`."""
+        given = self.headers.getlist("authorization")
+        try:
+            self.call = self._calls.admit(name, self.call, given[0] if len(given) == 1 else None)
+        except AntherError:
+            self.recorded = True
+            raise
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `CancelledError` where the client leaves before its end."""
         while self.unread:
@@ -52,14 +62,14 @@ class Request:
 
     async def run(self, method: Method, asked: Any) -> Any:
         """The answer to what the body asked, which has been read. A client that leaves cancels it."""
-        self._calls.begin()
         self.recorded = True
+        self._calls.begin(method.name, self.call)
         watching = asyncio.create_task(self._watch(asyncio.current_task()))
         try:
             return await self._calls.run(method, asked, self.call)
         finally:
             watching.cancel()
-            self._calls.end()
+            self._calls.end(self.call)
 
     async def _watch(self, working: Any) -> None:
         """After the body's end, the next message tells that the client has left."""
@@ -81,6 +91,7 @@ class Endpoint:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, self._calls)
         try:
+            request.admit(self._name)
             reply = await self._handler(request)
         except asyncio.CancelledError:
             if not request.recorded:

@@ -58,7 +58,8 @@ class InstrumentedHandlers:
         async def unary(data: bytes, context: Any) -> Any:
             started = time.perf_counter()
             try:
-                call = calls.begin(name, call_of(context, calls.traced), authorization_of(context))
+                call = calls.admit(name, call_of(context, calls.traced), authorization_of(context))
+                calls.begin(name, call)
             except AntherError as exc:
                 return fail(context, status_of(exc))
             try:
@@ -84,7 +85,8 @@ class InstrumentedHandlers:
         async def stream(messages: AsyncIterator[bytes], context: Any) -> None:
             started = time.perf_counter()
             try:
-                call = calls.begin(name, call_of(context, calls.traced), authorization_of(context))
+                call = calls.admit(name, call_of(context, calls.traced), authorization_of(context))
+                calls.begin(name, call)
             except AntherError as exc:
                 return fail(context, status_of(exc))
             try:
