@@ -27,6 +27,16 @@ def holds_installed_models(folder: Path) -> bool:
     return ROOT == _INSTALLED and folder.resolve() == EMBEDDED_MODELS.resolve()
 
 
+def command(module: str, *arguments: object) -> list[str]:
+    """The command line of a Python process that runs one of our own modules, with `environment`."""
+    return [sys.executable, "-P", "-m", "anther.program", module, *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """What is in force here, with the same search path."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+
+
 class PackageHidden(AntherError):
     def __init__(self, package: str, found: str) -> None:
         super().__init__(

@@ -7,7 +7,8 @@ AntherError
 │   ├── ImageAspectRatioRefused
 │   ├── ImageFormatRefused
 │   ├── ImageModeRefused
-│   └── ImageUndecodable
+│   ├── ImageUndecodable
+│   └── ImageTooCostly
 ├── BundleRefused                 a version that must not serve
 │   ├── ManifestInvalid
 │   ├── BundleCorrupt
@@ -89,6 +90,13 @@ class ImageUndecodable(ImageRefused):
             format=format_name,
             reason=reason,
         )
+
+
+class ImageTooCostly(ImageRefused):
+    """Its header promised less than its decoder took, or the decoder died of it."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"decoding the image {found}; save it anew with another program, and send that", found=found)
 
 
 class BundleRefused(AntherError):

@@ -62,7 +62,7 @@ class App:
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         self._cores = usable_cores()
         self._tracing = None if not settings.otlp_endpoint else tracing(settings.otlp_endpoint, settings.trace_share)
-        self._scheduler = scheduler(settings, device, self._batch)
+        self._scheduler = scheduler(settings, device, self._batch, self._metrics.decoder_ended)
         shadow_worker = ShadowWorker(limits, precision=settings.precision if device == "cpu" else "fp32")
         self._shadow = Shadow(self._registry, shadow_worker, self._metrics.shadowed, self._core_to_spare)
         self._statistics = Statistics()
@@ -72,7 +72,11 @@ class App:
         self._calls = Calls(self._recorder, self._registry, begin, self._access)
         self._watcher = Watcher(self._registry, settings.watch_s, inbox)
         self._state = "starting"
-        self._metrics.watch(lambda: self._scheduler.waiting, lambda: self._scheduler.waiting + self._scheduler.running)
+        self._metrics.watch(
+            lambda: self._scheduler.waiting,
+            lambda: self._scheduler.waiting + self._scheduler.running,
+            lambda: self._scheduler.slow_waiting,
+        )
         self._ops: OpsServer | None = None
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundle.preprocessing import Limits
 from bundle.repository import Bundle
 from service.config import Settings
 from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
@@ -12,9 +13,11 @@ from service.engines.runtime import Usable
 from service.errors import TracingMissing
 from service.identity.follower import TokensFile
 from service.scheduling.batcher import Batcher, OnBatch
+from service.scheduling.decoder import DecodeProcess, OnEnd, uncounted
 from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.scheduling.scheduler import Scheduler
+from service.scheduling.slow_lanes import SlowLanesOptions
 from service.system.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -54,20 +57,37 @@ def tracing(endpoint: str, share: float) -> "Tracing":
     return to_collector(endpoint, share)
 
 
-def scheduler(settings: Settings, device: Usable, on_batch: OnBatch | None = None) -> Scheduler:
-    """The scheduler, its threads running. For a GPU it decodes two batches ahead, and calls `on_batch` for each."""
+def scheduler(
+    settings: Settings, device: Usable, on_batch: OnBatch | None = None, on_end: OnEnd = uncounted
+) -> Scheduler:
+    """The scheduler, its threads running.
+
+    For a GPU it decodes two batches ahead, and calls `on_batch` for each. It calls `on_end` for each process that
+    decoded slow images.
+    """
     bounds = Bounds(settings.queue_limit, settings.queue_bytes)
+    slow = _slow_lanes(settings, bounds, on_end)
     if device == "cpu":
-        return Lanes(settings.lanes or usable_cores(), bounds)
+        return Lanes(settings.lanes or usable_cores(), bounds, slow)
     return Batcher(
         settings.decoders or usable_cores(),
         bounds,
         settings.max_wait_ms / 1000,
         ready_rows=2 * settings.max_batch,
         on_batch=on_batch,
+        slow=slow,
     )
 
 
 def tokens_file(settings: Settings) -> TokensFile | None:
     """None where everybody may call. Raises `TokensInvalid`."""
     return TokensFile(Path(settings.tokens), settings.workers) if settings.tokens else None
+
+
+def _slow_lanes(settings: Settings, bounds: Bounds, on_end: OnEnd) -> SlowLanesOptions | None:
+    """Their queue is shorter: an image waits longer there than a caller does."""
+    if settings.slow_ms == 0:
+        return None
+    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+    count = settings.slow_lanes or usable_cores()
+    return SlowLanesOptions(settings.slow_ms / 1000, count, bounds.part(4), partial(DecodeProcess, limits, on_end))

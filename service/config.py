@@ -48,6 +48,8 @@ class Settings:
     ops_port: int = 8002  # metrics, liveness, readiness; 0 picks a free one
     workers: int = 1  # processes that share the port, the lanes and the queue; each takes the memory of the models
     lanes: int = 0  # images worked on at once; 0 is one per usable core, more only adds waiting
+    slow_ms: float = 50.0  # images that take longer to decode go to processes of their own; 0 decodes all in the lanes
+    slow_lanes: int = 0  # such processes, each up to 1.2 GB while it works; 0 is one per usable core
     decoders: int = 0  # threads that prepare images for a GPU; 0 is one per usable core, more only take turns
     max_batch: int = 64  # rows that a GPU runs at once; more answers more under load and takes more of its memory
     max_wait_ms: float = 2.0  # longest wait for others to share a batch; more fills batches, less answers sooner

@@ -10,6 +10,7 @@ AntherError
     ├── QueueFull             refused at once; try again after `retry_after_s`
     ├── DeadlineExpired       the caller's time was up before the work began
     ├── Draining              the server is going away
+    ├── DecoderUnavailable    no process for an image that takes long to decode
     ├── NoModelReady          no model passed its checks
     ├── NoEvidence            a model that cannot explain its answers
     ├── CanaryNotFound        a canary was asked for where there is none
@@ -96,6 +97,15 @@ class DeadlineExpired(ServiceError):
 class Draining(ServiceError):
     def __init__(self) -> None:
         super().__init__("the server is shutting down; ask another one")
+
+
+class DecoderUnavailable(ServiceError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"no process could be started for an image that takes long to decode ({reason}); try again, or send a "
+            "smaller image",
+            reason=reason,
+        )
 
 
 class NoModelReady(ServiceError):

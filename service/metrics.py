@@ -90,6 +90,7 @@ class Metrics:
         self._golden = self._gauge(
             "golden_max_abs_logit_difference", "Largest logit difference on the golden pictures", _VERSION
         )
+        self._decoders = self._counter("decoders_ended", "Processes for slow images that ended, by reason", ["reason"])
         self._loads = self._counter("model_loads", "Attempts to load a version", ["model", "outcome"])
         self._shadowed = self._counter("shadow", "Images that a shadow got a copy of", [*_VERSION, "outcome"])
         self._shadow_difference = self._histogram(
@@ -108,10 +109,13 @@ class Metrics:
         self._series: dict[tuple[str, str], _Series] = {}
         self._ended: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 
-    def watch(self, queue_depth: Callable[[], float], inflight: Callable[[], float]) -> None:
+    def watch(
+        self, queue_depth: Callable[[], float], inflight: Callable[[], float], slow_depth: Callable[[], float]
+    ) -> None:
         """Read these at every scrape; where the numbers are shared, at every `sample`."""
         self._watched = (
             (self._gauge("queue_depth", "Requests waiting for a lane", [], "livesum"), queue_depth),
+            (self._gauge("slow_queue_depth", "Slow images waiting for a process", [], "livesum"), slow_depth),
             (self._gauge("inflight_requests", "Requests accepted and not yet answered", [], "livesum"), inflight),
         )
         if not self._shared:
@@ -155,6 +159,10 @@ class Metrics:
         """A batch is about to run, on any thread."""
         if (series := self._batches.get(engine)) is not None:
             series.observe(rows)
+
+    def decoder_ended(self, reason: str) -> None:
+        """A process that decoded slow images ended, on any thread."""
+        self._decoders.labels(reason).inc()
 
     def retired(self, model: LiveModel) -> None:
         """A version left service: it is neither ready nor refused. What it answered stays until `forget`."""

@@ -74,6 +74,12 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
                    f"cores or part of them ({_CORES_PER_WORKER['int8']} with --precision int8 or auto), and one where "
                    "a GPU may be used. Connections are spread over them, so clients need several.")  # fmt: skip
 @_option("--lanes", "Images worked on at once; 0 is one per usable core.", click.IntRange(0, 256))
+@_option(
+    "--slow-ms",
+    "An image that is estimated to take longer is decoded in a process of its own, which is killed where nobody waits "
+    "for it; 0 decodes all in the lanes.", click.FloatRange(0),
+)  # fmt: skip
+@_option("--slow-lanes", "Such processes at once; 0 is one per usable core.", click.IntRange(0, 256))
 @_option("--decoders", "Threads that prepare images for a GPU; 0 is one per usable core.", click.IntRange(0, 256))
 @_option("--max-batch", "Most images that a GPU runs at once.", click.IntRange(1, 1024))
 @_option("--max-wait-ms", "Longest wait of an image for others in its batch on a GPU.", click.FloatRange(0, 10**4))

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import numpy.typing as npt
 
+from anther import program
 from anther.backoff import Backoff
 from bundle.preprocessing import Limits, Pixels
 from bundle.repository import Bundle
@@ -139,15 +139,14 @@ class _Running:
     def start(cls, limits: Limits, precision: PrecisionChoice) -> "_Running":
         """Raises `OSError`."""
         connection, end = Pipe()
-        command = [sys.executable, "-P", "-m", "anther.program", "service.core.shadow_process"]
         arguments = [end.fileno(), limits.max_bytes, limits.max_pixels, precision]
         with end:
             process = subprocess.Popen(  # noqa: S603 - a module of ours
-                [*command, *map(str, arguments)],
+                program.command("service.core.shadow_process", *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # the server's own is for its banner
                 pass_fds=(end.fileno(),),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+                env=program.environment(),
                 start_new_session=True,  # Ctrl-C is for the server, which ends it
             )
         return cls(process, connection)

@@ -1,26 +1,29 @@
 """One request's way through the scheduler: bytes or pixels before the engine, ranked classes after it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from bundle.errors import ImageRefused
-from bundle.preprocessing import Limits, Pixels, decode
+from bundle.preprocessing import Examined, Limits, Pixels, examine
 from service.core.answers import Answer, Explanation, PixelsAnswer, Prediction, Timings, Top
 from service.core.overlay import overlay_png
 from service.core.requests import ImageRequest
 from service.engines.engine import Engine, Outputs, stacked
-from service.scheduling.scheduler import RunTiming
+from service.scheduling.scheduler import Prepare, Prepared, RunTiming
 from service.versions.loader import LiveModel
 
 DEFAULT_TOP_K = 5
+T = TypeVar("T")
 
 
 class ImageWork:
     """Encoded bytes to an `Answer`. `index` is the image's place in its request, None where there is only one."""
 
-    __slots__ = ("_decode_s", "_index", "_limits", "_pixels", "_preprocess_s", "_request", "model")
+    __slots__ = ("_decode_s", "_examined", "_index", "_limits", "_pixels", "_preprocess_s", "_request", "model")
 
     def __init__(self, model: LiveModel, request: ImageRequest, limits: Limits, index: int | None = None) -> None:
         self.model = model
@@ -28,6 +31,8 @@ class ImageWork:
         self._limits = limits
         self._index = index
         self._pixels: Pixels | None = None
+        self._examined: Examined | None = None
+        self._decode_s = 0.0
 
     @property
     def engine(self) -> Engine:
@@ -49,21 +54,45 @@ class ImageWork:
     def caller(self) -> str:
         return self._request.caller
 
-    def prepare(self) -> Pixels:
+    def estimate(self) -> float:
         """Raises `ImageRefused`, which names the image's place in its request."""
+        return self._examine().seconds
+
+    def prepare(self) -> Pixels:
+        """Raises as `estimate` does."""
+        examined = self._examine()
         started = time.perf_counter()
+        image = self._named(examined.image)
+        decoded = time.perf_counter()
+        pixels = self.model.bundle.manifest.preprocessing.resize_and_crop(image)
+        return self._prepared(Prepared(pixels, decoded - started, time.perf_counter() - decoded))
+
+    def prepare_by(self, prepare: Prepare, /) -> Pixels:
+        preprocessing = self.model.bundle.manifest.preprocessing
+        return self._prepared(self._named(lambda: prepare(self._request.image, preprocessing)))
+
+    def _examine(self) -> Examined:
+        if self._examined is None:
+            started = time.perf_counter()
+            self._examined = self._named(lambda: examine(self._request.image, self._limits))
+            self._decode_s = time.perf_counter() - started
+        return self._examined
+
+    def _prepared(self, prepared: Prepared) -> Pixels:
+        self._decode_s += prepared.decode
+        self._preprocess_s = prepared.preprocess
+        if self._request.evidence:
+            self._pixels = prepared.pixels
+        return prepared.pixels[np.newaxis]
+
+    def _named(self, step: Callable[[], T]) -> T:
+        """What the step gives. A refusal says at which place of its request the image stands."""
         try:
-            image = decode(self._request.image, self._limits)
+            return step()
         except ImageRefused as exc:
             if self._index is None:
                 raise
             raise exc.at(self._index) from exc
-        decoded = time.perf_counter()
-        pixels = self.model.bundle.manifest.preprocessing.resize_and_crop(image)
-        self._decode_s, self._preprocess_s = decoded - started, time.perf_counter() - decoded
-        if self._request.evidence:
-            self._pixels = pixels
-        return pixels[np.newaxis]
 
     def finish(self, outputs: Outputs, run: RunTiming) -> Answer:
         started = time.perf_counter()
@@ -129,7 +158,13 @@ class PixelsWork:
     def size(self) -> int:
         return self.pixels.nbytes
 
+    def estimate(self) -> float:
+        return 0.0
+
     def prepare(self) -> Pixels:
+        return self.pixels
+
+    def prepare_by(self, _: Prepare, /) -> Pixels:
         return self.pixels
 
     def finish(self, outputs: Outputs, run: RunTiming) -> PixelsAnswer:

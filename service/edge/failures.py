@@ -44,6 +44,7 @@ CODES: dict[type[AntherError], Code] = {
     errors.QueueFull: "RESOURCE_EXHAUSTED",
     errors.DeadlineExpired: "DEADLINE_EXCEEDED",
     errors.Draining: "UNAVAILABLE",
+    errors.DecoderUnavailable: "UNAVAILABLE",
     errors.NoModelReady: "UNAVAILABLE",
     errors.NoEvidence: "FAILED_PRECONDITION",
     errors.CanaryNotFound: "NOT_FOUND",

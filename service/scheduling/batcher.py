@@ -9,14 +9,17 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import TypeVar
 
+from bundle.preprocessing import Pixels
 from service.engines.engine import Engine, Outputs
-from service.errors import Draining
+from service.errors import Draining, QueueFull
 from service.scheduling.fair_queue import Bounds, FairQueue
 from service.scheduling.item import Item
 from service.scheduling.ready import Batch, Part, Ready
 from service.scheduling.scheduler import RunTiming, Work
+from service.scheduling.slow_lanes import SlowLanes, SlowLanesOptions
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class Batcher:
         max_wait_s: float,
         ready_rows: int,
         on_batch: OnBatch | None = None,
+        slow: SlowLanesOptions | None = None,
     ) -> None:
         self.decoders = decoders
         self._queue = FairQueue(bounds)
@@ -50,6 +54,7 @@ class Batcher:
         self._decode_s, self._row_s = 0.01, 0.0001  # moving averages for a piece and for a row, for the retry hint
         self._closed = False
         self._lock = threading.Lock()
+        self._slow = SlowLanes(slow, self._lock, self._decoded_slowly, self._wake_runners)
         self._to_decode, self._to_run = threading.Condition(self._lock), threading.Condition(self._lock)
         self._threads = [threading.Thread(target=self._decode, name=f"decoder-{index}") for index in range(decoders)]
         self._threads += [threading.Thread(target=self._run, name=f"runner-{index}") for index in range(_RUNNERS)]
@@ -61,11 +66,15 @@ class Batcher:
         return len(self._queue)
 
     @property
+    def slow_waiting(self) -> int:
+        return self._slow.waiting
+
+    @property
     def running(self) -> int:
-        return self._running
+        return self._running + self._slow.pending
 
     def alive(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads)
+        return all(thread.is_alive() for thread in self._threads) and self._slow.alive()
 
     def submit(self, work: Work[T]) -> "asyncio.Future[T]":
         """Queue the work for a decoder. Raises `QueueFull` or `Draining`."""
@@ -88,14 +97,16 @@ class Batcher:
             self._to_run.notify_all()
         for thread in self._threads:
             thread.join()
+        self._slow.close()
 
     # Decoders
 
     def _decode(self) -> None:
         while (item := self._next_item()) is not None:
             started = time.monotonic()
-            part = _prepared(item, started)
-            self._decoded(item, part, time.monotonic() - started)
+            part = _prepared(item, started, self._slow)
+            for other, full in self._decoded(item, part, time.monotonic() - started):
+                other.fail(full)
             del item, part  # a decoder without work holds no image
 
     def _next_item(self) -> Item | None:
@@ -113,17 +124,33 @@ class Batcher:
                     return None
                 self._to_decode.wait()
 
-    def _decoded(self, item: Item, part: Part | None, seconds: float) -> None:
+    def _decoded(self, item: Item, part: "Part | _NoPart", seconds: float) -> list[tuple[Item, QueueFull]]:
         with self._lock:
             self._decoding -= 1
             self._decode_s += 0.05 * (seconds - self._decode_s)
-            if part is None:
-                self._ended(item, seconds)
-                return
-            due = self._ready.due()
-            self._ready.put(part)
-            if self._ready.due() < due:
-                self._to_run.notify()
+            if isinstance(part, Part):
+                self._offer(part)
+                return []
+            self._ended(item, seconds)
+            return self._slow.put(item) if part is _NoPart.SLOW else []
+
+    def _decoded_slowly(self, item: Item) -> None:
+        """A slow lane has decoded it; the rest is as for others. Called under the lock."""
+        self._begun(item)
+        assert item.pixels is not None
+        self._offer(_part(item, item.pixels, time.monotonic(), 0.0))
+        if self._quiet:
+            self._to_run.notify()
+
+    def _offer(self, part: Part) -> None:
+        due = self._ready.due()
+        self._ready.put(part)
+        if self._ready.due() < due:
+            self._to_run.notify()
+
+    def _wake_runners(self) -> None:
+        """The last of them may have waited for a slow lane. Called under the lock."""
+        self._to_run.notify_all()
 
     # Runners
 
@@ -141,7 +168,7 @@ class Batcher:
                     self._in_engine += bool(batch.parts)
                     self._to_decode.notify_all()
                     return batch
-                if self._closed and self._quiet:
+                if self._closed and self._quiet and not self._slow.pending:
                     self._to_run.notify_all()
                     return None
                 due = self._ready.due()
@@ -188,6 +215,12 @@ class Batcher:
 
     # Both, under the lock
 
+    def _begun(self, item: Item) -> None:
+        """Work that comes back from a slow lane."""
+        self._queue.begin(item)
+        self._running += 1
+        self._bytes += item.size
+
     def _ended(self, item: Item, seconds: float) -> None:
         if self._bytes >= self._max_bytes:  # decoders may be waiting for these
             self._to_decode.notify_all()
@@ -206,20 +239,29 @@ class Batcher:
         return self._in_engine == 0 and not coming
 
 
-def _prepared(item: Item, now: float) -> Part | None:
-    """None where the item has its answer already: it expired or failed."""
+class _NoPart(Enum):
+    ANSWERED, SLOW = "it expired or failed", "it is for a slow lane"
+
+
+def _prepared(item: Item, now: float, slow: SlowLanes) -> Part | _NoPart:
     try:
         if item.expired(now):
             item.expire(now)
-            return None
-        work = item.work
-        pixels = work.prepare()
-        deadline = math.inf if work.deadline is None else work.deadline
-        decoded = time.monotonic()
-        return Part(item, work.engine, work.evidence, pixels, deadline, item.waited_s(now), decoded, decoded - now)
+            return _NoPart.ANSWERED
+        if slow.take(item):
+            return _NoPart.SLOW
+        pixels = item.work.prepare()
+        return _part(item, pixels, now, time.monotonic() - now)
     except BaseException as exc:  # any error goes to the caller; the decoder goes on
         item.fail(exc)
-        return None
+        return _NoPart.ANSWERED
+
+
+def _part(item: Item, pixels: Pixels, now: float, decode_s: float) -> Part:
+    """Of an item that a decoder took at `now`."""
+    work = item.work
+    deadline = math.inf if work.deadline is None else work.deadline
+    return Part(item, work.engine, work.evidence, pixels, deadline, item.waited_s(now), now + decode_s, decode_s)
 
 
 def _hand_out(parts: list[Part], outputs: Outputs, started: float, run: RunTiming) -> None:

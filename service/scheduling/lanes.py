@@ -8,10 +8,11 @@ import threading
 import time
 from typing import TypeVar
 
-from service.errors import Draining
+from service.errors import Draining, QueueFull
 from service.scheduling.fair_queue import Bounds, FairQueue
 from service.scheduling.item import Item
 from service.scheduling.scheduler import RunTiming, Work
+from service.scheduling.slow_lanes import SlowLanes, SlowLanesOptions
 
 T = TypeVar("T")
 
@@ -37,15 +38,16 @@ class _Lane:
 
 
 class Lanes:
-    """`count` threads; what waits for one is within `bounds`."""
+    """`count` threads; what waits for one is within `bounds`. Without `slow`, they decode everything."""
 
-    def __init__(self, count: int, bounds: Bounds) -> None:
+    def __init__(self, count: int, bounds: Bounds, slow: SlowLanesOptions | None = None) -> None:
         self.count = count
         self._queue = FairQueue(bounds)
         self._running = 0
         self._mean_s = 0.01  # moving average of a piece's running time, for the retry hint
         self._closed = False
         self._lock = threading.Lock()
+        self._slow = SlowLanes(slow, self._lock, self._decoded, self._end_idle_lanes)
         self._idle: list[_Lane] = []  # while a lane is idle, the queue is empty
         names = [f"lane-{index}" for index in range(count)]
         self._threads = [threading.Thread(target=self._carry, args=(_Lane(),), name=name) for name in names]
@@ -57,11 +59,15 @@ class Lanes:
         return len(self._queue)
 
     @property
+    def slow_waiting(self) -> int:
+        return self._slow.waiting
+
+    @property
     def running(self) -> int:
-        return self._running
+        return self._running + self._slow.pending
 
     def alive(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads)
+        return all(thread.is_alive() for thread in self._threads) and self._slow.alive()
 
     def submit(self, work: Work[T]) -> "asyncio.Future[T]":
         """Hand the work to an idle lane, else queue it. Raises `QueueFull` or `Draining`."""
@@ -82,11 +88,10 @@ class Lanes:
         """Refuse new work, finish what was accepted, end the threads."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for lane in idle:
-            lane.give(None)
+            self._end_idle_lanes()
         for thread in self._threads:
             thread.join()
+        self._slow.close()
 
     def _give(self, item: Item) -> None:
         """To the lane that became idle last: its core's caches are the warmest."""
@@ -94,39 +99,64 @@ class Lanes:
         self._running += 1
         self._idle.pop().give(item)
 
+    def _decoded(self, item: Item) -> None:
+        """A slow lane has decoded it; the rest is as for others. Called under the lock."""
+        if self._idle:
+            self._give(item)
+        else:
+            self._queue.put_back(item)
+
+    def _end_idle_lanes(self) -> None:
+        """Where nothing more can come for them. Called under the lock."""
+        while self._closed and not self._slow.pending and self._idle:
+            self._idle.pop().give(None)
+
     def _carry(self, lane: _Lane) -> None:
         while (item := self._next(lane)) is not None:
             started = time.monotonic()
-            _execute(item, started)
-            seconds = time.monotonic() - started
-            with self._lock:
-                self._queue.end(item, seconds)
-                self._running -= 1
-                self._mean_s += 0.05 * (seconds - self._mean_s)
+            slow = _execute(item, started, self._slow)
+            for other, full in self._done(item, time.monotonic() - started, slow):
+                other.fail(full)
             del item  # a lane without work holds no image
+
+    def _done(self, item: Item, seconds: float, slow: bool) -> list[tuple[Item, QueueFull]]:
+        with self._lock:
+            self._queue.end(item, seconds)
+            self._running -= 1
+            self._mean_s += 0.05 * (seconds - self._mean_s)
+            return self._slow.put(item) if slow else []
 
     def _next(self, lane: _Lane) -> Item | None:
         with self._lock:
             if (item := self._queue.pop()) is not None:
                 self._running += 1
                 return item
-            if self._closed:
+            if self._closed and not self._slow.pending:
                 return None
             self._idle.append(lane)
         return lane.take()
 
 
-def _execute(item: Item, now: float) -> None:
+def _execute(item: Item, now: float, slow: SlowLanes) -> bool:
+    """True where the work is for a slow lane; it has its answer otherwise."""
     if item.expired(now):
-        return item.expire(now)
+        item.expire(now)
+        return False
     try:
-        work = item.work
-        pixels = work.prepare()
-        started = time.monotonic()
-        if item.left or item.expired(started):  # during decoding
-            return item.expire(started)
-        outputs = work.engine.run((pixels,), work.evidence)
-        timing = RunTiming(item.waited_s(now), time.monotonic() - started, len(pixels))
-        return item.succeed(work.finish(outputs, timing))
+        if slow.take(item):
+            return True
+        _run(item, now)
     except BaseException as exc:  # any error goes to the caller; the lane goes on
-        return item.fail(exc)
+        item.fail(exc)
+    return False
+
+
+def _run(item: Item, now: float) -> None:
+    work = item.work
+    pixels = work.prepare() if item.pixels is None else item.pixels
+    started = time.monotonic()
+    if item.left or item.expired(started):  # during decoding
+        return item.expire(started)
+    outputs = work.engine.run((pixels,), work.evidence)
+    timing = RunTiming(item.waited_s(now), time.monotonic() - started, len(pixels))
+    return item.succeed(work.finish(outputs, timing))

@@ -4,10 +4,11 @@
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from bundle.preprocessing import Pixels
+from bundle.preprocessing import Pixels, Preprocessing
 from service.engines.engine import Engine, Outputs
 
 T = TypeVar("T")
@@ -28,8 +29,20 @@ class RunTiming:
     batch: object = None  # what the batcher's `OnBatch` returned
 
 
+class Prepared(NamedTuple):
+    """The pixels of one image, uint8 [crop, crop, 3], and the seconds that its two stages took."""
+
+    pixels: Pixels
+    decode: float
+    preprocess: float
+
+
+Prepare = Callable[[bytes, Preprocessing], Prepared]
+"""From an encoded image to pixels. Raises `ImageRefused`."""
+
+
 class Work(Protocol[T_co]):
-    """One piece of work. The scheduler calls `prepare`, the engine, and `finish`, in this order."""
+    """One piece of work. The scheduler calls `estimate`, one of both forms of `prepare`, the engine, and `finish`."""
 
     @property
     def engine(self) -> Engine: ...
@@ -54,8 +67,16 @@ class Work(Protocol[T_co]):
         """Tells callers apart."""
         ...
 
+    def estimate(self) -> float:
+        """About how many seconds of one core `prepare` takes; may be left out. Raises as `prepare` does."""
+        ...
+
     def prepare(self) -> Pixels:
         """uint8 [n, H, W, 3]; runs on a thread of the scheduler."""
+        ...
+
+    def prepare_by(self, prepare: Prepare, /) -> Pixels:
+        """The same, where another process decodes."""
         ...
 
     def finish(self, outputs: Outputs, timing: RunTiming) -> T_co:
@@ -70,8 +91,13 @@ class Scheduler(Protocol):
         ...
 
     @property
+    def slow_waiting(self) -> int:
+        """Pieces of work that wait for a process that decodes what takes long."""
+        ...
+
+    @property
     def running(self) -> int:
-        """Pieces of work between queue and answer."""
+        """Pieces of work between queue and answer, those of `slow_waiting` among them."""
         ...
 
     def submit(self, work: Work[T]) -> "asyncio.Future[T]":

@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import signal
-import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from anther import program
 from service.config import Settings
 from service.errors import WorkerFailed
 from service.system import hangup
@@ -63,16 +62,14 @@ async def start(order: Order, on_edit: Callable[[], None]) -> "Worker":
 
     Raises `WorkerFailed` where the system gives none.
     """
-    command = [sys.executable, "-P", "-m", "anther.program", "service.workers.worker"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     try:
         with hangup.held_back():
             process = await asyncio.create_subprocess_exec(
-                *command,
+                *program.command("service.workers.worker"),
                 stdin=PIPE,
                 stdout=PIPE,
                 limit=_MAX_REPORT,
-                env=environment,
+                env=program.environment(),
                 start_new_session=True,  # Ctrl-C is for the supervisor alone; it lets the workers finish
             )
     except OSError as exc:

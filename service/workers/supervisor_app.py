@@ -49,6 +49,7 @@ def share(settings: Settings, cores: int) -> Settings:
         settings,
         http_connections=part(settings.http_connections),
         lanes=part(settings.lanes or cores),
+        slow_lanes=part(settings.slow_lanes or cores),
         decoders=part(settings.decoders or cores),
         queue_limit=part(settings.queue_limit),
         queue_bytes=part(settings.queue_bytes),

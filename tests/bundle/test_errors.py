@@ -31,6 +31,10 @@ EXAMPLES: list[tuple[AntherError, str]] = [
         errors.ImageUndecodable("PNG", "no end"),
         "the PNG data cannot be decoded (no end); send a whole, undamaged file",
     ),
+    (
+        errors.ImageTooCostly("takes more than 10 s of a processor"),
+        "decoding the image takes more than 10 s of a processor; save it anew with another program, and send that",
+    ),
     (errors.ManifestInvalid("labels", 3, "a list"), "manifest field 'labels' is 3; expected a list"),
     (errors.BundleCorrupt(Path("1/model.onnx"), "gone", "a file"), "1/model.onnx: gone; expected a file"),
     (

@@ -23,6 +23,7 @@ from service.engines.engine import open_on_cpu
 from service.engines.runtime import CUDA, load_runtime
 from service.metrics import Metrics
 from service.scheduling.batcher import Batcher
+from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
 from service.system.cores import usable_cores
 from service.versions.registry import Registry
@@ -45,6 +46,15 @@ def test_a_cpu_has_lanes(setting: int, count: int) -> None:
     with started(Settings(lanes=setting), "cpu") as lanes:
         assert isinstance(lanes, Lanes)
         assert lanes.count == count
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_slow_images_go_to_processes_of_their_own_unless_switched_off(device: Any) -> None:
+    with started(Settings(), device) as ours, started(Settings(slow_ms=0), device) as without:
+        options = ours._slow._options
+        assert (options.threshold_s, options.count) == (0.05, usable_cores())
+        assert options.bounds == Bounds(Settings().queue_limit // 4, Settings().queue_bytes // 4)
+        assert without._slow._options is None
 
 
 @pytest.mark.parametrize(("setting", "count"), [(0, usable_cores()), (3, 3)])

@@ -106,7 +106,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def everything(metrics: Metrics, answer: Answer) -> None:
-    metrics.watch(lambda: 3, lambda: 4)
+    metrics.watch(lambda: 3, lambda: 4, lambda: 5)
     batching = dataclasses.replace(answer.model, engine=BatchingEngine())
     metrics.changed(change(loaded=(answer.model, batching), refused={3: "GOLDEN_MISMATCH"}))
     metrics.batch(batching.engine, 3)
@@ -236,7 +236,7 @@ def test_refusals_are_counted_by_reason(metrics: Metrics) -> None:
 
 def test_the_queue_is_read_at_every_scrape(metrics: Metrics) -> None:
     waiting = [3]
-    metrics.watch(lambda: waiting[0], lambda: waiting[0] + 2)
+    metrics.watch(lambda: waiting[0], lambda: waiting[0] + 2, lambda: 0)
     assert value(metrics, "anther_queue_depth") == 3
     waiting[0] = 7
     assert (value(metrics, "anther_queue_depth"), value(metrics, "anther_inflight_requests")) == (7, 9)

@@ -52,6 +52,9 @@ class Picture:
         if not held:
             self.release.set()
 
+    def estimate(self) -> float:
+        return 0.0
+
     def prepare(self) -> Any:
         self.prepared.set()
         assert self.release.wait(PATIENCE_S)

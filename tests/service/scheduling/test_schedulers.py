@@ -17,18 +17,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundle.errors import ImageTooCostly
+from bundle.preprocessing import Preprocessing
 from bundle.repository import Repository
 from service.engines.cuda import CudaEngine, CudaOptions
 from service.engines.engine import OnnxEngine, Outputs
 from service.errors import DeadlineExpired, Draining, QueueFull
 from service.scheduling.batcher import Batcher
+from service.scheduling.decoder import NobodyWaits, Over
 from service.scheduling.fair_queue import Bounds
 from service.scheduling.lanes import Lanes
-from service.scheduling.scheduler import RunTiming
+from service.scheduling.scheduler import Prepared, RunTiming
+from service.scheduling.slow_lanes import SlowLanesOptions
 
 PLENTY = 2**30
 PATIENCE_S = 60
 KINDS = ["lanes", "batcher"]
+SLOW_S = 0.05
 
 
 class Engine:
@@ -66,10 +71,10 @@ class Piece:
     def __init__(
         self, engine: Engine, number: int = 0, rows: int = 1, size: int = 1, *, deadline: float | None = None,
         evidence: bool = False, held: bool = False, error: BaseException | None = None,
-        finish: Callable[[Outputs, RunTiming], Any] | None = None,
+        finish: Callable[[Outputs, RunTiming], Any] | None = None, caller: str = "somebody", slow: bool = False,
     ) -> None:  # fmt: skip
         self.engine, self.size, self.deadline, self.evidence = engine, size, deadline, evidence
-        self.caller = "somebody"
+        self.caller, self.slow = caller, slow
         self.numbers = list(range(number, number + rows))
         self.error = error
         self._finish = finish
@@ -77,7 +82,16 @@ class Piece:
         if not held:
             self.release.set()
 
+    def estimate(self) -> float:
+        return SLOW_S if self.slow else 0.0
+
+    def prepare_by(self, prepare: Callable[..., Any], /) -> Any:
+        self.slow = False
+        prepare(b"", Preprocessing())
+        return self.prepare()
+
     def prepare(self) -> Any:
+        assert not self.slow, "a thread of the scheduler would be held"
         self.prepared.set()
         assert self.release.wait(PATIENCE_S)
         if self.error is not None:
@@ -91,10 +105,37 @@ class Piece:
         return outputs.logits[:, 0].astype(int).tolist()
 
 
-def scheduler_of(kind: str, count: int = 1, queue_limit: int = 100, queue_bytes: int = PLENTY) -> Any:
+class Decoder:
+    """In place of a process: decodes nothing, at once or when `gate` opens."""
+
+    def __init__(self) -> None:
+        self.gate, self.entered = threading.Event(), threading.Semaphore(0)
+        self.gate.set()
+        self.ends: list[str] = []
+        self.error: Exception | None = None
+
+    def prepare(self, image: bytes, preprocessing: Preprocessing, over: Callable[[], Over | None]) -> Prepared:
+        self.entered.release()
+        while not self.gate.wait(0.001):
+            if reason := over():
+                self.ends.append(reason)
+                raise NobodyWaits
+        if self.error is not None:
+            raise self.error
+        return Prepared(np.zeros((1, 1, 3), np.uint8), 0.0, 0.0)
+
+    def end(self, reason: str) -> None:
+        self.ends.append(reason)
+
+
+def scheduler_of(
+    kind: str, count: int = 1, queue_limit: int = 100, queue_bytes: int = PLENTY, decoder: Decoder | None = None
+) -> Any:
+    bounds = Bounds(queue_limit, queue_bytes)
+    slow = None if decoder is None else SlowLanesOptions(SLOW_S, count, bounds, lambda: decoder)
     if kind == "lanes":
-        return Lanes(count, Bounds(queue_limit, queue_bytes))
-    return Batcher(count, Bounds(queue_limit, queue_bytes), max_wait_s=0.001, ready_rows=16)
+        return Lanes(count, bounds, slow)
+    return Batcher(count, bounds, max_wait_s=0.001, ready_rows=16, slow=slow)
 
 
 @pytest.fixture(params=KINDS)
@@ -102,9 +143,11 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """`make(count, queue_limit, queue_bytes)` gives a scheduler of either kind with `count` threads that prepare."""
     with contextlib.ExitStack() as stack:
 
-        def make(**options: int) -> Any:
+        def make(**options: Any) -> Any:
             scheduler = scheduler_of(request.param, **options)
             stack.callback(scheduler.close)
+            if decoder := options.get("decoder"):
+                stack.callback(decoder.gate.set)
             return scheduler
 
         yield make
@@ -488,6 +531,114 @@ def test_a_thread_that_died_is_noticed(make, eventually) -> None:
         runner.run(scenario())
 
 
+# Turns among callers, and slow images
+
+
+def test_callers_take_turns(make) -> None:
+    """One who has asked for much does not make another wait for all of it."""
+
+    async def scenario() -> None:
+        scheduler, engine = make(), Engine()
+        async with busy(scheduler, engine):
+            pending = [scheduler.submit(Piece(engine, number, caller="many")) for number in range(1, 11)]
+            pending += [scheduler.submit(Piece(engine, number, caller="few")) for number in (101, 102)]
+        await asyncio.gather(*pending)
+        assert engine.seen.index(101) < 4
+        assert [number for number in engine.seen if 0 < number < 100] == list(range(1, 11))
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_who_holds_the_whole_queue_makes_room(make) -> None:
+    async def scenario() -> None:
+        scheduler, engine = make(queue_limit=4), Engine()
+        async with busy(scheduler, engine):
+            many = [scheduler.submit(Piece(engine, number, caller="many")) for number in range(1, 5)]
+            other = scheduler.submit(Piece(engine, 9, caller="other"))
+            with pytest.raises(QueueFull):
+                await many.pop()
+        assert await asyncio.gather(*many, other) == [[1], [2], [3], [9]]
+
+    asyncio.run(scenario())
+
+
+def test_slow_images_hold_up_nobody_else_and_are_answered_like_others(make) -> None:
+    async def scenario() -> None:
+        decoder, engine = Decoder(), Engine()
+        scheduler = make(decoder=decoder)
+        decoder.gate.clear()
+        slow = [scheduler.submit(Piece(engine, number, slow=True)) for number in (101, 102)]
+        assert await asyncio.to_thread(decoder.entered.acquire, timeout=PATIENCE_S)
+        assert await scheduler.submit(Piece(engine, 7)) == [7]
+        assert (scheduler.slow_waiting, scheduler.running) == (1, 2)
+        decoder.gate.set()
+        assert await asyncio.gather(*slow) == [[101], [102]]
+        assert (scheduler.waiting, scheduler.slow_waiting) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_slow_image_that_nobody_waits_for_is_abandoned(make, eventually, leaves: bool) -> None:
+    async def scenario() -> None:
+        decoder, engine = Decoder(), Engine()
+        scheduler = make(decoder=decoder)
+        decoder.gate.clear()
+        slow = Piece(engine, 101, slow=True)
+        pending = scheduler.submit(slow)
+        assert await asyncio.to_thread(decoder.entered.acquire, timeout=PATIENCE_S)
+        if leaves:
+            pending.cancel()
+        else:
+            slow.deadline = time.monotonic()
+            with pytest.raises(DeadlineExpired):
+                await pending
+        await asyncio.to_thread(eventually, lambda: decoder.ends == ["left" if leaves else "deadline"])
+        decoder.gate.set()
+        assert await scheduler.submit(Piece(engine, 102, slow=True)) == [102]
+        assert engine.seen == [102]
+
+    asyncio.run(scenario())
+
+
+def test_the_queue_of_slow_images_is_bounded_and_their_errors_reach_their_callers(make, eventually) -> None:
+    async def scenario() -> None:
+        decoder, engine = Decoder(), Engine()
+        scheduler = make(decoder=decoder, queue_limit=1)
+        decoder.gate.clear()
+        first = scheduler.submit(Piece(engine, 1, slow=True))
+        assert await asyncio.to_thread(decoder.entered.acquire, timeout=PATIENCE_S)
+        second = scheduler.submit(Piece(engine, 2, slow=True))
+        await asyncio.to_thread(eventually, lambda: scheduler.slow_waiting == 1)
+        with pytest.raises(QueueFull):
+            await scheduler.submit(Piece(engine, 4, slow=True))
+        decoder.error = ImageTooCostly("takes long")
+        decoder.gate.set()
+        for end in await asyncio.gather(first, second, return_exceptions=True):
+            assert end is decoder.error
+        assert scheduler.alive()
+
+    asyncio.run(scenario())
+
+
+def test_close_finishes_slow_images_too_and_ends_their_process(make) -> None:
+    async def scenario() -> None:
+        decoder, engine = Decoder(), Engine()
+        scheduler = make(decoder=decoder)
+        decoder.gate.clear()
+        accepted = [scheduler.submit(Piece(engine, number, slow=True)) for number in (1, 2)]
+        accepted.append(scheduler.submit(Piece(engine, 3)))
+        assert await asyncio.to_thread(decoder.entered.acquire, timeout=PATIENCE_S)
+        closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
+        decoder.gate.set()
+        await closing
+        assert await asyncio.gather(*accepted) == [[1], [2], [3]]
+        assert decoder.ends == ["closed"]
+        assert (scheduler.running, scheduler.alive()) == (0, False)
+
+    asyncio.run(scenario())
+
+
 # The end
 
 
@@ -571,7 +722,7 @@ def test_an_engine_that_nobody_else_holds_is_let_go(make, eventually) -> None:
 # Any schedule
 
 
-FATES = st.sampled_from(["result", "prepare fails", "engine fails", "finish fails", "expired", "leaves"])
+FATES = st.sampled_from(["result", "slow", "prepare fails", "engine fails", "finish fails", "expired", "leaves"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -584,7 +735,7 @@ FATES = st.sampled_from(["result", "prepare fails", "engine fails", "finish fail
 )
 def test_every_piece_ends_exactly_once(kind, count, queue_limit, queue_bytes, pieces) -> None:
     """In its own rows, its own error, a refusal, an expiry or a cancellation, whatever the schedule."""
-    scheduler = scheduler_of(kind, count, queue_limit, queue_bytes)
+    scheduler = scheduler_of(kind, count, queue_limit, queue_bytes, Decoder())
     engines = Engine(), Engine(ValueError("engine fails"))
     works: dict[int, Piece] = {}
 
@@ -622,11 +773,14 @@ def _piece(fate: str, number: int, size: int, rows: int, evidence: bool, engines
         deadline=time.monotonic() - 1 if fate == "expired" else None,
         error=ValueError(fate) if fate == "prepare fails" else None,
         finish=raising(ValueError(fate)) if fate == "finish fails" else None,
+        slow=fate == "slow",
     )  # fmt: skip
 
 
 def _check_end(fate: str, piece: Piece, end: Any) -> None:
-    if fate == "result":
+    if fate == "slow" and isinstance(end, QueueFull):  # of the second queue
+        assert end.facts["limit"]
+    elif fate in ("result", "slow"):
         assert end == piece.numbers
     elif fate == "expired":
         assert isinstance(end, DeadlineExpired)
