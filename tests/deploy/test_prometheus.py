@@ -125,7 +125,7 @@ def _assert_labels_exist(query: Callable[[str], Any], expressions: list[str]) ->
 def _metric_names() -> set[str]:
     """As Prometheus stores them."""
     metrics = Metrics()
-    metrics.watch(float, float)
+    metrics.watch(float, float, float)
     found = metrics.registry.collect()
     return {metric.name + suffix for metric in found for suffix in _SUFFIXES.get(metric.type, [])}
 

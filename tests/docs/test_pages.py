@@ -115,7 +115,7 @@ def test_the_map_has_the_layers_that_import_linter_checks(package: str) -> None:
 
 def test_the_page_for_operators_names_every_metric() -> None:
     metrics = Metrics()
-    metrics.watch(lambda: 0, lambda: 0)
+    metrics.watch(lambda: 0, lambda: 0, lambda: 0)
     families = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in metrics.registry.collect()

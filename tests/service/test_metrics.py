@@ -45,6 +45,8 @@ FAMILIES = {  # name as Prometheus shows it → type and labels
     "anther_shadow_total": ("counter", {*VERSION, "outcome"}),
     "anther_shadow_probability_difference": ("histogram", VERSION),
     "anther_queue_depth": ("gauge", set()),
+    "anther_slow_queue_depth": ("gauge", set()),
+    "anther_decoders_ended_total": ("counter", {"reason"}),
     "anther_inflight_requests": ("gauge", set()),
 }
 
@@ -116,6 +118,7 @@ def everything(metrics: Metrics, answer: Answer) -> None:
     metrics.followed("tokens", in_use=True)
     metrics.expires("server", 1.0)
     metrics.shadowed(answer.model, "agree", 0.01)
+    metrics.decoder_ended("memory")
     metrics.sample()
 
 
