@@ -20,6 +20,8 @@ AntherError
     ├── MethodNotAllowed      what is at that path is not asked for with that method
     ├── RequestMalformed      bytes that are no HTTP request
     ├── HeadersTooLarge       an HTTP request whose headers are refused unread
+    ├── RequestTooLarge       an HTTP request whose body is larger than any that could be answered
+    ├── EncodingRefused       an HTTP request whose body is packed in a way that is not undone here
     ├── DeviceUnavailable     the asked-for device cannot be used
     ├── RuntimeMissing        no ONNX Runtime is installed
     ├── TracingMissing        a collector is named and OpenTelemetry is not installed
@@ -171,6 +173,18 @@ class HeadersTooLarge(ServiceError):
     def __init__(self, limit: int, most: int) -> None:
         super().__init__(
             f"a request's first line and headers may have {limit:,} bytes and {most} headers", limit=limit, most=most
+        )
+
+
+class RequestTooLarge(ServiceError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's body is larger than {limit:,} bytes", limit=limit)
+
+
+class EncodingRefused(ServiceError):
+    def __init__(self, encoding: str, offered: str) -> None:
+        super().__init__(
+            f"the request's Content-Encoding is {encoding!r}; expected {offered}, or none", encoding=encoding
         )
 
 

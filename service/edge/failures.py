@@ -54,6 +54,8 @@ CODES: dict[type[AntherError], Code] = {
     errors.MethodNotAllowed: "UNIMPLEMENTED",
     errors.RequestMalformed: "INVALID_ARGUMENT",
     errors.HeadersTooLarge: "INVALID_ARGUMENT",
+    errors.RequestTooLarge: "RESOURCE_EXHAUSTED",
+    errors.EncodingRefused: "INVALID_ARGUMENT",
     errors.DeviceUnavailable: "UNAVAILABLE",
     errors.RuntimeMissing: "UNAVAILABLE",
     errors.TracingMissing: "UNAVAILABLE",

@@ -14,7 +14,7 @@ from anther.errors import AntherError
 from service.core.call import Call, caller_at
 from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
-from service.errors import Draining
+from service.errors import Draining, RequestTooLarge
 from service.http import problems
 
 _LINGER_S = 1.0  # for a client to read a response before it has sent its whole request
@@ -60,6 +60,16 @@ class Request:
             self.unread = message.get("more_body", False)
             yield message["body"]
 
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises `RequestTooLarge`."""
+        pieces, size = [], 0
+        async for piece in self.pieces():
+            size += len(piece)
+            if size > limit:
+                raise RequestTooLarge(limit)
+            pieces.append(piece)
+        return b"".join(pieces)
+
     async def run(self, method: Method, asked: Any) -> Any:
         """The answer to what the body asked, which has been read. A client that leaves cancels it."""
         self.recorded = True
@@ -80,13 +90,15 @@ class Request:
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
+Refusal = Callable[[BaseException], Reply]
 
 
 class Endpoint:
-    """What stands at a path: ASGI around a handler. `name` is the method's in metrics."""
+    """What stands at a path: ASGI around a handler. `name` is the method's in metrics; `refuse` forms its errors."""
 
-    def __init__(self, name: str, handler: Handler, calls: Calls) -> None:
+    def __init__(self, name: str, handler: Handler, calls: Calls, refuse: Refusal | None = None) -> None:
         self._name, self._handler, self._calls = name, handler, calls
+        self._refuse = refuse or refusal
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, self._calls)
@@ -98,11 +110,11 @@ class Endpoint:
                 self._calls.stream_departed(request.call, request.started)
             if request.left:
                 return
-            reply = refusal(Draining())  # the grace period is over
+            reply = self._refuse(Draining())  # the grace period is over
         except Exception as exc:
             if not request.recorded:
                 self._calls.refused(self._name, exc, request.call, request.started)
-            reply = refusal(exc)
+            reply = self._refuse(exc)
         await answer(reply, request.unread, receive, send)
 
 

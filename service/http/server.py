@@ -14,7 +14,7 @@ from service.core.call import Call, caller_at
 from service.edge.calls import Calls
 from service.errors import MethodNotAllowed, ServiceError, UnknownPath
 from service.http.connections import ConnectionLimits
-from service.http.exchange import answer, has_body, refusal
+from service.http.exchange import Refusal, answer, has_body, refusal
 from service.http.listener import Listener
 from service.system.address import bound
 
@@ -28,7 +28,7 @@ class HttpServer:
         self._calls = calls
         limits = ConnectionLimits(settings.http_connections)
         listening = bound(settings.host, port, "--http-port", shared=settings.workers > 1)
-        self._listener = Listener(_Application(routes, calls), listening, limits)
+        self._listener = Listener(Application(routes, calls), listening, limits)
         self.port = self._listener.port
 
     async def start(self) -> None:
@@ -43,9 +43,11 @@ class HttpServer:
         await self._listener.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
 
 
-class _Application:
-    def __init__(self, routes: Sequence[BaseRoute], calls: Calls) -> None:
-        self._router, self._calls = Router(routes, redirect_slashes=False), calls
+class Application:
+    """What is at which path; `refuse` forms the errors of paths and methods that are not there."""
+
+    def __init__(self, routes: Sequence[BaseRoute], calls: Calls, refuse: Refusal = refusal) -> None:
+        self._router, self._calls, self._refuse = Router(routes, redirect_slashes=False), calls, refuse
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         scope["app"] = self  # so that the router raises what it would answer in plain text
@@ -54,7 +56,7 @@ class _Application:
         except HTTPException as exc:
             error = _error_of(exc, scope)
             self._calls.stream_failed(error, Call("http", caller_at(scope["client"][0])), time.perf_counter())
-            await answer(refusal(error), has_body(scope), receive, send)
+            await answer(self._refuse(error), has_body(scope), receive, send)
 
 
 def _error_of(error: HTTPException, scope: Any) -> ServiceError:

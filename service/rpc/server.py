@@ -66,7 +66,7 @@ class RpcServer:
         add_ImageClassifierServicer_to_server(images, InstrumentedHandlers(self._server, calls, images.resolve))
         # As many images in a request as may wait: with more it would be refused whenever it comes.
         bounds = Bounds(settings.queue_limit, request_bytes, classifier.limits)
-        tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, control)
+        self.inference = tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, control)
         handlers = InstrumentedHandlers(self._server, calls, tensors.resolve, tensors.weigh)
         add_GRPCInferenceServiceServicer_to_server(tensors, handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, GuardedHandlers(self._server))

@@ -32,6 +32,8 @@ from service.core.recorder import Recorder
 from service.core.statistics import Statistics
 from service.edge.calls import Calls
 from service.engines.engine import open_on_cpu
+from service.http.inference.routes import inference_routes
+from service.http.server import HttpServer
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
 from service.scheduling.fair_queue import Bounds
@@ -72,7 +74,7 @@ class GatedEngine:
 
 @dataclass
 class Edge:
-    """A running gRPC server and a channel to it."""
+    """Both ports of a running server, and a channel to gRPC's."""
 
     port: int
     channel: grpc.Channel
@@ -82,6 +84,7 @@ class Edge:
     classifier: Classifier
     server: RpcServer
     engines: list[GatedEngine]
+    http: HttpServer
     stub: ImageClassifierStub = field(init=False)
 
     def __post_init__(self) -> None:
@@ -250,13 +253,16 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     server = RpcServer(classifier, calls, statistics, settings, control)
     servers.append(server)
     await server.start()
+    http = HttpServer(inference_routes(server.inference, calls), calls, settings, 0)
+    await http.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)
-    return Edge(server.port, channel, metrics, statistics, lanes, classifier, server, engines)
+    return Edge(server.port, channel, metrics, statistics, lanes, classifier, server, engines, http)
 
 
 def _stop(run: Run, edge: Edge) -> None:
     edge.channel.close()
+    run(edge.http.stop(0))
     run(edge.server.stop(0))
     edge.lanes.close()
     edge.classifier.registry.close()

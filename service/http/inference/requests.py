@@ -47,12 +47,12 @@ def infer_request(body: Body, model: str, version: str) -> Asked:
     """Raises `InvalidArgument` for what is no request of the protocol; what it asks for is checked by who answers."""
     if body.header is None:
         return _bare(body.binary, model, version)
-    parameters = _member(body.header, "parameters", dict[str, Any](), "")
-    message = pb.ModelInferRequest(model_name=model, model_version=version, id=_member(body.header, "id", "", ""))
+    parameters = member(body.header, "parameters", dict[str, Any](), "")
+    message = pb.ModelInferRequest(model_name=model, model_version=version, id=member(body.header, "id", "", ""))
     put_parameters(message.parameters, parameters, "", leave_out=(_ALL_AS_BINARY,))
     _put_inputs(message, body)
     named = _put_outputs(message, body.header)
-    return Asked(message, Form(_member(parameters, _ALL_AS_BINARY, False, "parameters."), named))
+    return Asked(message, Form(member(parameters, _ALL_AS_BINARY, False, "parameters."), named))
 
 
 def put_parameters(target: Any, parameters: Json, where: str, leave_out: tuple[str, ...] = ()) -> None:
@@ -74,9 +74,9 @@ def _put_inputs(message: pb.ModelInferRequest, body: Body) -> None:
     assert body.header is not None
     position = 0
     for given in _objects(body.header, "inputs"):
-        name = _member(given, "name", "", "inputs.")
-        parameters = _member(given, "parameters", dict[str, Any](), f"{name}.")
-        tensor = message.inputs.add(name=name, datatype=_member(given, "datatype", "", f"{name}."))
+        name = member(given, "name", "", "inputs.")
+        parameters = member(given, "parameters", dict[str, Any](), f"{name}.")
+        tensor = message.inputs.add(name=name, datatype=member(given, "datatype", "", f"{name}."))
         tensor.shape.extend(_shape(given, name))
         put_parameters(tensor.parameters, parameters, f"{name}.", leave_out=(_SIZE,))
         refuse_shared_memory(tensor.parameters, name)
@@ -95,16 +95,16 @@ def _put_outputs(message: pb.ModelInferRequest, header: Json) -> dict[str, bool]
     """Those that say in which form they are to come."""
     forms: dict[str, bool] = {}
     for given in _objects(header, "outputs"):
-        name = _member(given, "name", "", "outputs.")
-        parameters = _member(given, "parameters", dict[str, Any](), f"{name}.")
+        name = member(given, "name", "", "outputs.")
+        parameters = member(given, "parameters", dict[str, Any](), f"{name}.")
         put_parameters(message.outputs.add(name=name).parameters, parameters, f"{name}.", leave_out=(_AS_BINARY,))
         if _AS_BINARY in parameters:
-            forms[name] = _member(parameters, _AS_BINARY, False, f"{name}.parameters.")
+            forms[name] = member(parameters, _AS_BINARY, False, f"{name}.parameters.")
     return forms
 
 
 def _shape(given: Json, name: str) -> list[int]:
-    shape = _member(given, "shape", list[Any](), f"{name}.")
+    shape = member(given, "shape", list[Any](), f"{name}.")
     if len(shape) > _MAX_DIMENSIONS or not all(type(size) is int and size in _INT64 for size in shape):
         raise InvalidArgument(f"{name}.shape", "another list", f"a list of at most {_MAX_DIMENSIONS} whole numbers")
     return shape
@@ -125,7 +125,7 @@ def _raw(tensor: pb.ModelInferRequest.InferInputTensor, given: Json, base64: boo
         raise InvalidArgument(f"{tensor.name}.data", "missing", f"the elements, or '{_SIZE}' and binary data")
     if tensor.datatype not in (BYTES, UINT8):
         return b""
-    elements = _flat(_member(given, "data", list[Any](), f"{tensor.name}."), f"{tensor.name}.data")
+    elements = _flat(member(given, "data", list[Any](), f"{tensor.name}."), f"{tensor.name}.data")
     if len(elements) != (count := math.prod(tensor.shape)):
         raise InvalidArgument(f"{tensor.name}.data", f"{len(elements):,} elements", f"{count:,}, as the shape says")
     if tensor.datatype == BYTES:
@@ -158,14 +158,14 @@ def _element(value: Any, name: str, base64: bool) -> bytes:
 
 
 def _objects(holder: Json, name: str) -> list[Json]:
-    found = _member(holder, name, list[Any](), "")
+    found = member(holder, name, list[Any](), "")
     for each in found:
         if not isinstance(each, dict):
             raise InvalidArgument(name, f"a list with {kind_of(each)}", "a list of objects")
     return found
 
 
-def _member(holder: Json, name: str, default: T, where: str) -> T:
+def member(holder: Json, name: str, default: T, where: str = "") -> T:
     """A member of the default's type; the default where there is none, or null. Raises `InvalidArgument`."""
     value = holder.get(name)
     if value is None:

@@ -14,6 +14,7 @@ PLATFORM = "onnxruntime_onnx"  # Triton's name for an ONNX model in ONNX Runtime
 VARIES = -1
 
 _EXTENSIONS = (
+    "binary_tensor_data",
     "classification",
     "model_configuration",
     "model_repository",

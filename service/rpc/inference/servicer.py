@@ -66,7 +66,7 @@ class InferenceServicer:
         self._calls = calls
         self._streams = streams
         self._statistics = statistics
-        self._bounds = bounds
+        self.bounds = bounds
         self._inference = Inference(classifier, bounds.images)
         self._control = ModelControl(control)
         self._streamed = Method(
@@ -104,7 +104,7 @@ class InferenceServicer:
         return pb.ModelReadyResponse(ready=self._serves(Target(request.name, version_of(request.version))))
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, *_: object) -> pb.ServerMetadataResponse:
-        return server_metadata(self._bounds.request_bytes)
+        return server_metadata(self.bounds.request_bytes)
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, model: LiveModel, call: Call
@@ -112,7 +112,7 @@ class InferenceServicer:
         return model_metadata(model, serving(self._registry, model.name))
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, model: LiveModel, call: Call) -> pb.ModelConfigResponse:
-        return pb.ModelConfigResponse(config=model_config(model, serving(self._registry, model.name), self._bounds))
+        return pb.ModelConfigResponse(config=model_config(model, serving(self._registry, model.name), self.bounds))
 
     async def ModelInfer(self, request: pb.ModelInferRequest, model: LiveModel, call: Call) -> pb.ModelInferResponse:
         return await self._inference.answer(request, model, call)

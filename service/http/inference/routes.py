@@ -1,0 +1,82 @@
+"""The Open Inference Protocol at /v2: requests become the protocol's messages, which are answered as over gRPC."""
+
+import asyncio
+
+from starlette.routing import BaseRoute, Route
+
+from service.edge.calls import Calls, Method
+from service.edge.failures import failure_of
+from service.errors import EncodingRefused, RequestTooLarge
+from service.http import problems
+from service.http.exchange import Endpoint, Handler, Reply, Request
+from service.http.inference.body import ENCODINGS, HEADER_LENGTH, parsed, split, unpacked
+from service.http.inference.pages import PAGES, Page, of_model
+from service.http.inference.requests import infer_request
+from service.http.inference.responses import encoded, infer_response
+from service.http.server import Application
+from service.rpc.inference.servicer import InferenceServicer
+
+
+def inference_routes(servicer: InferenceServicer, calls: Calls) -> list[BaseRoute]:
+    """Whatever is at /v2 and below."""
+    api = _Api(servicer, calls)
+    routes = [api.route("POST", path, "ModelInfer", api.infer) for path in of_model("/infer")]
+    for page in PAGES:
+        routes += [api.route(page.verb, path, page.method, api.handler(page)) for path in page.paths]
+    application = Application(routes, calls, refusal)
+    return [Route("/v2", application), Route("/v2/{rest:path}", application)]
+
+
+class _Api:
+    def __init__(self, servicer: InferenceServicer, calls: Calls) -> None:
+        self._servicer, self._calls = servicer, calls
+        self._limit = servicer.bounds.request_bytes
+        self._infer = self._method("ModelInfer")
+
+    def route(self, verb: str, path: str, method: str, handler: Handler) -> Route:
+        return Route(path, Endpoint(method, handler, self._calls, refusal), methods=[verb])
+
+    async def infer(self, request: Request) -> Reply:
+        body = split(await self._body(request), request.headers.get(HEADER_LENGTH))
+        asked = infer_request(body, request.path["model"], request.path.get("version", ""))
+        found = infer_response(await request.run(self._infer, asked.message), asked.form)
+        if found.header_length is None:
+            return Reply(found.data)
+        headers = [(HEADER_LENGTH.encode(), b"%d" % found.header_length)]
+        return Reply(found.data, b"application/octet-stream", headers=headers)
+
+    def handler(self, page: Page) -> Handler:
+        method = self._method(page.method)
+
+        async def handle(request: Request) -> Reply:
+            data = await self._body(request) if page.verb == "POST" else b""
+            asked = page.ask(request.path, parsed(data) if data.strip() else {})
+            answer = await request.run(method, asked)
+            return Reply(encoded(page.tell(answer, request.path)), status=200 if page.holds(answer) else 503)
+
+        return handle
+
+    def _method(self, name: str) -> Method:
+        return Method(name, self._servicer.resolve, getattr(self._servicer, name), weigh=self._servicer.weigh)
+
+    async def _body(self, request: Request) -> bytes:
+        """Raises `RequestTooLarge`, `EncodingRefused` and `InvalidArgument`."""
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", *ENCODINGS):
+            raise EncodingRefused(encoding, " or ".join(ENCODINGS))
+        data = await request.body(self._limit)
+        if encoding == "identity":
+            return data
+        data = await asyncio.to_thread(unpacked, data, encoding, self._limit)
+        if len(data) > self._limit:
+            raise RequestTooLarge(self._limit)
+        return data
+
+
+def refusal(error: BaseException) -> Reply:
+    """In the protocol's form of an error, with the parts for programs beside it."""
+    failure = failure_of(error)
+    status = problems.status_of(failure)
+    problem = problems.problem(failure, status)
+    parts = {name: problem[name] for name in ("code", "reason", "facts", "retry_after") if name in problem}
+    return Reply(encoded({"error": failure.message, **parts}), status=status, headers=problems.headers(failure, status))
