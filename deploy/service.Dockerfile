@@ -9,24 +9,19 @@
 # Every stage starts here, so that the environment finds in the last one the Python that it was made with.
 ARG BASE=python:3.11-slim-bookworm
 
-# The requirements as a file that changes only when they do; pyproject.toml changes more often.
-FROM ${BASE} AS requirements
-ARG EXTRA=cpu
-COPY pyproject.toml /
-RUN python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-    extras = project['optional-dependencies']; \
-    flat = lambda names: [each for name in names for each in \
-        (flat(extras[name[7:-1]]) if name.startswith('anther[') else [name])]; \
-    print('\n'.join(flat(project['dependencies'] + extras['${EXTRA}'])))" > /requirements.txt
-
-# pip lives in an environment of its own, and stays behind.
+# pip, and what builds, live in an environment of their own, and stay behind. The locks fix every package by its digest.
 FROM ${BASE} AS installer
-RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/anther
+COPY deploy/build.lock /
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    python3 -m venv /opt/build && python3 -m venv --without-pip /opt/anther && \
+    /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement /build.lock
 
 FROM installer AS dependencies
-COPY --from=requirements /requirements.txt /
+ARG EXTRA=cpu
+COPY deploy/${EXTRA}.lock /requirements.lock
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    /opt/build/bin/pip --python /opt/anther/bin/python install --no-cache-dir --requirement /requirements.txt
+    /opt/build/bin/pip --python /opt/anther/bin/python install --no-cache-dir --require-hashes \
+        --requirement /requirements.lock
 
 FROM installer AS package
 WORKDIR /source
@@ -35,8 +30,15 @@ COPY anther anther
 COPY bundle bundle
 COPY service service
 COPY training training
-RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    /opt/build/bin/pip --python /opt/anther/bin/python install --no-cache-dir --no-deps --prefix /package .
+RUN /opt/build/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheel . && \
+    /opt/build/bin/pip --python /opt/anther/bin/python install --no-index --no-deps --prefix /package /wheel/*.whl
+
+# What is in the image, by name, version and licence.
+FROM installer AS bom
+COPY --from=dependencies /opt/anther /opt/anther
+COPY --from=package /package /opt/anther
+COPY deploy/bom.py /
+RUN /opt/build/bin/python /bom.py /opt/anther/bin/python /bom
 
 # A strict umask where the repository was cloned must not hide the models from the service's user.
 FROM ${BASE} AS models
@@ -51,6 +53,7 @@ RUN python3 -m compileall -q -x 'site-packages|dist-packages' \
 COPY --from=dependencies /opt/anther /opt/anther
 COPY --from=models /models /models
 COPY --from=package /package /opt/anther
+COPY --from=bom /bom /usr/share/doc/anther
 
 # ONNX Runtime reports its use to its maker from release 1.29 on, unless told not to.
 ENV PATH=/opt/anther/bin:$PATH \
