@@ -86,16 +86,18 @@ def _named(component: Component) -> str:
     found = component.get("licenses", [])
     names = [each.get("expression") or each["license"].get("id") or each["license"].get("name") for each in found]
     elsewhere = (
-        f"see {_DOC / component['name']}/copyright" if component["purl"].startswith("pkg:deb/") else "not stated"
+        f"see {_DOC / component['name']}/copyright"
+        if component.get("purl", "").startswith("pkg:deb/")
+        else "not stated in its metadata"
     )
     return ", ".join(each.removeprefix(_CLASSIFIER) for each in dict.fromkeys(names)) or elsewhere
 
 
 def _licences_of(copyright_file: Path) -> list[str]:
     """The names in a file of Debian's machine-readable format; none where it has another."""
-    if not copyright_file.is_file():
+    text = copyright_file.read_text(errors="replace") if copyright_file.is_file() else ""
+    if not text.startswith("Format:"):
         return []
-    text = copyright_file.read_text(errors="replace")
     names = re.findall(r"^License:[ \t]*(\S.*?)\s*$", text, re.MULTILINE)
     return sorted(set(names))
 

@@ -30,7 +30,7 @@ def test_packages_of_the_base_have_names_that_scanners_know(bom, tmp_path) -> No
 def test_licences_are_listed_by_component(bom, tmp_path) -> None:
     (tmp_path / "zlib1g").mkdir()
     (tmp_path / "zlib1g/copyright").write_text(
-        "Files: *\nLicense: Zlib\n\nFiles: x\nLicense: Zlib\n\nLicense: GPL-2+\n text\n"
+        "Format: 1.0\n\nFiles: *\nLicense: Zlib\n\nFiles: x\nLicense: Zlib\n\nLicense: GPL-2+\n text\n"
     )
     components = [
         *bom.base(LISTING, "debian-12", tmp_path),
@@ -44,7 +44,7 @@ def test_licences_are_listed_by_component(bom, tmp_path) -> None:
         ["libc6", "2.36-9+deb12u7", "see /usr/share/doc/libc6/copyright"],
         ["Old", "1", "MIT License"],
         ["python", "3.11.9", "PSF-2.0"],
-        ["silent", "1", "not stated"],
+        ["silent", "1", "not stated in its metadata"],
         ["zlib1g", "1:1.2.13.dfsg-1", "GPL-2+, Zlib"],
     ]
 
