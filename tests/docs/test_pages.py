@@ -18,6 +18,13 @@ MAX_README_LINES = 130
 OF_OTHER_PROGRAMS = frozenset(
     (
         "--help",
+        "--build-arg",
+        "--entrypoint",
+        "--generate-hashes",
+        "--keep",
+        "--require-hashes",
+        "--rm",
+        "--universal",
         "--enable-feature",  # Prometheus
         "--no-deps",
         "--streaming",
