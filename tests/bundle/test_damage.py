@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bundle.errors import ImageFormatRefused, ImageRefused, ImageUndecodable
-from bundle.preprocessing import ALLOWED_FORMATS, Preprocessing, decode
+from bundle.formats.walk import ALLOWED_FORMATS
+from bundle.preprocessing import Preprocessing, decode
 
 # Pillow warns of damage where it goes on regardless; outside of tests nobody makes that an error.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")

@@ -17,11 +17,13 @@ from PIL import Image, ImageFile, features
 from bundle.errors import (
     ImageAspectRatioRefused,
     ImageFormatRefused,
+    ImageTooCostly,
     ImageTooManyBytes,
     ImageTooManyPixels,
     ImageUndecodable,
 )
-from bundle.preprocessing import ALLOWED_FORMATS, Limits, decode
+from bundle.formats.walk import ALLOWED_FORMATS
+from bundle.preprocessing import Limits, decode
 
 BILLION = (40000, 25000)
 FOREIGN = {
@@ -266,5 +268,5 @@ def test_a_jpeg_of_very_many_scans_is_refused(encode) -> None:
     scan, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
     few, many = (data[:end] + data[scan:end] * count + data[end:] for count in (50, 500))
     assert decode(few).size == (64, 64)
-    with pytest.raises(ImageUndecodable, match="more than 500 scans"):
+    with pytest.raises(ImageTooCostly, match="more than 500 scans"):
         decode(many)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from anther.files import locked_folder, replacing
-from bundle.preprocessing import ALLOWED_FORMATS, decode
+from bundle.formats.walk import ALLOWED_FORMATS
+from bundle.preprocessing import decode
 from bundle.repository import sha256_of
 from training import provenance
 from training.dataset.bounded import mapped

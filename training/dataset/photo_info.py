@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
-from bundle.preprocessing import ALLOWED_FORMATS
+from bundle.formats.walk import ALLOWED_FORMATS
 
 _SAMPLED = 48  # points a side
 _COLOURLESS = 12  # of 255; JPEG leaves such differences between the channels of a grey photo
