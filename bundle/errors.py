@@ -93,7 +93,7 @@ class ImageUndecodable(ImageRefused):
 
 
 class ImageTooCostly(ImageRefused):
-    """Its header promised less than its decoder took, or the decoder died of it."""
+    """Its header asks for far more than its pixels explain; or its decoder took more, or died of it."""
 
     def __init__(self, found: str) -> None:
         super().__init__(f"decoding the image {found}; save it anew with another program, and send that", found=found)

@@ -47,7 +47,7 @@ def walk(data: bytes, max_pixels: int) -> Walked:
     """Raises `ImageRefused`: a foreign format, too many pixels, too long, too costly, a damaged header."""
     for offset, signature, name, walker in _WALKERS:
         if data.startswith(signature, offset):
-            work = Work(name, max_pixels)
+            work = Work(max_pixels)
             try:
                 header = walker(data, work)
             except (struct.error, IndexError) as exc:

@@ -24,10 +24,9 @@ class Header:
 class Work:
     """Of one file: its size, and what stands beside the pixels - parts, scans, strips, tags, texts."""
 
-    __slots__ = ("_bytes", "_format_name", "_max_pixels", "seconds")
+    __slots__ = ("_bytes", "_max_pixels", "seconds")
 
-    def __init__(self, format_name: str, max_pixels: int) -> None:
-        self._format_name = format_name
+    def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._bytes = 0
         self.seconds = 0.0
@@ -53,4 +52,4 @@ class Work:
             self.refuse(what)
 
     def refuse(self, what: str) -> None:
-        raise ImageTooCostly(self._format_name, what)
+        raise ImageTooCostly(f"would take far more than its pixels explain ({what})")

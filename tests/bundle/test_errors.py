@@ -1,7 +1,6 @@
 """The tree of errors: drawn whole in its docstring, every leaf one sentence with facts."""
 
 import inspect
-import pickle
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,6 @@ EXAMPLES: list[tuple[AntherError, str]] = [
             "the image has pixels of type F; allowed are 1 to 16 bits of grey, palette, RGB and CMYK, "
             "with or without alpha"
         ),
-    ),
-    (
-        errors.ImageTooCostly("TIFF", "strips or tiles"),
-        "the TIFF data would take far more work or memory than its pixels explain (strips or tiles); save it anew",
     ),
     (
         errors.ImageUndecodable("PNG", "no end"),
@@ -128,10 +123,3 @@ def test_a_value_may_be_nested_deeper_than_python_recurses() -> None:
     for _ in range(100_000):
         nested = [nested]
     assert "[[[" in str(errors.ManifestInvalid("labels", nested, "a list"))
-
-
-@pytest.mark.parametrize("error", [error for error, _ in EXAMPLES if isinstance(error, errors.ImageRefused)], ids=str)
-def test_a_refused_image_says_the_same_in_another_process(error: errors.ImageRefused) -> None:
-    for refusal in (error, error.at(3)):
-        again = pickle.loads(pickle.dumps(refusal))
-        assert (type(again), str(again), again.facts) == (type(refusal), str(refusal), refusal.facts)
