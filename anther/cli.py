@@ -30,6 +30,7 @@ _EXTRAS = {  # a module that an extra brings → the extra; "" for those that se
     "numpy": "",
     "PIL": "",
     "cryptography": "",
+    "opentelemetry": "tracing",
     "grpc_health": "cpu",
     "grpc_reflection": "cpu",
     "httptools": "cpu",

@@ -68,13 +68,15 @@ class Validity:
 
 
 class Authority:
-    """Issues certificates; its own is `certificate`."""
+    """Issues certificates; its own is `certificate`. `below` is how many authorities may follow it."""
 
-    def __init__(self, name: str, by: "Authority | None" = None, validity: Validity = Validity()) -> None:
+    def __init__(
+        self, name: str, by: "Authority | None" = None, validity: Validity = Validity(), below: int | None = None
+    ) -> None:
         self.name, self.key = name, new_key()
         issuer = by or self
         builder = _builder(name, self.key.public_key(), issuer.name, validity)
-        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(True, below), critical=True)
         builder = builder.add_extension(_usage(sign=False, issue=True), critical=True)
         self.certificate = builder.sign(issuer.key, hashes.SHA256())
 

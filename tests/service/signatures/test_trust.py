@@ -1,5 +1,7 @@
 """Whose signature counts: the keys and certificates of one file, and what these may be used for."""
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -48,6 +50,30 @@ def test_a_signer_issues_no_certificates(version, trusting) -> None:
     friend.sign_with(version, *chain)
     with pytest.raises(SignatureInvalid, match="does not lead to"):
         require_signed(version, trusting(pem(root.certificate)))
+
+
+def test_an_authority_that_may_have_none_below_it_has_none(version, trusting) -> None:
+    root, signer = Authority("root", below=0), Signer()
+    middle = Authority("middle", by=root)
+    signer.sign_with(version, middle.issue(signer.key), middle.certificate)
+    with pytest.raises(SignatureInvalid, match="does not lead to"):
+        require_signed(version, trusting(pem(root.certificate)))
+
+
+def test_a_chain_of_damaged_certificates_is_refused(version, trusting) -> None:
+    """Whatever is in it, the reason is the signature's."""
+    root, signer = Authority("root"), Signer()
+    path = signer.sign_with(version, root.issue(signer.key))
+    record = json.loads(path.read_text())
+    (certificate,) = record["verificationMaterial"]["x509CertificateChain"]["certificates"]
+    whole = bytearray(base64.b64decode(certificate["rawBytes"]))
+    for place in range(0, len(whole), 7):
+        damaged = whole.copy()
+        damaged[place] ^= 0xFF
+        certificate["rawBytes"] = base64.b64encode(damaged).decode()
+        path.write_text(json.dumps(record))
+        with pytest.raises(SignatureInvalid):
+            require_signed(version, trusting(pem(root.certificate)))
 
 
 def test_the_signature_must_be_by_the_certificates_key(version, trusting) -> None:
