@@ -22,6 +22,7 @@ from service.core.statistics import Statistics
 from service.edge.calls import Calls
 from service.engines.engine import Engine
 from service.engines.runtime import check_runtime, usable_device
+from service.http.api import api_routes
 from service.http.inference.routes import inference_routes
 from service.http.ops import OpsServer
 from service.http.server import HttpServer
@@ -92,7 +93,10 @@ class App:
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
         self._rpc = RpcServer(self._classifier, self._calls, self._statistics, self._settings, control)
         if self._settings.http_port is not None:
-            routes = inference_routes(self._rpc.inference, self._calls)
+            routes = [
+                *api_routes(self._classifier, self._calls),
+                *inference_routes(self._rpc.inference, self._calls),
+            ]
             self._http = HttpServer(routes, self._calls, self._settings, self._settings.http_port)
         if self._http is not None:
             await self._http.start()

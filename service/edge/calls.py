@@ -43,6 +43,7 @@ SCOPES: dict[str, Scope | Literal["any", "free"]] = {
     "ServerLive": "free",
     "ServerReady": "free",
     "ModelReady": "free",
+    "OpenApi": "free",
     "ServerMetadata": "any",
     "ServerReflectionInfo": "any",
     "SystemSharedMemoryStatus": "any",  # this and what follows is refused to everybody

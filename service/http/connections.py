@@ -35,11 +35,14 @@ class Connections:
         self._waiting: dict[str, dict[BoundedProtocol, None]] = {}  # the one that waits longest first
         self._count = 0
         self.evicted = 0
+        self.none = asyncio.Event()
+        self.none.set()
 
     def open(self, connection: "BoundedProtocol") -> None:
         """Where there are too many, one is closed, which may be this one."""
         self._callers.setdefault(connection.caller, set()).add(connection)
         self._count += 1
+        self.none.clear()
         self.waits(connection)
         if self._count > self._limit:
             self._evict(connection)
@@ -65,6 +68,8 @@ class Connections:
         self._count -= 1
         if not mine:
             del self._callers[connection.caller]
+        if not self._count:
+            self.none.set()
 
     def _evict(self, newest: "BoundedProtocol") -> None:
         most = max(self._callers, key=lambda caller: len(self._callers[caller]))

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, QueryParams
 
@@ -14,11 +14,17 @@ from anther.errors import AntherError
 from service.core.call import Call, caller_at
 from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
-from service.errors import Draining, RequestTooLarge
+from service.errors import Draining, InvalidArgument, RequestTooLarge
 from service.http import problems
 
 _LINGER_S = 1.0  # for a client to read a response before it has sent its whole request
+_MAX_TIMEOUT_S = 86_400.0
+TIMEOUT = "timeout"  # in the query: the caller's deadline, in seconds from now
+
+T = TypeVar("T")
 Header = tuple[bytes, bytes]
+TooLarge = Callable[[int], AntherError]
+"""From a body's bytes, as far as they are known, to the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +32,11 @@ class Reply:
     body: bytes
     content_type: bytes = b"application/json"
     status: int = 200
-    headers: list[Header] = field(default_factory=list)
+    headers: Sequence[Header] = ()
 
 
 class Request:
-    """`call` is set once it is known; `unread` while there is more of the body; `left` once the client has left."""
+    """`unread` while there is more of the body; `recorded` once its end is; `left` once the client has left."""
 
     def __init__(self, scope: Any, receive: Any, calls: Calls) -> None:
         self.scope, self._receive, self._calls = scope, receive, calls
@@ -50,33 +56,63 @@ class Request:
             self.recorded = True
             raise
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises `CancelledError` where the client leaves before its end."""
+    async def body(self, most: int, too_large: TooLarge | None = None) -> bytes:
+        """The whole body. Raises `RequestTooLarge` or what `too_large` makes of its size."""
+
+        async def read(pieces: AsyncGenerator[bytes, None]) -> bytes:
+            return b"".join([piece async for piece in pieces])
+
+        return await self.receive(most, read, too_large)
+
+    async def receive(
+        self, most: int, read: Callable[[AsyncGenerator[bytes, None]], Awaitable[T]], too_large: TooLarge | None = None
+    ) -> T:
+        """What `read` makes of the body, of which no more than `most` bytes are read. Raises as `body`."""
+        size = self._size(most)
+        if size > most:
+            raise RequestTooLarge(most) if too_large is None else too_large(size)
+        async with contextlib.aclosing(self._pieces(most, too_large)) as pieces:
+            return await read(pieces)
+
+    async def run(self, method: Method, asked: Any) -> Any:
+        """The answer to what the request asks, whose body has been read. A client that leaves cancels it."""
+        return await self._attended(method, lambda: self._calls.run(method, asked, self.call))
+
+    async def run_all(self, method: Method, asked: list[Any]) -> list[Any]:
+        """The answers, and the errors of those that failed."""
+
+        def work() -> Awaitable[list[Any]]:
+            return asyncio.gather(*(self._calls.run(method, each, self.call) for each in asked), return_exceptions=True)
+
+        return await self._attended(method, work)
+
+    def _size(self, most: int) -> int:
+        """What the body may come to."""
+        given = self.headers.get("content-length", "")
+        if "transfer-encoding" in self.headers:
+            return most
+        return int(given) if given else 0
+
+    async def _pieces(self, most: int, too_large: TooLarge | None) -> AsyncGenerator[bytes, None]:
+        """As they come. Raises `CancelledError` where the client leaves before the end."""
+        size = 0
         while self.unread:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.left, self.unread = True, False
                 raise asyncio.CancelledError
+            size += len(message["body"])
             self.unread = message.get("more_body", False)
+            if size > most:
+                raise RequestTooLarge(most) if too_large is None else too_large(size)
             yield message["body"]
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises `RequestTooLarge`."""
-        pieces, size = [], 0
-        async for piece in self.pieces():
-            size += len(piece)
-            if size > limit:
-                raise RequestTooLarge(limit)
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    async def run(self, method: Method, asked: Any) -> Any:
-        """The answer to what the body asked, which has been read. A client that leaves cancels it."""
+    async def _attended(self, method: Method, work: Callable[[], Awaitable[T]]) -> T:
         self.recorded = True
         self._calls.begin(method.name, self.call)
         watching = asyncio.create_task(self._watch(asyncio.current_task()))
         try:
-            return await self._calls.run(method, asked, self.call)
+            return await work()
         finally:
             watching.cancel()
             self._calls.end(self.call)
@@ -87,6 +123,24 @@ class Request:
             continue
         self.left = True
         working.cancel()
+
+
+def call_of(request: Request, traced: bool) -> Call:
+    """What HTTP knows of a call. Raises `InvalidArgument`."""
+    traceparent = request.headers.get("traceparent", "") if traced else ""
+    return replace(request.call, deadline=_deadline(request.query), traceparent=traceparent)
+
+
+def _deadline(query: QueryParams) -> float | None:
+    if TIMEOUT not in query:
+        return None
+    try:
+        seconds = float(query[TIMEOUT])
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_TIMEOUT_S:
+        raise InvalidArgument(TIMEOUT, query[TIMEOUT], f"seconds, above 0 and at most {_MAX_TIMEOUT_S:,.0f}")
+    return time.monotonic() + seconds
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -104,6 +158,7 @@ class Endpoint:
         request = Request(scope, receive, self._calls)
         try:
             request.admit(self._name)
+            request.call = call_of(request, self._calls.traced)
             reply = await self._handler(request)
         except asyncio.CancelledError:
             if not request.recorded:
@@ -125,8 +180,8 @@ def has_body(scope: Any) -> bool:
     )
 
 
-def json_reply(found: Any, status: int = 200) -> Reply:
-    return Reply(json.dumps(found).encode() + b"\n", status=status)
+def json_reply(found: Any, headers: Sequence[Header] = ()) -> Reply:
+    return Reply(json.dumps(found).encode() + b"\n", headers=headers)
 
 
 def refusal(error: BaseException) -> Reply:

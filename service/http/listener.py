@@ -52,7 +52,9 @@ class Listener:
             self._socket.close()
             return
         self._server.end()
-        await asyncio.wait({self._serving}, timeout=flush_s)
+        await self._serving
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.connections.none.wait(), flush_s)
         state = self._server.server_state
         for task in state.tasks:
             task.cancel()
@@ -60,7 +62,6 @@ class Listener:
             await asyncio.wait(state.tasks)
         for connection in list(state.connections):
             connection.transport.abort()
-        await self._serving
 
 
 class _Server(uvicorn.Server):
@@ -85,6 +86,15 @@ class _Server(uvicorn.Server):
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), _DATE_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The one of uvicorn looks every tenth of a second whether responses have left."""
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
 
 def _descriptors() -> int:

@@ -62,6 +62,8 @@ def headers(failure: Failure, status: int) -> list[tuple[bytes, bytes]]:
     found = []
     if failure.retry_after_s is not None:
         found.append((b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s))))
+    if status == 405:
+        found.append((b"allow", failure.facts["allowed"].encode()))
     if status == 401:
         found.append((b"www-authenticate", b"Bearer"))
     return found

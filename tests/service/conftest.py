@@ -32,6 +32,7 @@ from service.core.recorder import Recorder
 from service.core.statistics import Statistics
 from service.edge.calls import Calls
 from service.engines.engine import open_on_cpu
+from service.http.api import api_routes
 from service.http.inference.routes import inference_routes
 from service.http.server import HttpServer
 from service.metrics import Metrics
@@ -213,7 +214,7 @@ def pictures(make_picture) -> dict[str, bytes]:
 
 @pytest.fixture
 def start_edge(run: Run, models: Path) -> Iterator[StartEdge]:
-    """`start_edge(models, queue_limit=…, controlled_by=…)`: the gRPC side of a server, with one lane unless told."""
+    """`start_edge(models, queue_limit=…, controlled_by=…)`: both edges of a server, with one lane unless told."""
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path | None = None, **options: Any) -> Edge:
@@ -253,7 +254,8 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     server = RpcServer(classifier, calls, statistics, settings, control)
     servers.append(server)
     await server.start()
-    http = HttpServer(inference_routes(server.inference, calls), calls, settings, 0)
+    routes = [*api_routes(classifier, calls), *inference_routes(server.inference, calls)]
+    http = HttpServer(routes, calls, settings, 0)
     await http.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)

@@ -39,7 +39,9 @@ def test_every_method_is_in_the_table() -> None:
     services = (pb.DESCRIPTOR.services_by_name.values(), oip.DESCRIPTOR.services_by_name.values())
     names = {method.name for found in services for service in found for method in service.methods}
     assert names <= SCOPES.keys()
-    assert {name for name, needed in SCOPES.items() if needed == "free"} == {"ServerLive", "ServerReady", "ModelReady"}
+    assert {name for name, needed in SCOPES.items() if needed == "free"} == {
+        "ServerLive", "ServerReady", "ModelReady", "OpenApi",
+    }  # fmt: skip
 
 
 def test_a_call_needs_a_token_that_is_for_it(edge: Any, pictures: dict[str, bytes], failure_of: Any) -> None:
