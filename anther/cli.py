@@ -16,6 +16,7 @@ from anther.errors import AntherError
 _COMMANDS = {  # in the order of the help
     "serve": "service.commands.serve",
     "models": "service.commands.models",
+    "token": "service.commands.token",
     "classify": "anther.commands.classify",
     "retrain": "training.commands.retrain",
     "train": "training.commands.train",

@@ -15,7 +15,8 @@ import anther
 from anther import CallFailed, Client, cli, program
 
 COMMANDS = [
-    "serve", "models", "classify", "retrain", "train", "evaluate", "inspect", "export", "sign", "compare", "data",
+    "serve", "models", "token", "classify", "retrain", "train", "evaluate", "inspect", "export", "sign",
+    "compare", "data",
 ]  # fmt: skip
 TRAINING = ["torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib", "scipy"]
 ROOT = Path(__file__).parents[2]
