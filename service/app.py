@@ -12,7 +12,7 @@ import uvloop
 
 from bundle.preprocessing import Limits
 from bundle.repository import Repository
-from service.assembly import opener, scheduler, tokens_file, tracing
+from service.assembly import identity, opener, scheduler, tracing
 from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.recorder import Recorder
@@ -26,8 +26,6 @@ from service.http.api import api_routes
 from service.http.inference.routes import inference_routes
 from service.http.ops import OpsServer
 from service.http.server import HttpServer
-from service.identity.access import Access
-from service.identity.follower import Follower
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
 from service.system import hangup
@@ -53,9 +51,7 @@ class App:
         self._settings = settings
         self._on_edit = on_edit
         self._metrics = Metrics(shared=settings.workers > 1)
-        tokens = tokens_file(settings)
-        self._access = Access() if tokens is None else tokens.access
-        self._follower = Follower([tokens] if tokens is not None else [], self._followed)
+        self._identity = identity(settings, self._metrics)
         self.device = device = usable_device(settings.device)
         inbox = Inbox()
         self._registry = Registry(
@@ -71,7 +67,7 @@ class App:
         self._recorder = Recorder((self._metrics, self._statistics))
         self._classifier = Classifier(self._registry, self._scheduler, limits, self._recorder, self._shadow.copy)
         begin = None if self._tracing is None else self._tracing.begin
-        self._calls = Calls(self._recorder, self._registry, begin, self._access)
+        self._calls = Calls(self._recorder, self._registry, begin, self._identity.access)
         self._watcher = Watcher(self._registry, settings.watch_s, inbox)
         self._state = "starting"
         self._metrics.watch(
@@ -91,18 +87,20 @@ class App:
             )
         self._registry.load_all()
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
-        self._rpc = RpcServer(self._classifier, self._calls, self._statistics, self._settings, control)
+        certificates = self._identity.certificates
+        self._rpc = RpcServer(self._classifier, self._calls, self._statistics, self._settings, control, certificates)
         if self._settings.http_port is not None:
             routes = [
                 *api_routes(self._classifier, self._calls),
                 *inference_routes(self._rpc.inference, self._calls),
             ]
-            self._http = HttpServer(routes, self._calls, self._settings, self._settings.http_port)
+            port = self._settings.http_port
+            self._http = HttpServer(routes, self._calls, self._settings, port, certificates)
         if self._http is not None:
             await self._http.start()
         await self._rpc.start()
         self._watcher.start()
-        self._follower.start()
+        self._identity.follower.start()
         self._shadow.start()
         self._state = "serving"
 
@@ -118,7 +116,7 @@ class App:
         await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
-        await asyncio.to_thread(self._follower.close)
+        await asyncio.to_thread(self._identity.follower.close)
         self._registry.close()
         if self._ops is not None:
             await asyncio.to_thread(self._ops.close)
@@ -157,12 +155,6 @@ class App:
         """The batch's span, where requests are traced."""
         self._metrics.batch(engine, rows)
         return None if self._tracing is None else self._tracing.batch(rows)
-
-    def _followed(self, files: str, in_use: bool) -> None:
-        """The files of tokens or certificates were read again, on a thread of the follower's."""
-        self._metrics.followed(files, in_use)
-        if not self._access.open:
-            self._metrics.callers(self._access.names)
 
     def _core_to_spare(self) -> bool:
         return self._scheduler.waiting + self._scheduler.running < self._cores

@@ -1,5 +1,6 @@
 """Puts together what belongs to a device: the function that opens its engines, and its scheduler; and who may call."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from service.engines.cuda import CudaOptions, batch_sizes_up_to, open_on_cuda
 from service.engines.engine import Engine, OpenEngine, open_on_cpu
 from service.engines.runtime import Usable
 from service.errors import TracingMissing
-from service.identity.follower import TokensFile
+from service.identity.access import Access
+from service.identity.follower import Follower, TokensFile
+from service.metrics import Metrics
 from service.scheduling.batcher import Batcher, OnBatch
 from service.scheduling.decoder import DecodeProcess, OnEnd, uncounted
 from service.scheduling.fair_queue import Bounds
@@ -21,6 +24,7 @@ from service.scheduling.slow_lanes import SlowLanesOptions
 from service.system.cores import usable_cores
 
 if TYPE_CHECKING:
+    from service.identity.certificates import Certificates
     from service.tracing import Tracing
 
 
@@ -79,9 +83,46 @@ def scheduler(
     )
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Who may call, what the server shows that it is, and the thread that follows both kinds of files."""
+
+    access: Access
+    certificates: "Certificates | None"
+    follower: Follower
+
+
+def identity(settings: Settings, metrics: Metrics) -> Identity:
+    """Raises `TokensInvalid` and `CertificatesInvalid`."""
+    tokens = tokens_file(settings)
+    access = Access() if tokens is None else tokens.access
+    certificates = _certificates(settings, metrics)
+
+    def checked(files: str, in_use: bool) -> None:
+        metrics.followed(files, in_use)
+        if not access.open:
+            metrics.callers(access.names)
+
+    sources = [source for source in (tokens, certificates) if source is not None]
+    return Identity(access, certificates, Follower(sources, checked))
+
+
 def tokens_file(settings: Settings) -> TokensFile | None:
     """None where everybody may call. Raises `TokensInvalid`."""
     return TokensFile(Path(settings.tokens), settings.workers) if settings.tokens else None
+
+
+def _certificates(settings: Settings, metrics: Metrics) -> "Certificates | None":
+    if not settings.tls_cert:
+        return None
+    from service.identity.certificates import CertificateFiles, Certificates, Pair  # `cryptography` takes a moment
+
+    def changed(pair: Pair) -> None:
+        for name, expires in pair.expires.items():
+            metrics.expires(name, expires.timestamp())
+
+    client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+    return Certificates(CertificateFiles(Path(settings.tls_cert), Path(settings.tls_key), client_ca), changed)
 
 
 def _slow_lanes(settings: Settings, bounds: Bounds, on_end: OnEnd) -> SlowLanesOptions | None:

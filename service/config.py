@@ -65,5 +65,10 @@ class Settings:
     trace_share: float = 1.0  # of the requests that are traced where the caller has not decided; each costs CPU
     # A PEM file of public keys or certificates; where it is named, only versions that they have signed are loaded.
     require_signature: str = ""
+    tls_cert: str = (
+        ""  # PEM files, followed when they change: the certificate with its chain, for both ports of callers
+    )
+    tls_key: str = ""  # its key (PEM), without a passphrase
+    tls_client_ca: str = ""  # authorities (PEM) of which each client then needs a certificate
     tokens: str = ""  # the file of `anther token`; without one everybody who reaches the ports may use them
     log_format: LogFormat = "text"  # 'json' for machines

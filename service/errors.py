@@ -7,6 +7,7 @@ AntherError
     ├── PermissionDenied      a token that is not for this
     ├── QuotaExceeded         more than a token grants; try again after `retry_after_s`
     ├── TokensInvalid         a file of tokens that cannot be used
+    ├── CertificatesInvalid   a certificate, a key or authorities that cannot be used
     ├── QueueFull             refused at once; try again after `retry_after_s`
     ├── DeadlineExpired       the caller's time was up before the work began
     ├── Draining              the server is going away
@@ -74,6 +75,13 @@ class TokensInvalid(ServiceError):
 
     def __init__(self, path: Path, where: str, why: str) -> None:
         super().__init__(f"the tokens in {path} cannot be used: {where}: {why}", path=path, where=where)
+
+
+class CertificatesInvalid(ServiceError):
+    """Says which file and what is wrong, and never what the file holds."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"the TLS file {path} cannot be used: {why}", path=path)
 
 
 class QueueFull(ServiceError):

@@ -96,6 +96,9 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--otlp-endpoint", "URL of an OpenTelemetry collector, as http://localhost:4318; empty sends no traces.")
 @_option("--trace-share", "Share of the requests that are traced, unless their callers decide.", click.FloatRange(0, 1))
 @_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")
+@_option("--tls-cert", "Certificate and its chain (PEM) for gRPC and HTTP; taken anew when it changes.", _FILE)
+@_option("--tls-key", "Key of that certificate (PEM), without a passphrase.", _FILE)
+@_option("--tls-client-ca", "Authorities (PEM); each client then needs a certificate of one of them.", _FILE)
 @_option("--tokens", "File of tokens, made by `anther token new`; callers then need one.", _FILE)
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
@@ -107,6 +110,7 @@ def serve(workers: Any, **options: Any) -> None:
     from service.system import hangup
 
     hangup.ignore()
+    _check_tls(options["tls_cert"], options["tls_key"], options["tls_client_ca"])
     if workers == "auto":
         workers = _chosen(options["device"], options["precision"])
     settings = Settings(workers=workers, **options)
@@ -119,6 +123,13 @@ def serve(workers: Any, **options: Any) -> None:
         from service.workers import supervisor_app
 
         supervisor_app.run(settings)
+
+
+def _check_tls(certificate: str, key: str, client_ca: str) -> None:
+    if bool(certificate) != bool(key):
+        raise click.UsageError("--tls-cert and --tls-key belong together; give both")
+    if client_ca and not certificate:
+        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
 
 
 def _chosen(device: Device, precision: PrecisionChoice) -> int:

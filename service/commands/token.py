@@ -47,7 +47,7 @@ def _opened(path: Path) -> Iterator[_File]:
         yield _File(path, parse(read(path), path) if path.exists() else ())
 
 
-@click.group()
+@click.group(short_help="Make, list and revoke the tokens of callers.")
 def token() -> None:
     """Make, list and revoke tokens, which callers of `anther serve --tokens FILE` need."""
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import resource
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -18,13 +19,16 @@ from service.http.connections import BoundedProtocol, ConnectionLimits, Connecti
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 _BACKLOG = 1024  # connections that the kernel may hold until they are accepted
+_HANDSHAKE_S = 10.0
 _DATE_S = 1.0  # how old the header `Date` may be
 
 
 class Listener:
-    """Listens on `bound` from `start` on."""
+    """Listens on `bound` from `start` on; in plain text without `tls`."""
 
-    def __init__(self, application: Asgi, bound: socket.socket, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, application: Asgi, bound: socket.socket, limits: ConnectionLimits, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.connections = Connections(min(limits.connections, _descriptors()))
         protocol: Any = functools.partial(BoundedProtocol, self.connections, limits)
         config = uvicorn.Config(
@@ -33,7 +37,7 @@ class Listener:
             headers=[("X-Content-Type-Options", "nosniff")], backlog=_BACKLOG,
             timeout_keep_alive=int(limits.idle_s),
         )  # fmt: skip
-        self._server = _Server(config)
+        self._server = _Server(config, tls)
         self._socket = bound
         self.port = int(bound.getsockname()[1])
         self._serving: asyncio.Task[None] | None = None
@@ -65,8 +69,9 @@ class Listener:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self.listening, self._ended = asyncio.Event(), asyncio.Event()
 
     def end(self) -> None:
@@ -78,7 +83,18 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """The one of uvicorn sets no limit to TLS handshakes, of which connections know nothing."""
+        config, loop = self.config, asyncio.get_running_loop()
+        kind: Any = config.http_protocol_class
+        protocol = functools.partial(kind, config=config, server_state=self.server_state, app_state={})
+        limit_s = None if self._tls is None else _HANDSHAKE_S
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=bound, ssl=self._tls, backlog=config.backlog, ssl_handshake_timeout=limit_s
+            )
+            for bound in sockets or ()
+        ]
+        self.started = True
         self.listening.set()
 
     async def main_loop(self) -> None:

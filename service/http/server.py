@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
@@ -18,17 +18,28 @@ from service.http.exchange import Refusal, answer, has_body, refusal
 from service.http.listener import Listener
 from service.system.address import bound
 
+if TYPE_CHECKING:
+    from service.identity.certificates import Certificates
+
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 
 
 class HttpServer:
     """Not listening until `start`; `stop` waits for calls in progress."""
 
-    def __init__(self, routes: Sequence[BaseRoute], calls: Calls, settings: Settings, port: int) -> None:
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        calls: Calls,
+        settings: Settings,
+        port: int,
+        certificates: "Certificates | None" = None,
+    ) -> None:
         self._calls = calls
         limits = ConnectionLimits(settings.http_connections)
         listening = bound(settings.host, port, "--http-port", shared=settings.workers > 1)
-        self._listener = Listener(Application(routes, calls), listening, limits)
+        tls = None if certificates is None else certificates.context
+        self._listener = Listener(Application(routes, calls), listening, limits, tls)
         self.port = self._listener.port
 
     async def start(self) -> None:

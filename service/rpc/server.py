@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,12 +27,16 @@ from service.system.address import refuse_unusable, shown
 from service.system.cores import usable_cores
 from service.versions.reconcile import Change
 
+if TYPE_CHECKING:
+    from service.identity.certificates import Certificates
+
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
 _ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
 _WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual image in one go, which 64 KB would not be
 _SILENCE_S, _PATIENCE_S = 60.0, 20.0  # on a connection before it is pinged; until the ping must be answered
 _CALLERS_PINGS_S = 10.0  # more often makes gRPC close the connection
+_HANDSHAKE_S = 10.0  # for a new connection's TLS and settings
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 
 
@@ -45,6 +50,7 @@ class RpcServer:
         statistics: Statistics,
         settings: Settings,
         control: Control | None = None,
+        certificates: "Certificates | None" = None,
     ) -> None:
         self._classifier = classifier
         request_bytes = settings.max_image_bytes + _ENVELOPE_BYTES
@@ -57,6 +63,7 @@ class RpcServer:
                 ("grpc.so_reuseport", int(settings.workers > 1)),
                 ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
                 ("grpc.http2.bdp_probe", 0),  # with a window this large its pings find out nothing of use
+                ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_S * 1000)),
                 *_keepalive(),
             ],
         )
@@ -74,7 +81,14 @@ class RpcServer:
         enable_reflection(GuardedHandlers(self._server, calls), (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
-        self.port = int(self._server.add_insecure_port(shown(settings.host, settings.grpc_port)))
+        self.port = self._add_port(shown(settings.host, settings.grpc_port), certificates)
+
+    def _add_port(self, address: str, certificates: "Certificates | None") -> int:
+        if certificates is None:
+            return int(self._server.add_insecure_port(address))
+        from service.rpc.tls import credentials  # `cryptography` is for those who ask for it
+
+        return int(self._server.add_secure_port(address, credentials(certificates)))
 
     async def start(self) -> None:
         """Listen, and say SERVING for the server, the services and each model ('model:<name>')."""

@@ -90,7 +90,7 @@ def test_an_unknown_command_is_named() -> None:
     assert "No such command 'bloom'" in result.stderr
 
 
-@pytest.mark.parametrize("group", [[], ["models"], ["data"]])
+@pytest.mark.parametrize("group", [[], ["models"], ["token"], ["data"]])
 def test_a_list_of_commands_has_a_whole_line_for_each_in_80_columns(group: list[str]) -> None:
     listed = CliRunner().invoke(cli.cli, [*group, "--help"], terminal_width=80).stdout.split("Commands:\n")[1]
     lines = listed.splitlines()

@@ -25,7 +25,7 @@ from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from bundle.preprocessing import Limits
 from bundle.repository import Bundle, Repository
-from service.assembly import tokens_file
+from service.assembly import identity
 from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.recorder import Recorder
@@ -35,6 +35,7 @@ from service.engines.engine import open_on_cpu
 from service.http.api import api_routes
 from service.http.inference.routes import inference_routes
 from service.http.server import HttpServer
+from service.identity.follower import Follower
 from service.metrics import Metrics
 from service.rpc.server import RpcServer
 from service.scheduling.fair_queue import Bounds
@@ -86,6 +87,7 @@ class Edge:
     server: RpcServer
     engines: list[GatedEngine]
     http: HttpServer
+    follower: Follower
     stub: ImageClassifierStub = field(init=False)
 
     def __post_init__(self) -> None:
@@ -249,17 +251,17 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     metrics, statistics = Metrics(), Statistics()
     recorder = Recorder((metrics, statistics))
     classifier = Classifier(registry, lanes, limits, recorder)
-    tokens = tokens_file(settings)
-    calls = Calls(recorder, registry, access=None if tokens is None else tokens.access)
-    server = RpcServer(classifier, calls, statistics, settings, control)
+    who = identity(settings, metrics)
+    calls = Calls(recorder, registry, access=who.access)
+    server = RpcServer(classifier, calls, statistics, settings, control, who.certificates)
     servers.append(server)
     await server.start()
     routes = [*api_routes(classifier, calls), *inference_routes(server.inference, calls)]
-    http = HttpServer(routes, calls, settings, 0)
+    http = HttpServer(routes, calls, settings, 0, who.certificates)
     await http.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)
-    return Edge(server.port, channel, metrics, statistics, lanes, classifier, server, engines, http)
+    return Edge(server.port, channel, metrics, statistics, lanes, classifier, server, engines, http, who.follower)
 
 
 def _stop(run: Run, edge: Edge) -> None:
