@@ -1,6 +1,7 @@
 """`anther serve`: a server's settings as options."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -35,6 +36,18 @@ class _Port(click.ParamType[Any]):
         return None if value == "none" else self._number.convert(value, param, ctx)
 
 
+class _Origins(click.ParamType[Any]):
+    """Origins (RFC 6454) separated by blanks, or `*`."""
+
+    name = "origins"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        for origin in value.split():
+            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
+                self.fail(f"{origin!r} is no origin like https://example.org, nor '*'", param, ctx)
+        return value
+
+
 def _option(flag: str, text: str, kind: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option whose default and environment variable follow from the setting of the same name."""
     name = flag.removeprefix("--").replace("-", "_")
@@ -65,7 +78,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--host", "Address to listen on; 0.0.0.0 opens the service to the network.")
 @_option("--http-port", "HTTP; 0 picks a free port and prints it, 'none' switches HTTP off.", _Port())
 @_option("--http-connections", "Most HTTP connections; a new one takes the place of one that waits.", _COUNT)
-@_option("--cors", "Origins whose pages may ask over HTTP, separated by blanks; '*' is every page.")
+@_option("--cors", "Origins whose pages may ask over HTTP, separated by blanks; '*' is every page.", _Origins())
 @_option("--grpc-port", "gRPC; 0 picks a free port and prints it.", _PORT)
 @_option("--ops-port", "Metrics, /livez and /readyz; 0 picks a free port.", _PORT)
 @click.option("--workers", default="auto", show_default=True, envvar="ANTHER_WORKERS", show_envvar=True,

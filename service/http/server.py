@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Router
 
 from service.config import Settings
@@ -15,7 +16,7 @@ from service.edge.calls import Calls
 from service.errors import MethodNotAllowed, ServiceError, UnknownPath
 from service.http.connections import ConnectionLimits
 from service.http.exchange import Refusal, answer, has_body, refusal
-from service.http.listener import Listener
+from service.http.listener import Asgi, Listener
 from service.system.address import bound
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class HttpServer:
         limits = ConnectionLimits(settings.http_connections)
         listening = bound(settings.host, port, "--http-port", shared=settings.workers > 1)
         tls = None if certificates is None else certificates.context
-        self._listener = Listener(Application(routes, calls), listening, limits, tls)
+        application = _open_to(settings.cors.split(), Application(routes, calls))
+        self._listener = Listener(application, listening, limits, tls)
         self.port = self._listener.port
 
     async def start(self) -> None:
@@ -52,6 +54,19 @@ class HttpServer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), ends - time.monotonic())
         await self._listener.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
+
+
+def _open_to(origins: list[str], application: Asgi) -> Asgi:
+    """Where any are named, scripts of pages from there may ask; browsers refuse it to all others."""
+    if not origins:
+        return application
+    return CORSMiddleware(
+        application,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization", "Content-Type", "Inference-Header-Content-Length", "X-Request-Id"),
+        expose_headers=("Inference-Header-Content-Length", "Retry-After", "X-Request-Id"),
+    )
 
 
 class Application:

@@ -53,6 +53,7 @@ BAD = [
     ("--watch-s", "-1", "x>=0"),
     ("--http-port", "off", "integer"),
     ("--http-connections", "0", "x>=1"),
+    ("--cors", "example.org/", "no origin"),
     ("--grpc-port", "abc", "integer"),
     ("--grpc-port", "65536", "0<=x<=65535"),
     ("--ops-port", "-1", "0<=x<=65535"),
