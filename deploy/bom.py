@@ -18,6 +18,11 @@ Component = dict[str, Any]
 
 _CYCLONEDX = "1.6"
 _CLASSIFIER = "License :: OSI Approved :: "  # what older packages have for a licence
+_LONGEST_NAME = 80  # characters; more is the licence's text itself
+_LICENCE_FIELDS = (  # run by the image's Python
+    "import json, importlib.metadata as found; "
+    "print(json.dumps({each.name: each.metadata.get('License') or '' for each in found.distributions()}))"
+)
 _DOC = Path("/usr/share/doc")
 
 
@@ -25,6 +30,7 @@ def main() -> None:
     interpreter, folder = sys.argv[1], Path(sys.argv[2])
     query = ["dpkg-query", "--show", "--showformat=${Package}\\t${Version}\\t${Architecture}\\t${source:Package}\\n"]
     bom = packages_of(interpreter)
+    name_licences(bom["components"], json.loads(_output([interpreter, "-c", _LICENCE_FIELDS])))
     bom["components"] += [python(platform.python_version()), *base(_output(query), _release(), _DOC)]
     text = json.dumps(bom, indent=1, sort_keys=True) + "\n"
     require_valid(text)
@@ -39,6 +45,14 @@ def packages_of(interpreter: str) -> dict[str, Any]:
     bom: dict[str, Any] = json.loads(_output([sys.executable, "-m", "cyclonedx_py", *words]))
     bom["metadata"]["component"] = {"type": "container", "bom-ref": "image", "name": "anther-service"}
     return bom
+
+
+def name_licences(components: list[Component], fields: dict[str, str]) -> None:
+    """Where a package has but a free text for a licence, which cyclonedx-bom leaves out, one line of it is the name."""
+    for component in components:
+        text = fields.get(component["name"], "")
+        if "licenses" not in component and 0 < len(text) <= _LONGEST_NAME and "\n" not in text:
+            component["licenses"] = [{"license": {"name": text, "acknowledgement": "declared"}}]
 
 
 def python(version: str) -> Component:

@@ -27,6 +27,18 @@ def test_packages_of_the_base_have_names_that_scanners_know(bom, tmp_path) -> No
     assert zlib["properties"] == [{"name": "debian:source", "value": "zlib"}]
 
 
+def test_a_licence_that_is_but_a_line_of_text_is_named(bom) -> None:
+    components = [{"name": "protobuf"}, {"name": "long"}, {"name": "click", "licenses": [{"expression": "MIT"}]}]
+    bom.name_licences(
+        components, {"protobuf": "3-Clause BSD License", "long": "Permission is\nhereby", "click": "other"}
+    )
+    assert [each.get("licenses") for each in components] == [
+        [{"license": {"name": "3-Clause BSD License", "acknowledgement": "declared"}}],
+        None,
+        [{"expression": "MIT"}],
+    ]
+
+
 def test_licences_are_listed_by_component(bom, tmp_path) -> None:
     (tmp_path / "zlib1g").mkdir()
     (tmp_path / "zlib1g/copyright").write_text(
