@@ -83,7 +83,12 @@ class App:
         """Raises `PortUnavailable`, `NoModelReady` and what opening an engine raises."""
         if self._settings.workers == 1:
             self._ops = OpsServer(
-                self._settings.host, self._settings.ops_port, self._metrics.registry, self._liveness, self._readiness
+                self._settings.host,
+                self._settings.ops_port,
+                self._metrics.registry,
+                self._liveness,
+                self._readiness,
+                self._identity.access if self._settings.ops_access == "tokens" else None,
             )
         self._registry.load_all()
         control = PolicyControl(self._registry, self._watcher, self._on_edit) if self._settings.control else None
@@ -133,7 +138,8 @@ class App:
         assert self._rpc is not None
         assert self._ops is not None
         http = None if self._http is None else self._http.port
-        return banner(self._settings.host, Ports(http, self._rpc.port, self._ops.port), self.serving())
+        ports = Ports(http, self._rpc.port, self._ops.port)
+        return banner(self._settings.host, ports, self.serving(), tls=bool(self._settings.tls_cert))
 
     def serving(self) -> str:
         live = self._registry.live()

@@ -11,6 +11,7 @@ from bundle.precision import VariantPrecision
 Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["fp32", VariantPrecision, "auto"]
 LogFormat = Literal["text", "json"]
+OpsAccess = Literal["open", "tokens"]
 
 
 MODELS_DEFAULT = "./models where it exists, else the embedded model"
@@ -71,4 +72,5 @@ class Settings:
     tls_key: str = ""  # its key (PEM), without a passphrase
     tls_client_ca: str = ""  # authorities (PEM) of which each client then needs a certificate
     tokens: str = ""  # the file of `anther token`; without one everybody who reaches the ports may use them
+    ops_access: OpsAccess = "open"  # whether /metrics, too, needs a token, of the scope 'metrics'; checks never do
     log_format: LogFormat = "text"  # 'json' for machines

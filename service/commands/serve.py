@@ -1,5 +1,6 @@
 """`anther serve`: a server's settings as options."""
 
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from service.config import MODELS_DEFAULT, Device, LogFormat, PrecisionChoice, Settings, default_models
+from service.config import MODELS_DEFAULT, Device, LogFormat, OpsAccess, PrecisionChoice, Settings, default_models
 
 _DEFAULT = Settings()
 # One process ends near 1,300 calls a second: a call takes 0.54 ms of its event loop and holds the interpreter's lock
@@ -113,6 +114,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--tls-key", "Key of that certificate (PEM), without a passphrase.", _FILE)
 @_option("--tls-client-ca", "Authorities (PEM); each client then needs a certificate of one of them.", _FILE)
 @_option("--tokens", "File of tokens, made by `anther token new`; callers then need one.", _FILE)
+@_option("--ops-access", "'tokens' asks for one at /metrics, too.", click.Choice(get_args(OpsAccess)))
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
     """Serve the models of a folder over gRPC and HTTP.
@@ -120,14 +122,16 @@ def serve(workers: Any, **options: Any) -> None:
     It ends on SIGTERM or Ctrl-C, and rescans the folder at once on SIGHUP.
     """
     from service import logs
-    from service.system import hangup
+    from service.system import address, hangup
 
     hangup.ignore()
-    _check_tls(options["tls_cert"], options["tls_key"], options["tls_client_ca"])
+    _check_identity(options)
     if workers == "auto":
         workers = _chosen(options["device"], options["precision"])
     settings = Settings(workers=workers, **options)
     logs.configure(settings.log_format)
+    if exposure := address.exposure(settings.host, tls=bool(settings.tls_cert), known=_asks_who(settings)):
+        logging.getLogger(__name__).warning(exposure)
     if settings.workers == 1:
         from service import app
 
@@ -138,11 +142,17 @@ def serve(workers: Any, **options: Any) -> None:
         supervisor_app.run(settings)
 
 
-def _check_tls(certificate: str, key: str, client_ca: str) -> None:
-    if bool(certificate) != bool(key):
+def _asks_who(settings: Settings) -> bool:
+    return bool(settings.tokens or settings.tls_client_ca)
+
+
+def _check_identity(options: dict[str, Any]) -> None:
+    if bool(options["tls_cert"]) != bool(options["tls_key"]):
         raise click.UsageError("--tls-cert and --tls-key belong together; give both")
-    if client_ca and not certificate:
+    if options["tls_client_ca"] and not options["tls_cert"]:
         raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+    if options["ops_access"] == "tokens" and not options["tokens"]:
+        raise click.UsageError("--ops-access tokens needs --tokens")
 
 
 def _chosen(device: Device, precision: PrecisionChoice) -> int:

@@ -93,7 +93,7 @@ class _Api:
         return await self._classifier.explain(model, asked.image_request(call), asked.explained)
 
     async def _listed(self, asked: Question, model: None, call: Call) -> list[LiveModel]:  # noqa: ARG002 - as all answers
-        return self._classifier.registry.live()
+        return [live for live in self._classifier.registry.live() if call.caller.may_ask(live.name)]
 
     async def _described(self, asked: Question, model: LiveModel, call: Call) -> LiveModel:  # noqa: ARG002 - as all answers
         return model

@@ -4,22 +4,27 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.asgi import make_asgi_app
 from prometheus_client.exposition import choose_encoder
 
+from anther.errors import AntherError
+from service.core.call import Caller
 from service.edge.failures import failure_of
 from service.http.connections import ConnectionLimits
 from service.http.listener import Listener
-from service.http.problems import problem
+from service.http.problems import headers as headers_of
+from service.http.problems import problem, status_of
+from service.identity.access import Access
 from service.system.address import bound
 
 log = logging.getLogger(__name__)
 
 _LIMITS = ConnectionLimits(connections=64, header_bytes=8 * 1024, header_s=5.0)
+_SCRAPER = Caller("")  # whoever it is, where no tokens are asked for
 _FLUSH_S = 0.5  # for responses that are being written when the port closes
 
 Check = Callable[[], dict[str, Any]]
@@ -27,10 +32,21 @@ Check = Callable[[], dict[str, Any]]
 
 
 class OpsServer:
-    """Answers from its construction on, in a loop and a thread of its own: a busy loop does not hide the metrics."""
+    """Answers from its construction on, in a loop and a thread of its own: a busy loop does not hide the metrics.
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
-        application = _Operations(registry, {"/livez": live, "/readyz": ready})
+    With an `access` the metrics are for tokens of the scope 'metrics'; the checks are for everybody.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        live: Check,
+        ready: Check,
+        access: Access | None = None,
+    ) -> None:
+        application = _Operations(registry, {"/livez": live, "/readyz": ready}, access or Access())
         self._listener = Listener(application, bound(host, port, "--ops-port"), _LIMITS)
         self.port = self._listener.port
         self._loop, self._closing = asyncio.new_event_loop(), asyncio.Event()
@@ -57,19 +73,25 @@ class OpsServer:
 
 
 class _Operations:
-    def __init__(self, registry: CollectorRegistry, checks: dict[str, Check]) -> None:
+    def __init__(self, registry: CollectorRegistry, checks: dict[str, Check], access: Access) -> None:
         self._metrics: Any = make_asgi_app(registry)
-        self._checks = checks
+        self._checks, self._access = checks, access
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await self._answer(scope["path"], scope, receive, send)
         except Exception as exc:
-            log.error("a request failed", exc_info=exc)
-            await _send_json(send, 500, problem(failure_of(exc), 500))
+            if not isinstance(exc, AntherError):
+                log.error("a request failed", exc_info=exc)
+            failure = failure_of(exc)
+            status = status_of(failure)
+            await _send_json(send, status, problem(failure, status), headers_of(failure, status))
 
     async def _answer(self, path: str, scope: Any, receive: Any, send: Any) -> None:
         if path == "/metrics":
+            given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+            caller = self._access.identify(given[0] if len(given) == 1 else None, _SCRAPER)
+            self._access.check_scope(caller, "metrics")
             await self._metrics(_readable(scope), receive, send)
         elif path in self._checks:
             facts = self._checks[path]()
@@ -92,8 +114,8 @@ def _readable(scope: Any) -> dict[str, Any]:
     return {**scope, "headers": headers}
 
 
-async def _send_json(send: Any, status: int, body: dict[str, Any]) -> None:
+async def _send_json(send: Any, status: int, body: dict[str, Any], more: Sequence[tuple[bytes, bytes]] = ()) -> None:
     text = json.dumps(body).encode() + b"\n"
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text)), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text})

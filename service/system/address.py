@@ -1,5 +1,6 @@
 """Addresses to listen on: tried before a server takes them, reserved for several workers, formatted for clients."""
 
+import ipaddress
 import socket
 from dataclasses import dataclass
 
@@ -20,9 +21,9 @@ class Ports:
     operations: int
 
 
-def banner(host: str, ports: Ports, what: str) -> str:
+def banner(host: str, ports: Ports, what: str, tls: bool = False) -> str:
     """The line that tells callers where a server listens and what it serves."""
-    http = "" if ports.http is None else f"HTTP http://{shown(host, ports.http)}, "
+    http = "" if ports.http is None else f"HTTP http{'s' * tls}://{shown(host, ports.http)}, "
     operations = f"operations http://{shown(host, ports.operations)}"
     return f"Anther is ready: {http}gRPC {shown(host, ports.grpc)}, {operations}, {what}"
 
@@ -62,3 +63,22 @@ def _bound(host: str, port: int, option: str, reuse: int) -> socket.socket:
     except (OSError, UnicodeError) as exc:
         raise PortUnavailable(shown(host, port), getattr(exc, "strerror", None) or str(exc), option) from exc
     return bound
+
+
+def exposure(host: str, *, tls: bool, known: bool) -> str:
+    """In one line, what an address other than this machine's own opens; empty where it opens nothing.
+
+    `known` says that callers show who they are.
+    """
+    if (tls and known) or _loopback(host):
+        return ""
+    missing = [name for name, has in (("TLS (--tls-cert)", tls), ("tokens (--tokens)", known)) if not has]
+    harm = [what for what, has in (("read what is sent", tls), ("use the service", known)) if not has]
+    return f"{host} is open without {' and '.join(missing)}: whoever can reach it may {' and '.join(harm)}"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from service.config import Settings
 from service.http.ops import OpsServer
+from service.identity.follower import Follower, TokensFile
 from service.system import hangup
 from service.system.address import Ports, banner, reserve
 from service.system.cores import usable_cores
@@ -72,19 +73,29 @@ async def _supervise(settings: Settings, folder: Path) -> None:
     supervisor = Supervisor(settings.workers, spawn, lost, settings.grace_s)
     page = shared_metrics.page(folder, supervisor.pids)
     restarts = _restarts(page)
-    ops = OpsServer(settings.host, settings.ops_port, page, supervisor.live, supervisor.ready)
+    tokens = TokensFile(Path(settings.tokens)) if settings.ops_access == "tokens" else None
+    follower = Follower([tokens] if tokens is not None else [], _told_by_workers)
+    access = None if tokens is None else tokens.access
+    ops = OpsServer(settings.host, settings.ops_port, page, supervisor.live, supervisor.ready, access)
+    follower.start()
 
     def announce(serving: str) -> None:
         what = f"{serving}, {settings.workers} workers"
         ports = Ports(settings.http_port, settings.grpc_port, ops.port)
-        print(banner(settings.host, ports, what), flush=True)  # noqa: T201 - how callers learn the ports
+        line = banner(settings.host, ports, what, tls=bool(settings.tls_cert))
+        print(line, flush=True)  # noqa: T201 - how callers learn the ports
 
     try:
         with hangup.heeded(supervisor.rescan):
             await supervisor.run(announce, stopped)
     finally:
+        await asyncio.to_thread(follower.close)
         await asyncio.to_thread(ops.close)
     log.info("stopped")
+
+
+def _told_by_workers(files: str, in_use: bool) -> None:
+    """Each worker follows the same file and has the metric."""
 
 
 def _restarts(registry: CollectorRegistry) -> Counter:

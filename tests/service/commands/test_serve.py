@@ -47,7 +47,18 @@ OTHER = {  # a value that is not the default → as text
     "otlp_endpoint": ("http://collector:4318", "http://collector:4318"),
     "trace_share": (0.5, "0.5"),
     "require_signature": ("key.pub", "key.pub"),
+    "tls_cert": ("tls.crt", "tls.crt"),
+    "tls_key": ("tls.key", "tls.key"),
+    "tls_client_ca": ("ca.crt", "ca.crt"),
+    "tokens": ("tokens.json", "tokens.json"),
+    "ops_access": ("tokens", "tokens"),
     "log_format": ("json", "json"),
+}
+NEEDS = {  # options that go with others alone
+    "tls_cert": ("tls_key",),
+    "tls_key": ("tls_cert",),
+    "tls_client_ca": ("tls_cert", "tls_key"),
+    "ops_access": ("tokens",),
 }
 BAD = [
     ("--watch-s", "-1", "x>=0"),
@@ -75,6 +86,7 @@ BAD = [
     ("--max-image-bytes", "3000000000", "1<=x<=1000000000"),
     ("--max-image-pixels", "134217729", "1<=x<=134217728"),
     ("--grace-s", "-1", "x>=0"),
+    ("--ops-access", "closed", "'open', 'tokens'"),
     ("--log-format", "xml", "'text', 'json'"),
     ("--models", "no/such/folder", "does not exist"),
 ]
@@ -131,8 +143,9 @@ def test_a_variable_beats_the_default_and_a_flag_beats_the_variable(serve, name:
     default = getattr(Settings(), name)
     assert value != default
     option = "--" + name.replace("_", "-")
-    assert getattr(serve(env={variable(option): text})[1], name) == value
-    assert getattr(serve(option, text)[1], name) == value
+    others = {variable(other): OTHER[other][1] for other in NEEDS.get(name, ())}
+    assert getattr(serve(env={variable(option): text, **others})[1], name) == value
+    assert getattr(serve(option, text, env=others)[1], name) == value
     assert getattr(serve(option, str(default), env={variable(option): text})[1], name) == default
 
 
@@ -199,3 +212,34 @@ def test_every_option_has_a_help_text_and_shows_its_default() -> None:
         assert parameter.help, parameter.name
         assert parameter.show_default or parameter.is_flag, parameter.name
     assert CliRunner().invoke(cli.serve, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--tls-cert", "c", "--tls-cert and --tls-key belong together"),
+        ("--tls-key", "k", "--tls-cert and --tls-key belong together"),
+        ("--tls-client-ca", "a", "needs --tls-cert and --tls-key"),
+        ("--ops-access", "tokens", "needs --tokens"),
+    ],
+)
+def test_options_that_go_with_others_alone_say_so(serve, option: str, value: str, said: str) -> None:
+    result, settings = serve(option, value)
+    assert (result.exit_code, settings) == (2, None)
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "0.0.0.0 is open without TLS (--tls-cert) and tokens (--tokens): whoever can reach it"),
+        (["--host", "0.0.0.0"], "may read what is sent and use the service"),
+        (["--host", "0.0.0.0", "--tokens", "f"], "without TLS (--tls-cert): whoever can reach it may read"),
+        (["--host", "192.0.2.1", "--tls-cert", "c", "--tls-key", "k"], "without tokens (--tokens): whoever can reach"),
+        (["--host", "0.0.0.0", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"], ""),
+        (["--host", "127.0.0.3"], ""), (["--host", "localhost"], ""), (["--host", "::1"], ""),
+    ],
+)  # fmt: skip
+def test_an_open_address_is_told_of_in_one_line(serve, caplog, options: list[str], said: str) -> None:
+    serve(*options)
+    assert [said in record.message for record in caplog.records] == ([True] if said else [])

@@ -16,6 +16,8 @@ from service.errors import PortUnavailable
 from service.http import ops
 from service.http.connections import ConnectionLimits
 from service.http.ops import OpsServer
+from service.identity.access import Access
+from service.identity.tokens import Token, digest
 
 PATIENCE_S = 60
 
@@ -189,3 +191,18 @@ def test_ipv6_is_served_too(facts: Facts, host: str) -> None:
     server = OpsServer(host, 0, CollectorRegistry(), lambda: facts.live, lambda: facts.ready)
     assert get(server, "/livez", host="::1")[0] == 200
     server.close()
+
+
+def test_metrics_may_be_for_tokens_and_checks_are_for_everybody(facts: Facts) -> None:
+    access = Access([Token("scraper", digest("t-1"), ("metrics",)), Token("shop", digest("t-2"), ("classify",))])
+    server = OpsServer("127.0.0.1", 0, CollectorRegistry(), lambda: facts.live, lambda: facts.ready, access)
+    try:
+        ends = {
+            header: get(server, "/metrics", headers={"Authorization": header})
+            for header in ("", "Bearer t-1", "Bearer t-2", "Bearer t-3")
+        }
+        assert [status for status, _, _ in ends.values()] == [401, 200, 403, 401]
+        assert json.loads(ends["Bearer t-3"][2])["reason"] == "UNAUTHENTICATED"
+        assert [get(server, path)[0] for path in ("/livez", "/readyz")] == [200, 200]
+    finally:
+        server.close()

@@ -99,3 +99,4 @@ def test_the_banner_has_addresses_that_clients_take() -> None:
     assert banner("::1", Ports(None, 8001, 8002), "flowers/1") == (
         "Anther is ready: gRPC [::1]:8001, operations http://[::1]:8002, flowers/1"
     )
+    assert "HTTP https://[::1]:1, gRPC [::1]:2, operations http:" in banner("::1", Ports(1, 2, 3), "", tls=True)
