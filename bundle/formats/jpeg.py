@@ -12,6 +12,7 @@ from bundle.formats.directory import add_exif
 from bundle.formats.work import Header, Work
 
 MAX_SEGMENTS, MAX_SCANS = 1000, 500
+_MAX_SEGMENTS_BETWEEN = 20 * MAX_SCANS
 _USUAL_SCANS = 16  # progressive files have about ten
 
 _SCAN, _END, _FILL = 0xDA, 0xD9, 0xFF
@@ -72,7 +73,7 @@ def walk(data: bytes, work: Work) -> Header:
     front = _front(data, work)
     work.check_size(front.size)
     front.add_work(work)
-    scans = _scans(data, front)
+    scans = _scans(data, front, work)
     return _header(data, front, scans, work)
 
 
@@ -101,7 +102,7 @@ def _add_exif(parts: list[bytes], work: Work) -> None:
     add_exif(whole, work)
 
 
-def _scans(data: bytes, front: _Front) -> int:
+def _scans(data: bytes, front: _Front, work: Work) -> int:
     """At most one more than `MAX_SCANS`.
 
     A sequential image whose first scan has all layers has no other, or libjpeg refuses it. One byte pair in 65,536 of
@@ -110,12 +111,15 @@ def _scans(data: bytes, front: _Front) -> int:
     if front.frame in _SEQUENTIAL and data[front.scan + 4 : front.scan + 5] == bytes([front.layers]):
         return 1
     scans = data.count(b"\xff\xda", front.scan)
-    return scans if scans <= _USUAL_SCANS else _real_scans(data, front.scan)
+    return scans if scans <= _USUAL_SCANS else _real_scans(data, front.scan, work)
 
 
-def _real_scans(data: bytes, position: int) -> int:
-    scans = 0
+def _real_scans(data: bytes, position: int, work: Work) -> int:
+    scans = segments = 0
     while scans <= MAX_SCANS and (found := _MARKER.search(data, position)):
+        segments += 1
+        if segments > _MAX_SEGMENTS_BETWEEN:
+            work.refuse("segments between its scans")
         marker, position = data[found.start() + 1], found.end()
         if marker == _END:
             break

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from dataclasses import dataclass
 
 from bundle.formats.directory import add_exif
 from bundle.formats.work import Header, Work
@@ -10,61 +11,89 @@ MAX_TEXTS = 100
 _SECONDS_A_CHUNK, _BYTES_A_CHUNK = 6e-6, 100
 _SECONDS_A_TEXT, _TEXT_BYTES = 5e-3, 2**20  # Pillow unpacks at most a megabyte of each
 _LARGEST_RATIO = 1032  # of deflate
-_SECONDS_A_PIXEL, _SECONDS_A_FILTERED_BYTE, _SECONDS_A_BYTE = 6e-9, 2.5e-9, 1e-8
+_SECONDS_A_PIXEL, _SECONDS_A_FILTERED_BYTE, _SECONDS_A_BYTE = 6e-9, 2.5e-9, 3e-8
+_SECONDS_AN_EMPTY_BYTE, _USUAL_EXCESS = 1.5e-7, 2**16
 _SECONDS_OF_ALPHA, _SECONDS_OF_TURNING = 20e-9, 12e-9  # a pixel
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COMPRESSED = frozenset({b"iCCP", b"iTXt", b"zTXt"})
-_TEXTS = frozenset({b"tEXt", b"iTXt", b"zTXt"})
+_TEXTS = _COMPRESSED | {b"tEXt"}
+_WITH_ALPHA = frozenset({4, 6})
 _PIXELS = frozenset({b"IDAT", b"fdAT"})
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What the chunks say of the pixels."""
+
+    size: tuple[int, int] = (0, 0)
+    bits: int = 8
+    colour: int = 2
+    alpha: bool = False
+    exif: bool = False
+    texts: int = 0
+    packed: int = 0  # bytes of the first image's pixels
+    whole: bool = False  # they have ended
+
+    def add(self, kind: bytes, body: memoryview, work: Work) -> None:
+        """A chunk that has no pixels."""
+        self.whole = self.packed > 0
+        if kind == b"IHDR":
+            width, height, self.bits, self.colour = struct.unpack_from(">IIBB", body)
+            self.size = width, height
+            work.check_size(self.size)
+        elif kind in _TEXTS:
+            self.texts += kind in _COMPRESSED
+            if self.texts > MAX_TEXTS:
+                work.refuse(f"more than {MAX_TEXTS} compressed texts and profiles")
+            self.exif |= _add_text(kind, bytes(body), work)
+        elif kind == b"eXIf":
+            self.exif = True
+            work.add("EXIF", 0, 3 * len(body))
+            add_exif(bytes(body), work)
+        else:
+            self.alpha |= kind == b"tRNS"
+            work.add("data that is no image", 0, len(body) + _BYTES_A_CHUNK)
+
+    def header(self) -> Header:
+        pixels = self.size[0] * self.size[1]
+        a_pixel = _SECONDS_A_PIXEL + _CHANNELS.get(self.colour, 4) * self.bits / 8 * _SECONDS_A_FILTERED_BYTE
+        if self.alpha or self.colour in _WITH_ALPHA:
+            a_pixel += _SECONDS_OF_ALPHA
+        if self.exif:
+            a_pixel += _SECONDS_OF_TURNING
+        return Header(self.size, pixels * a_pixel + self.packed * _SECONDS_A_BYTE)
+
+
 def walk(data: bytes, work: Work) -> Header:
-    """Raises `struct.error` where there is no header, `ValueError` where there is no end, `ImageTooCostly`."""
-    size, bits, colour, alpha, exif, texts = (0, 0), 8, 2, False, False, 0
-    position = 8
-    chunks = 0
+    """Raises `struct.error` where there is no header, `ValueError` where there is no end, `ImageRefused`."""
+    seen, view, position, chunks = _Seen(), memoryview(data), 8, 0
     while position + 8 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        kind = data[position + 4 : position + 8]
+        (length,), kind = struct.unpack_from(">I", data, position), data[position + 4 : position + 8]
         chunks += 1
         if not chunks % 1000:
             work.add("chunks", 1000 * _SECONDS_A_CHUNK)
-        if kind not in _PIXELS:
-            work.add("chunks", 0, _BYTES_A_CHUNK)
-            body = data[position + 8 : position + 8 + min(length, 13)]
-            if kind == b"IHDR":
-                width, height, bits, colour = struct.unpack_from(">IIBB", body)
-                size = width, height
-                work.check_size(size)
-            elif kind == b"IEND":
-                break
-            elif kind in _COMPRESSED or kind in _TEXTS:
-                texts += kind in _COMPRESSED
-                if texts > MAX_TEXTS:
-                    work.refuse(f"more than {MAX_TEXTS} compressed texts and profiles")
-                exif |= _add_text(kind, data[position + 8 : position + 8 + length], work)
-            elif kind == b"eXIf":
-                exif = True
-                work.add("EXIF", 0, 3 * min(length, len(data)))
-                add_exif(data[position + 8 : position + 8 + length], work)
-            else:
-                alpha |= kind == b"tRNS"
-                work.add("data that is no image", 0, min(length, len(data)))
+        if kind in _PIXELS:
+            if not seen.whole:
+                seen.packed += length
+        elif kind == b"IEND":
+            break
+        else:
+            seen.add(kind, view[position + 8 : position + 8 + length], work)
         position += 12 + length
     work.add("chunks", chunks % 1000 * _SECONDS_A_CHUNK)
+    work.check_size(seen.size)
     if data.rfind(b"IEND\xae\x42\x60\x82") < 0:
         raise ValueError("truncated: no IEND chunk")
-    work.check_size(size)
-    return Header(size, _seconds(size, bits, colour, alpha or colour >= 4, exif) + len(data) * _SECONDS_A_BYTE)
+    _add_packed(seen, work)
+    return seen.header()
 
 
-def _seconds(size: tuple[int, int], bits: int, colour: int, alpha: bool, exif: bool) -> float:
-    a_pixel = _SECONDS_A_PIXEL + _CHANNELS.get(colour, 4) * bits / 8 * _SECONDS_A_FILTERED_BYTE
-    if alpha:
-        a_pixel += _SECONDS_OF_ALPHA
-    if exif:
-        a_pixel += _SECONDS_OF_TURNING
-    return size[0] * size[1] * a_pixel
+def _add_packed(seen: _Seen, work: Work) -> None:
+    """Deflate can take much longer for a byte that stands for no pixel."""
+    rows = seen.size[1] * (1 + seen.size[0] * _CHANNELS.get(seen.colour, 4) * seen.bits // 8)
+    excess = seen.packed - rows - rows // 8 - _USUAL_EXCESS
+    if excess > 0:
+        work.add("packed data that is no image", excess * _SECONDS_AN_EMPTY_BYTE)
 
 
 def _add_text(kind: bytes, body: bytes, work: Work) -> bool:
@@ -72,7 +101,7 @@ def _add_text(kind: bytes, body: bytes, work: Work) -> bool:
     compressed = kind in {b"zTXt", b"iCCP"} or (kind == b"iTXt" and body.partition(b"\0")[2][:1] != b"\0")
     unpacked = min(_TEXT_BYTES, len(body) * _LARGEST_RATIO) if compressed else len(body)
     width = 5 if kind == b"iTXt" else 2  # bytes a character
-    seconds = unpacked / _TEXT_BYTES * _SECONDS_A_TEXT if compressed else 0
+    seconds = unpacked / _TEXT_BYTES * _SECONDS_A_TEXT + len(body) * _SECONDS_AN_EMPTY_BYTE if compressed else 0
     work.add("texts", seconds, unpacked * width)
     keyword, _, rest = body.partition(b"\0")
     if kind == b"iCCP" or keyword not in {b"exif", b"Raw profile type exif"}:

@@ -19,12 +19,13 @@ _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
 _LISTS = frozenset({_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS})
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965  # directories that Pillow reads behind the pixels
 _UNSIGNED = {3: "u2", 4: "u4", 16: "u8"}  # SHORT, LONG and BigTIFF's LONG8
-_RAW, _JPEG, _SEPARATE = 1, frozenset({6, 7}), 2
+_RAW, _JPEG, _DEFLATE, _SEPARATE, _MOST_SAMPLES = 1, frozenset({6, 7}), frozenset({8, 32946}), 2, 6
 
 _SECONDS_A_RAW_PART, _BYTES_A_RAW_PART, _SECONDS_A_PART = 18e-6, 300, 25e-6
 _SECONDS_A_LISTED_PART, _BYTES_A_LISTED_PART = 0.2e-6, 40
 _SECONDS_A_PIXEL, _SECONDS_A_RAW_PIXEL = 25e-9, 2e-9
-_SECONDS_A_BYTE, _SECONDS_OF_OTHERS = {1: 1e-9, 34925: 1e-7}, 2e-8  # uncompressed, LZMA
+_SECONDS_A_BYTE, _SECONDS_OF_OTHERS = {1: 1e-9, 34925: 1e-7}, 3e-8  # uncompressed, LZMA
+_SECONDS_AN_EMPTY_BYTE, _USUAL_EXCESS = 1.5e-7, 2**16  # deflate can take much longer for one that stands for no pixel
 _BYTES_OF_A_TILED_PIXEL = 4
 _SECONDS_A_PAIR_OF_TAGS = 7e-8  # libtiff sorts them all anew for each that it does not know
 _SECONDS_A_SCAN = 0.1  # libtiff lets a JPEG strip have 100 scans, and 100 MB of coefficients
@@ -38,6 +39,7 @@ class _Page:
     width: int
     height: int
     compression: int
+    samples: int
     planes: int
     part_width: int
     part_height: int
@@ -78,14 +80,15 @@ def _page(data: bytes, directory: Directory, size: tuple[int, int], work: Work) 
     """Tiles or strips: libtiff reads tiles where a tile has a size, Pillow where there are no strips."""
     compression = _number(data, directory, _COMPRESSION, _RAW)
     separate = _number(data, directory, _PLANAR, 1) == _SEPARATE
-    planes = _number(data, directory, _SAMPLES, 4) if separate else 1
+    samples = _number(data, directory, _SAMPLES, _MOST_SAMPLES)
+    planes = samples if separate else 1
     tile = _number(data, directory, _TILE_WIDTH, 0), _number(data, directory, _TILE_LENGTH, 0)
     work.check_pixels(tile)
     if tile == (0, 0) or (compression == _RAW and _OFFSETS in directory.tags):
         tile = size[0], min(size[1], _number(data, directory, _ROWS, size[1]))
     if not min(*tile, planes):
         raise ValueError("strips or tiles without pixels")
-    return _Page(*size, compression, planes, *tile)
+    return _Page(*size, compression, samples, planes, *tile)
 
 
 def _add_raw_parts(data: bytes, directory: Directory, page: _Page, work: Work) -> None:
@@ -106,6 +109,9 @@ def _add_parts(data: bytes, directory: Directory, page: _Page, work: Work) -> No
     read = _bytes_read(data, directory, page.parts)
     a_byte = _SECONDS_A_BYTE.get(page.compression, _SECONDS_OF_OTHERS)
     work.add("strips or tiles that share their bytes", max(0, read - len(data)) * a_byte)
+    excess = read - 2 * page.width * page.height * page.samples - _USUAL_EXCESS
+    if page.compression in _DEFLATE and excess > 0:
+        work.add("packed data that is no image", excess * _SECONDS_AN_EMPTY_BYTE)
     if page.compression in _JPEG:
         scans = data.count(b"\xff\xda")
         if read > len(data):

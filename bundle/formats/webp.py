@@ -5,11 +5,11 @@ import struct
 from bundle.formats.directory import add_exif
 from bundle.formats.work import Header, Work
 
-_SECONDS_A_CHUNK, _BYTES_A_CHUNK = 0.5e-6, 100
+_SECONDS_A_CHUNK, _BYTES_A_CHUNK = 5e-6, 100
 _SECONDS_A_PIXEL, _SECONDS_A_BYTE = 30e-9, 4e-8
 # Each group of a lossless image's prefix codes has tables of its own; a group takes at least 20 bits of the file, and
 # four by four pixels.
-_SECONDS_A_GROUP, _GROUPS, _BITS_A_GROUP, _PIXELS_A_GROUP = 5e-6, 2**16, 20, 16
+_SECONDS_A_GROUP, _GROUPS, _BITS_A_GROUP, _PIXELS_A_GROUP = 15e-6, 2**16, 20, 16
 _CODED_LOSSLESS = frozenset({b"VP8L", b"ALPH"})
 
 
@@ -17,7 +17,7 @@ def walk(data: bytes, work: Work) -> Header:
     """Raises `struct.error` or `ValueError` where the header is damaged, `ImageTooCostly`."""
     size = _canvas(data)
     work.check_size(size)
-    lossless = False
+    lossless = 0  # bytes
     position = 12
     while position + 8 <= len(data):
         kind, (length,) = data[position : position + 4], struct.unpack_from("<I", data, position + 4)
@@ -27,14 +27,12 @@ def walk(data: bytes, work: Work) -> Header:
         if kind == b"ANMF":
             position += 24  # what it holds are chunks too
             continue
-        lossless |= kind in _CODED_LOSSLESS
+        if kind in _CODED_LOSSLESS:
+            lossless = max(lossless, min(length, len(data)))
         position += 8 + length + length % 2
     pixels = size[0] * size[1]
-    seconds = pixels * _SECONDS_A_PIXEL + len(data) * _SECONDS_A_BYTE
-    if lossless:
-        groups = min(_GROUPS, pixels // _PIXELS_A_GROUP, len(data) * 8 // _BITS_A_GROUP)
-        seconds += groups * _SECONDS_A_GROUP
-    return Header(size, seconds)
+    groups = min(_GROUPS, pixels // _PIXELS_A_GROUP, lossless * 8 // _BITS_A_GROUP)
+    return Header(size, pixels * _SECONDS_A_PIXEL + len(data) * _SECONDS_A_BYTE + groups * _SECONDS_A_GROUP)
 
 
 def _canvas(data: bytes) -> tuple[int, int]:
