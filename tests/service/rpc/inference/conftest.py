@@ -12,6 +12,10 @@ from anther.open_inference import open_inference_pb2 as pb
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from anther.v1 import classifier_pb2
 from bundle.preprocessing import DEFAULT_LIMITS, decode
+from tests.service.conftest import Edge
+from tests.service.rpc.inference.over_http import HttpClient
+
+Client = triton.InferenceServerClient | HttpClient
 
 COLOURS = {(255, 0, 0): "PNG", (0, 255, 0): "JPEG", (0, 0, 255): "WEBP", (250, 30, 30): "BMP", (10, 10, 10): "TIFF"}
 
@@ -21,9 +25,17 @@ def stub(edge) -> GRPCInferenceServiceStub:
     return GRPCInferenceServiceStub(edge.channel)
 
 
+@pytest.fixture(params=["grpc", "http"])
+def connect(request: pytest.FixtureRequest) -> Callable[[Edge], Client]:
+    """`connect(edge)`: Triton's client over gRPC, and in a second test over HTTP."""
+    if request.param == "grpc":
+        return lambda edge: triton.InferenceServerClient(f"127.0.0.1:{edge.port}")
+    return lambda edge: HttpClient(f"127.0.0.1:{edge.http.port}")
+
+
 @pytest.fixture
-def client(edge) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(f"127.0.0.1:{edge.port}") as client:
+def client(connect: Callable[[Edge], Client], edge: Edge) -> Iterator[Client]:
+    with connect(edge) as client:
         yield client
 
 

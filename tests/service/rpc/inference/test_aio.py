@@ -8,6 +8,7 @@ import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
 
+@pytest.mark.parametrize("connect", ["grpc"], indirect=True)
 def test_the_asyncio_client_gets_the_same_answers(run, edge, client, image_input, colourful) -> None:
     expected = [client.infer("flowers", [image_input(each)]).as_numpy("probabilities") for each in colourful]
 

@@ -124,17 +124,17 @@ def test_what_is_not_there_is_not_described(stub, failure_of, call: str, name: s
     assert failure_of(lambda: getattr(stub, call)(request)).code == code
 
 
-def test_readiness_is_an_answer_and_no_error(client, edge) -> None:
+def test_readiness_is_an_answer_and_no_error(client, stub, edge) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     ready = {
         ("flowers", ""): True,
         ("flowers", "1"): True,
-        ("", ""): True,
         ("flowers", "2"): False,
         ("trees", ""): False,
     }
     assert {which: client.is_model_ready(*which) for which in ready} == ready
+    assert stub.ModelReady(pb.ModelReadyRequest()).ready
     edge.classifier.drain()
     assert client.is_server_live()
     assert not client.is_server_ready()

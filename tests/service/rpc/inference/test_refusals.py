@@ -142,6 +142,7 @@ def test_expired_requests_never_reach_the_engine(edge, stub, image_request, red,
     assert edge.engine.runs == before + 1
 
 
+@pytest.mark.parametrize("connect", ["grpc"], indirect=True)
 def test_expired_pixels_never_reach_the_engine(edge, client, pixels_input, prepared, red, eventually) -> None:
     pixels = prepared([red.image])
     before = edge.engine.runs
@@ -176,6 +177,7 @@ def test_what_nobody_foresaw_is_internal(edge, client, image_input, red, caplog)
 # Mistakes through Triton's own client
 
 
+@pytest.mark.parametrize("connect", ["grpc"], indirect=True)
 @pytest.mark.parametrize(
     "datatype",
     ["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64", "BF16"],

@@ -1,7 +1,6 @@
 """The folder of models as clients see it, and loading and unloading where the server allows it."""
 
 import pytest
-import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from anther.open_inference import open_inference_pb2 as pb
@@ -36,10 +35,9 @@ def control() -> RecordingControl:
 
 
 @pytest.fixture
-def controlled(start_edge, control):
+def controlled(start_edge, control, connect):
     """A client of a server that lets clients load and unload."""
-    edge = start_edge(controlled_by=control)
-    with triton.InferenceServerClient(f"127.0.0.1:{edge.port}") as client:
+    with connect(start_edge(controlled_by=control)) as client:
         yield client
 
 
@@ -86,9 +84,8 @@ def test_there_is_one_repository_only(stub, failure_of) -> None:
 
 
 @pytest.mark.parametrize("call", ["load_model", "unload_model"])
-def test_without_leave_nothing_is_loaded_or_unloaded(start_edge, call: str) -> None:
-    edge = start_edge()
-    with triton.InferenceServerClient(f"127.0.0.1:{edge.port}") as client:
+def test_without_leave_nothing_is_loaded_or_unloaded(start_edge, connect, call: str) -> None:
+    with connect(start_edge()) as client:
         with pytest.raises(InferenceServerException) as raised:
             getattr(client, call)("flowers")
         assert client.is_model_ready("flowers")
@@ -109,7 +106,6 @@ def test_with_leave_models_are_loaded_and_unloaded(controlled, control) -> None:
     [
         ("trees", "NOT_FOUND", "no model 'trees'"),
         ("broken", "UNAVAILABLE", "models/broken/1: model.onnx is damaged"),
-        ("", "INVALID_ARGUMENT", "'model_name' is ''; expected a model's name"),
     ],
 )
 def test_what_goes_wrong_is_said(controlled, control, call: str, name: str, status: str, message: str) -> None:
@@ -117,6 +113,14 @@ def test_what_goes_wrong_is_said(controlled, control, call: str, name: str, stat
         getattr(controlled, call)(name)
     assert raised.value.status() == f"StatusCode.{status}"
     assert message in raised.value.message()
+    assert control.done == []
+
+
+@pytest.mark.parametrize("call", ["RepositoryModelLoad", "RepositoryModelUnload"])
+def test_a_model_is_loaded_by_its_name_only(start_edge, control, failure_of, call: str) -> None:
+    stub = GRPCInferenceServiceStub(start_edge(controlled_by=control).channel)
+    failure = failure_of(lambda: getattr(stub, call)(getattr(pb, f"{call}Request")()))
+    assert (failure.code, failure.message) == ("INVALID_ARGUMENT", "'model_name' is ''; expected a model's name")
     assert control.done == []
 
 

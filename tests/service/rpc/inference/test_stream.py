@@ -20,6 +20,12 @@ PATIENCE_S = 60
 
 
 @pytest.fixture
+def connect() -> Any:
+    """Over HTTP there are no streams."""
+    return lambda edge: triton.InferenceServerClient(f"127.0.0.1:{edge.port}")
+
+
+@pytest.fixture
 def streamed(client) -> Iterator[Any]:
     """`streamed(*asks)`: results and errors, as Triton's client calls back, of `client.async_stream_infer(**ask)`."""
     answers: queue.Queue[Any] = queue.Queue()
