@@ -1,4 +1,4 @@
-"""The load: h2load (Debian's nghttp2-client) posts a prebuilt gRPC frame and takes 2–3 % of two cores.
+"""The load: h2load (Debian's nghttp2-client) posts a prebuilt gRPC frame, or a photo, and takes 2–3 % of two cores.
 
 A Python load generator on the same cores takes so much that it measures itself.
 """
@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from anther.v1 import classifier_pb2 as pb
 from benchmarks.subject import Server
 from service.system.cores import usable_cores
 
 _WITHOUT_END_S = 24 * 60 * 60
-_HEADERS = ("--header=content-type: application/grpc", "--header=te: trailers")
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,34 @@ class Load:
 
 @dataclass(frozen=True)
 class Call:
-    """The request that is made over and over."""
+    """The request that is made over and over, over gRPC."""
 
     service: str
     method: str
     message: bytes
+    protocol: ClassVar[str] = "grpc"
+    options: ClassVar[tuple[str, ...]] = ("--header=content-type: application/grpc", "--header=te: trailers")
 
     def url(self, server: Server) -> str:
         return f"http://{server.target}/{self.service}/{self.method}"
+
+    @property
+    def body(self) -> bytes:
+        return b"\0" + struct.pack(">I", len(self.message)) + self.message
+
+
+@dataclass(frozen=True)
+class Post:
+    """The same over HTTP/1.1: a path, and what is posted to it."""
+
+    path: str
+    method: str
+    body: bytes
+    protocol: ClassVar[str] = "http"
+    options: ClassVar[tuple[str, ...]] = ("--h1",)
+
+    def url(self, server: Server) -> str:
+        return f"{server.http}{self.path}"
 
 
 def classify(photo: Path) -> Call:
@@ -57,12 +77,16 @@ def classify(photo: Path) -> Call:
     return Call("anther.v1.ImageClassifier", "Classify", message)
 
 
+def posted(photo: Path) -> Post:
+    return Post("/v1/classify", "Classify", photo.read_bytes())
+
+
 def callers(server: Server, photo: Path, count: int, seconds: int) -> Load:
     """`count` callers, each asking again as soon as it is answered, after a second of warming up."""
     return repeated(server, classify(photo), count, seconds)
 
 
-def repeated(server: Server, call: Call, count: int, seconds: int) -> Load:
+def repeated(server: Server, call: Call | Post, count: int, seconds: int) -> Load:
     """As `callers`, with any call."""
     timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={seconds}", "--warm-up-time=1"]
     return _run(server, call, [*timing, call.url(server)], None)
@@ -94,18 +118,18 @@ def require_h2load() -> None:
         sys.exit("h2load is missing; install Debian's nghttp2-client")
 
 
-def h2load(call: Call, folder: Path, log: Path) -> list[str]:
-    """The command but for its timing and address; `folder` gets the frame that it posts."""
-    frame = folder / "frame"
-    frame.write_bytes(b"\0" + struct.pack(">I", len(call.message)) + call.message)
-    return ["h2load", "--threads=1", f"--data={frame}", f"--log-file={log}", *_HEADERS]
+def h2load(call: Call | Post, folder: Path, log: Path) -> list[str]:
+    """The command but for its timing and address; `folder` gets the body that it posts."""
+    body = folder / "body"
+    body.write_bytes(call.body)
+    return ["h2load", "--threads=1", f"--data={body}", f"--log-file={log}", *call.options]
 
 
-def _run(server: Server, call: Call, options: list[str], per_s: float | None) -> Load:
+def _run(server: Server, call: Call | Post, options: list[str], per_s: float | None) -> Load:
     """Every request must have been answered OK, or the figures mean nothing."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        before, spent, started = _answered(server, call), _children_cpu(), time.monotonic()
+        before, spent, started = answered(server, call), _children_cpu(), time.monotonic()
         command = [*h2load(call, Path(folder), log), *options]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         cpu = (_children_cpu() - spent) / (time.monotonic() - started) / usable_cores()
@@ -113,7 +137,7 @@ def _run(server: Server, call: Call, options: list[str], per_s: float | None) ->
     rate, done = re.search(r"([\d.]+) req/s", out), re.search(r"(\d+) done", out)
     assert rate is not None
     assert done is not None
-    if _answered(server, call) - before < int(done[1]):
+    if answered(server, call) - before < int(done[1]):
         sys.exit(f"not every request was answered OK:\n{out}")
     latencies = sorted(int(micros) / 1000 for _, status, micros in lines if status == "200")
     return Load(per_s or float(rate[1]), latencies, cpu)
@@ -125,7 +149,7 @@ def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, lis
     call = classify(photo)
     with tempfile.TemporaryDirectory() as folder:
         log, ends = Path(folder) / "log", list[float]()
-        before = _answered(server, call)
+        before = answered(server, call)
         timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={_WITHOUT_END_S}", call.url(server)]
         heeding = ["env", "--default-signal=INT"]  # by which it is ended, and which a shell's background job ignores
         process = subprocess.Popen([*heeding, *h2load(call, Path(folder), log), *timing], stdout=subprocess.DEVNULL)
@@ -135,13 +159,15 @@ def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, lis
             process.send_signal(signal.SIGINT)
             process.wait()
         lines = [line.split() for line in log.read_text().splitlines()]
-        if _answered(server, call) - before < len(lines):
+        if answered(server, call) - before < len(lines):
             sys.exit("not every request was answered OK")
         ends.extend(sorted((int(started) + int(micros)) / 1e6 for started, _, micros in lines))
 
 
-def _answered(server: Server, call: Call) -> float:
-    pattern = rf'anther_requests_total\{{code="OK",method="{call.method}".*\}} (\S+)'
+def answered(server: Server, call: Call | Post) -> float:
+    """How many of them have been answered."""
+    labels = rf'code="OK",method="{call.method}".*protocol="{call.protocol}"'
+    pattern = rf"anther_requests_total\{{{labels}.*\}} (\S+)"
     with urllib.request.urlopen(f"{server.ops}/metrics") as response:
         found = re.search(pattern, response.read().decode())
     return float(found[1]) if found else 0.0

@@ -35,6 +35,7 @@ class Server:
 
     process: "subprocess.Popen[str]"
     target: str
+    http: str
     ops: str
     first_answer_s: float
     answer: Classification
@@ -68,9 +69,9 @@ def serving(models: Path, photo: Path, port: int, options: tuple[str, ...] = ())
         answer = _first_answer(target, photo, started)
         elapsed = time.perf_counter() - started
         assert process.stdout is not None
-        ops = re.search(r"(?<=operations )http://\S+?(?=,)", process.stdout.readline())
-        assert ops is not None
-        yield Server(process, target, ops[0], elapsed, answer)
+        found = re.search(r"HTTP (http://\S+), .*operations (http://\S+),", process.stdout.readline())
+        assert found is not None
+        yield Server(process, target, found[1], found[2], elapsed, answer)
     finally:
         process.terminate()
         process.wait(30)
