@@ -18,7 +18,7 @@ from service.http.connections import BoundedProtocol, ConnectionLimits, Connecti
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
-_BACKLOG = 1024  # connections that the kernel may hold until they are accepted
+_BACKLOG = 4096  # connections that the kernel may hold until they are accepted
 _HANDSHAKE_S = 10.0
 _DATE_S = 1.0  # how old the header `Date` may be
 

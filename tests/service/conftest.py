@@ -44,7 +44,7 @@ from service.versions.registry import Registry
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine
-_BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
+_BANNER = re.compile(r"(?:HTTP (?P<http>https?://\S+), )?gRPC (\S+), operations (http://\S+),")
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -304,6 +304,7 @@ class Server:
     target: str
     operations: str
     errors: Path
+    http: str = ""  # where the options ask for it
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Exit code after the signal."""
@@ -331,7 +332,7 @@ def start_server(models: Path, tmp_path: Path) -> Iterator[Callable[..., Server]
             assert process.stdout is not None
             found = _BANNER.search(process.stdout.readline())
             assert found, errors.read_text()
-            return Server(process, found[1], found[2], errors)
+            return Server(process, found[2], found[3], errors, found["http"] or "")
 
         yield start
 

@@ -1,7 +1,9 @@
 """Several processes on one port, as users start and stop them, and as they die."""
 
 import contextlib
+import http.client
 import io
+import json
 import os
 import re
 import signal
@@ -12,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,20 @@ def classify(stub: ImageClassifierStub, picture: bytes) -> str:
     return str(response.predictions[0].label)
 
 
+def classify_over_http(address: str, count: int, picture: bytes, pids: Callable[[], list[int]]) -> None:
+    """Over as many connections, of which each of the processes has some."""
+    port = int(address.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+            stack.enter_context(contextlib.closing(connection))
+            connection.request("POST", "/v1/classify", picture)
+            assert json.loads(connection.getresponse().read())["predictions"][0]["label"] == "roses"
+        for pid in pids():
+            connections = psutil.Process(pid).net_connections("tcp")
+            assert any(each.laddr[1] == port and each.status == psutil.CONN_ESTABLISHED for each in connections)
+
+
 def gone(pid: int) -> bool:
     """Nothing runs under that id; what has ended may still wait for its new parent to notice."""
     try:
@@ -86,7 +102,7 @@ def gone(pid: int) -> bool:
 
 
 def test_both_workers_answer_and_one_operations_port_speaks_for_both(pair, pictures, fetch) -> None:
-    server = pair()
+    server = pair("--http-port", "0")
     with connected(server.target, 32) as stubs:
         for stub in stubs:
             assert classify(stub, pictures["roses"]) == "roses"
@@ -94,9 +110,11 @@ def test_both_workers_answer_and_one_operations_port_speaks_for_both(pair, pictu
         for pid in pids(fetch, server):
             connections = psutil.Process(pid).net_connections("tcp")
             assert any(each.laddr[1] == port and each.status == psutil.CONN_ESTABLISHED for each in connections)
-    assert total(server.operations, "anther_requests_total", code="OK") == 32
-    assert total(server.operations, "anther_predictions_total", label="roses") == 32
-    assert total(server.operations, "anther_request_duration_seconds_count") == 32
+    classify_over_http(server.http, 32, pictures["roses"], lambda: pids(fetch, server))
+    for protocol in ("grpc", "http"):
+        assert total(server.operations, "anther_requests_total", code="OK", protocol=protocol) == 32
+    assert total(server.operations, "anther_predictions_total", label="roses") == 64
+    assert total(server.operations, "anther_request_duration_seconds_count") == 64
     assert total(server.operations, "anther_model_ready") == 1
     status, ready = fetch(f"{server.operations}/readyz")
     assert (status, ready["state"], ready["models"], ready["refused"]) == (200, "serving", {"flowers": 1}, {})
