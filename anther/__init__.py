@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from anther.client.call_failed import CallFailed
     from anther.client.calls import ClassifyOptions
     from anther.client.client import Client
+    from anther.client.security import Tls
 
 __all__ = [
     "AntherError",
@@ -23,6 +24,7 @@ __all__ = [
     "ModelDescription",
     "ModelMetrics",
     "Prediction",
+    "Tls",
 ]
 
 _MODULES = {
@@ -35,6 +37,7 @@ _MODULES = {
     "ModelDescription": "answers",
     "ModelMetrics": "answers",
     "Prediction": "answers",
+    "Tls": "security",
 }
 
 

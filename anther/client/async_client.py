@@ -15,20 +15,32 @@ from anther.client.call_failed import CallFailed, from_rpc, unreadable
 from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyOptions, Image, InOrder, Key, T, read
 from anther.client.connection import Connection
 from anther.client.pending import WINDOW
+from anther.client.security import Security, TlsOption
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
 
 class AsyncClient:
     """A connection to one server, for the tasks of one event loop. It connects with its first call.
 
-    `timeout_s` and `patience_s` are those of `Client`.
+    `timeout_s`, `patience_s`, `tls` and `token` are those of `Client`.
 
     >>> async with AsyncClient("localhost:8001") as client:
     ...     (await client.classify("photo.jpg")).predictions[0].label
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0, patience_s: float = 60.0) -> None:
-        self._connection, self._timeout_s, self._patience_s = Connection(target), timeout_s, patience_s
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout_s: float = 30.0,
+        patience_s: float = 60.0,
+        *,
+        tls: TlsOption = None,
+        token: str = "",
+    ) -> None:
+        """Raises as `Client` does."""
+        self._security = Security(target, tls, token)
+        self._connection = Connection(target, self._security.metadata)
+        self._timeout_s, self._patience_s = timeout_s, patience_s
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -94,8 +106,11 @@ class AsyncClient:
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        target = self._connection.target
-        return grpc.aio.insecure_channel(target, options=calls.channel_options(target))
+        target, security = self._connection.target, self._security
+        options = [*calls.channel_options(target), *security.options]
+        if security.credentials is None:
+            return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, security.credentials, options=options)
 
     @cached_property
     def _stub(self) -> Any:
@@ -121,7 +136,8 @@ class AsyncClient:
     async def _answer(self, call: Call[T]) -> T:
         try:
             with self._connection:
-                answer = await getattr(self._stub, call.method)(call.request, timeout=self._timeout_s)
+                ask = getattr(self._stub, call.method)
+                answer = await ask(call.request, timeout=self._timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as exc:
             raise from_rpc(exc, self._connection.target) from exc
         return call.record_of(answer)

@@ -84,7 +84,9 @@ class AsyncExchange:
         while True:
             try:
                 with self._connection:
-                    answer: Answer = await self._stub.Classify(request, timeout=self._timeout_s)
+                    answer: Answer = await self._stub.Classify(
+                        request, timeout=self._timeout_s, metadata=self._connection.metadata
+                    )
             except grpc.RpcError as error:
                 failure = from_rpc(error, self._connection.target)
                 if not failure.transient:
@@ -98,7 +100,7 @@ class AsyncExchange:
         for request in self.pending.streamed():
             self._outbox.put_nowait(request)
         with self._connection:
-            self._call = self._stub.ClassifyStream(_sent(self._outbox))
+            self._call = self._stub.ClassifyStream(_sent(self._outbox), metadata=self._connection.metadata)
         self._listener = asyncio.create_task(self._listen(self._call))
 
     async def _listen(self, call: Any) -> None:

@@ -30,7 +30,7 @@ def from_rpc(error: Any, target: str) -> CallFailed:
     if details is None:  # refused by gRPC itself, before our code
         message = error.details() or ""
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            message = f"no server answers at {target} ({message}); start one with `anther serve`"
+            message = f"no server answers at {target} ({message}); {_advice(message)}"
         return CallFailed(error.code().name, error.code().name, message)
     return _from_details(error.code().name, status_pb2.Status.FromString(details))
 
@@ -48,6 +48,16 @@ def stream_ended(target: str) -> CallFailed:
 def unreadable(error: OSError) -> CallFailed:
     """An image that could not be sent."""
     return CallFailed("INVALID_ARGUMENT", "FILE_UNREADABLE", f"cannot read the file: {error}")
+
+
+def _advice(message: str) -> str:
+    if "WRONG_VERSION_NUMBER" in message:
+        return "the one there speaks no TLS"
+    if "handshake failed" in message.lower() or "Verification Check failed" in message:
+        return "its certificate is not for this name, or of no authority that is believed (--tls-ca)"
+    if "Socket closed" in message or "Connection reset" in message:
+        return "one that closes at once may ask for TLS (--tls), or for a client's certificate (--tls-cert)"
+    return "start one with `anther serve`"
 
 
 def _from_details(code: str, status: status_pb2.Status) -> CallFailed:

@@ -13,10 +13,10 @@ from anther.client.answers import (
     description_of,
     explanation_of,
 )
+from anther.client.security import loopback
 from anther.v1 import classifier_pb2 as pb
 
 DEFAULT_TARGET = "localhost:8001"
-_LOCAL = ("localhost", "127.", "[::1]")  # never asked for through the `http_proxy` of the environment
 
 Image = bytes | str | Path
 Class = int | str  # by its index or its label
@@ -79,7 +79,7 @@ def channel_options(target: str) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
-        ("grpc.enable_http_proxy", int(not target.startswith(_LOCAL))),
+        ("grpc.enable_http_proxy", int(not loopback(target))),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),  # by default minutes: a server that is back would go unnoticed
         ("grpc.use_local_subchannel_pool", 1),  # else the clients of a process share a connection, and so one worker

@@ -13,6 +13,7 @@ from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyO
 from anther.client.connection import Connection
 from anther.client.exchange import Exchange
 from anther.client.pending import WINDOW
+from anther.client.security import Security, TlsOption
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 
 
@@ -20,16 +21,33 @@ class Client:
     """A connection to one server; safe to share between threads.
 
     `timeout_s` is how long an answer may take. In the middle of many images a server may also go away, such as to be
-    replaced: for `patience_s` the unanswered ones are asked for again.
+    replaced: for `patience_s` the unanswered ones are asked for again. `tls` is True, the path of an authority's
+    certificate, or `Tls`; `token` is what the server's operator gave out. A token goes to another machine under TLS
+    alone, unless `tls=False` says that it may be read on its way.
 
     >>> with Client("localhost:8001") as client:
     ...     client.classify("photo.jpg").predictions[0].label
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = 30.0, patience_s: float = 60.0) -> None:
-        self._channel = grpc.insecure_channel(target, options=calls.channel_options(target))
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout_s: float = 30.0,
+        patience_s: float = 60.0,
+        *,
+        tls: TlsOption = None,
+        token: str = "",
+    ) -> None:
+        """Raises `AntherError` for files and tokens that cannot be used."""
+        security = Security(target, tls, token)
+        options = [*calls.channel_options(target), *security.options]
+        if security.credentials is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            self._channel = grpc.secure_channel(target, security.credentials, options)
         self._stub = ImageClassifierStub(self._channel)
-        self._connection, self._timeout_s, self._patience_s = Connection(target), timeout_s, patience_s
+        self._connection = Connection(target, security.metadata)
+        self._timeout_s, self._patience_s = timeout_s, patience_s
 
     def __enter__(self) -> "Client":
         return self
@@ -115,7 +133,8 @@ class Client:
     def _answer(self, call: Call[T]) -> T:
         try:
             with self._connection:
-                answer = getattr(self._stub, call.method)(call.request, timeout=self._timeout_s)
+                ask = getattr(self._stub, call.method)
+                answer = ask(call.request, timeout=self._timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as exc:
             raise from_rpc(exc, self._connection.target) from exc
         return call.record_of(answer)

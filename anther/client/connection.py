@@ -1,4 +1,4 @@
-"""Which server a client speaks to, and whether the client has been closed since."""
+"""Which server a client speaks to, what it shows of itself, and whether the client has been closed since."""
 
 import asyncio
 from types import TracebackType
@@ -13,8 +13,8 @@ class Connection:
     cancelled the caller's task.
     """
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, target: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self.target, self.metadata = target, metadata  # the latter goes with each call
         self._closed = False
 
     def close(self) -> None:

@@ -94,7 +94,9 @@ class Exchange:
         while True:
             try:
                 with self._connection:
-                    answer: Answer = self._stub.Classify(request, timeout=self._timeout_s)
+                    answer: Answer = self._stub.Classify(
+                        request, timeout=self._timeout_s, metadata=self._connection.metadata
+                    )
             except grpc.RpcError as error:
                 failure = from_rpc(error, self._connection.target)
                 if not failure.transient:
@@ -108,7 +110,7 @@ class Exchange:
         for request in self.pending.streamed():
             self._outbox.put(request)
         with self._connection:
-            self._call = self._stub.ClassifyStream(iter(self._outbox.get, None))
+            self._call = self._stub.ClassifyStream(iter(self._outbox.get, None), metadata=self._connection.metadata)
         self._listener = threading.Thread(target=self._listen, args=(self._call,), daemon=True)
         self._listener.start()
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from anther.commands.secured import secured
 from anther.photos import SUFFIXES, digest, walk
 
 if TYPE_CHECKING:
     from anther import ClassifyOptions, Client
+    from anther.client.security import TlsOption
     from anther.results.journal import Journal
     from anther.results.screen import Outcomes, Screen, ThresholdOf
 
@@ -39,6 +41,8 @@ class _Asked:
     output: Path | None
     retry_failed: bool
     mix_models: bool
+    tls: "TlsOption"
+    token: str
 
 
 def _kind(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:  # noqa: ARG001
@@ -51,6 +55,7 @@ def _kind(context: click.Context, parameter: click.Parameter, path: Path | None)
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO|FOLDER...")
 @click.option("--target", default="localhost:8001", show_default=True, envvar="ANTHER_TARGET", show_envvar=True,
               help="HOST:PORT of the server.")  # fmt: skip
+@secured
 @click.option("--model", default="", show_default="the server's own choice", help="Model name.")
 @click.option("--version", default=0, show_default=True, type=click.IntRange(0, 10**9),
               help="Model version; 0 is the one in service.")  # fmt: skip
@@ -84,7 +89,7 @@ def classify(context: click.Context, /, photos: tuple[Path, ...], **options: Any
 
     from anther import Client
 
-    with Client(asked.target, asked.timeout_s) as client:
+    with Client(asked.target, asked.timeout_s, tls=asked.tls, token=asked.token) as client:
         failed = _show(client, photos, asked) if asked.output is None else _write(client, photos, asked, asked.output)
     context.exit(1 if failed else 0)
 
@@ -128,7 +133,7 @@ def _threshold_of(client: "Client") -> "ThresholdOf":
     def ask(model: str, version: int) -> float | None:
         try:
             return client.get_model(model, version).threshold
-        except CallFailed:  # it answered a moment ago, and has left service since
+        except CallFailed:  # it has left service since it answered, or the token is for classifying alone
             return None
 
     return ask

@@ -69,12 +69,14 @@ class FakeStub:
         self.alone: list[str] = []
         self.refusals: dict[str, list[Broken]] = {}
 
-    def ClassifyStream(self, requests: Requests) -> FakeCall:  # noqa: N802
+    def ClassifyStream(self, requests: Requests, metadata: Any) -> FakeCall:  # noqa: N802
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         self.calls.append(FakeCall(script, requests))
         return self.calls[-1]
 
-    def Classify(self, request: pb.ClassifyRequest, timeout: float) -> pb.ClassifyResponse:  # noqa: N802
+    def Classify(  # noqa: N802
+        self, request: pb.ClassifyRequest, timeout: float, metadata: Any
+    ) -> pb.ClassifyResponse:
         self.alone.append(request.id)
         if self.refusals.get(request.id):
             raise self.refusals[request.id].pop(0)
