@@ -31,7 +31,7 @@ from service.rpc.server import RpcServer
 from service.system import hangup
 from service.system.address import Ports, banner
 from service.system.cores import usable_cores
-from service.system.memory import give_back, keep_freed_memory
+from service.system.memory import give_back, give_back_when_quiet, keep_freed_memory
 from service.versions.control import PolicyControl, no_others
 from service.versions.reconcile import Change
 from service.versions.registry import Registry
@@ -78,6 +78,7 @@ class App:
         self._ops: OpsServer | None = None
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
+        self._quiet: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises `PortUnavailable`, `NoModelReady` and what opening an engine raises."""
@@ -107,6 +108,7 @@ class App:
         self._watcher.start()
         self._identity.follower.start()
         self._shadow.start()
+        self._quiet = asyncio.create_task(give_back_when_quiet(self._busy))
         self._state = "serving"
 
     async def stop(self) -> None:
@@ -118,6 +120,8 @@ class App:
             await self._rpc.announce_stop()
         edges = [edge for edge in (self._http, self._rpc) if edge is not None]
         await asyncio.gather(*(edge.stop(max(0.0, deadline - time.monotonic())) for edge in edges))
+        if self._quiet is not None:
+            self._quiet.cancel()
         await asyncio.to_thread(self._scheduler.close)
         await asyncio.to_thread(self._shadow.close)
         await asyncio.to_thread(self._watcher.close)
@@ -164,6 +168,10 @@ class App:
 
     def _core_to_spare(self) -> bool:
         return self._scheduler.waiting + self._scheduler.running < self._cores
+
+    def _busy(self) -> bool:
+        reading = self._rpc is not None and self._rpc.arrivals.busy
+        return reading or self._scheduler.waiting + self._scheduler.running > 0
 
     def _liveness(self) -> dict[str, Any]:
         return {"ok": self._scheduler.alive() or self._state == "draining", "state": self._state}

@@ -9,6 +9,10 @@ AntherError
     ├── TokensInvalid         a file of tokens that cannot be used
     ├── CertificatesInvalid   a certificate, a key or authorities that cannot be used
     ├── QueueFull             refused at once; try again after `retry_after_s`
+    ├── TooManyCalls          a caller, or all of them, have as many calls in progress as there may be
+    ├── ArrivalsFull          no room for another message on its way in
+    ├── ArrivedTooSlowly      a message whose last byte did not come in time
+    ├── StreamSilent          a stream that gave its place to others, or sent nothing for too long
     ├── DeadlineExpired       the caller's time was up before the work began
     ├── Draining              the server is going away
     ├── DecoderUnavailable    no process for an image that takes long to decode
@@ -95,6 +99,40 @@ class QueueFull(ServiceError):
             unit=unit,
         )
         self.retry_after_s = retry_after_s
+
+
+class TooManyCalls(ServiceError):
+    retry_after_s: float
+
+    def __init__(self, found: int, limit: int, whose: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"{whose} {found:,} calls in progress, of at most {limit:,}; try again in {retry_after_s:.2f} s",
+            found=found,
+            limit=limit,
+        )
+        self.retry_after_s = retry_after_s
+
+
+class ArrivalsFull(ServiceError):
+    retry_after_s: float
+
+    def __init__(self, found: int, limit: int, retry_after_s: float) -> None:
+        super().__init__(
+            f"messages on their way in hold {found:,} of {limit:,} bytes; try again in {retry_after_s:.2f} s",
+            found=found,
+            limit=limit,
+        )
+        self.retry_after_s = retry_after_s
+
+
+class ArrivedTooSlowly(ServiceError):
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the message did not arrive within {limit_s:g} s", limit_s=f"{limit_s:g}")
+
+
+class StreamSilent(ServiceError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the stream waited too long for its next request ({reason}); open another", reason=reason)
 
 
 class DeadlineExpired(ServiceError):

@@ -103,6 +103,13 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--stream-in-flight", "Images of one stream held at once; 0 fits the device.", click.IntRange(0, 10**4))
 @_option("--max-image-bytes", "Largest file accepted, in bytes.", _BYTES)
 @_option("--max-image-pixels", "Largest image accepted, in pixels.", _PIXELS)
+@_option("--max-calls", "gRPC calls in progress at once; one caller may have three quarters of them.", _COUNT)
+@_option("--grpc-connections", "Connections to the gRPC port.", _COUNT)
+@_option("--idle-s", "Seconds after which a connection without a call is closed.", click.FloatRange(1, 10**6))
+@_option("--arrival-bytes", "Bytes of messages that may be on their way in.", _COUNT)
+@_option(
+    "--arrival-s", "Seconds that a message may take to arrive, and a stream may be silent.", click.FloatRange(1, 10**6)
+)
 @_option("--grace-s", "Seconds that accepted requests have to finish after SIGTERM.", click.FloatRange(0))
 @click.option("--control", is_flag=False, flag_value=True, default=_DEFAULT.control, type=bool, show_default=True,
               envvar="ANTHER_CONTROL", show_envvar=True,

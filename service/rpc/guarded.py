@@ -3,7 +3,7 @@
 gRPC's own parsing answers those with UNKNOWN and the name of a Python class, and logs a trace.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from anther.errors import AntherError
 from service.edge.calls import Calls
-from service.rpc.instrumented import authorization_of, call_of, fail, parsed, parsed_all
+from service.rpc.instrumented import authorization_of, call_of, fail
+from service.rpc.intake import Intake, parsed
 from service.rpc.status import status_of
 
 
@@ -24,8 +25,9 @@ class GuardedHandlers:
     With `calls` they are for callers who may make them; else they are free.
     """
 
-    def __init__(self, server: grpc.aio.Server, calls: Calls | None = None) -> None:
+    def __init__(self, server: grpc.aio.Server, intake: Intake, calls: Calls | None = None) -> None:
         self._server = server
+        self._intake = intake
         self._calls = calls
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
@@ -36,41 +38,46 @@ class GuardedHandlers:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
     def _wrapped(self, handler: Any, name: str) -> Any:
+        """All methods as request streams; see `service.rpc.instrumented`."""
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream(handler, name), None, handler.response_serializer)
         if handler.response_streaming:
             watch = self._single(handler, handler.unary_stream, name)
-            return grpc.unary_stream_rpc_method_handler(watch, None, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(watch, None, handler.response_serializer)
         single = self._single(handler, handler.unary_unary, name)
-        return grpc.unary_unary_rpc_method_handler(single, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(single, None, handler.response_serializer)
 
     def _single(self, handler: Any, behave: Any, name: str) -> Any:
-        async def guarded(data: bytes, context: Any) -> Any:
+        async def guarded(_: object, context: Any) -> Any:
             try:
-                self._admit(name, context)
-                request = parsed(handler.request_deserializer, data)
+                caller = self._admitted(name, context)
+                with self._intake.place(caller):
+                    data = await self._intake.message(context, caller)
+                    return await behave(parsed(handler.request_deserializer, data), context)
             except AntherError as exc:
                 return fail(context, status_of(exc))
-            return await behave(request, context)
 
         return guarded
 
     def _stream(self, handler: Any, name: str) -> Any:
-        async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async def guarded(_: object, context: Any) -> None:
             try:
-                self._admit(name, context)
-                requests = parsed_all(handler.request_deserializer, messages)
-                async for response in handler.stream_stream(requests, context):
-                    yield response
+                caller = self._admitted(name, context)
+                with self._intake.place(caller):
+                    requests = self._intake.requests(handler.request_deserializer, context, caller)
+                    async for response in handler.stream_stream(requests, context):
+                        await context.write(response)
             except AntherError as exc:
                 fail(context, status_of(exc))
 
         return guarded
 
-    def _admit(self, name: str, context: Any) -> None:
-        """They do not count among the calls in progress: a watcher may stay for ever."""
+    def _admitted(self, name: str, context: Any) -> str:
+        """The caller's key. They do not count among the calls in progress: a watcher may stay for ever."""
+        call = call_of(context)
         if self._calls is not None:
-            self._calls.admit(name, call_of(context), authorization_of(context))
+            call = self._calls.admit(name, call, authorization_of(context))
+        return call.caller.key
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library has no types

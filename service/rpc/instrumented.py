@@ -6,21 +6,20 @@ Handlers are wrapped once, when they are registered: a gRPC interceptor would co
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from anther.errors import AntherError
 from service.core.call import Call, Caller, caller_at
 from service.edge.calls import Calls, Method, Resolve, Weigh, one_image
-from service.errors import InvalidArgument
+from service.rpc.intake import Intake, parsed
 from service.rpc.status import Status, status_of
 
-UnaryHandler = Callable[[bytes, Any], Awaitable[Any]]
-StreamHandler = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
+UnaryHandler = Callable[[object, Any], Awaitable[Any]]
+StreamHandler = Callable[[object, Any], Awaitable[None]]
 
 
 class InstrumentedHandlers:
@@ -30,9 +29,12 @@ class InstrumentedHandlers:
     with the requests and the call, and records each of its requests itself.
     """
 
-    def __init__(self, server: grpc.aio.Server, calls: Calls, resolve: Resolve, weigh: Weigh = one_image) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, calls: Calls, intake: Intake, resolve: Resolve, weigh: Weigh = one_image
+    ) -> None:
         self._server = server
         self._calls = calls
+        self._intake = intake
         self._resolve = resolve
         self._weigh = weigh
 
@@ -44,35 +46,42 @@ class InstrumentedHandlers:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
     def _wrapped(self, handler: Any, name: str) -> Any:
+        """Unary methods too as request streams, the same on the wire: a message waits until there is room for it."""
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream(handler, name), None, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler, name), None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(self._unary(handler, name), None, handler.response_serializer)
 
     def _unary(self, handler: Any, name: str) -> UnaryHandler:
-        calls, parse, method = (
+        """A call begins when its message is there: one that never ends must not keep the server from stopping."""
+        calls, intake, parse, method = (
             self._calls,
+            self._intake,
             handler.request_deserializer,
             Method(name, self._resolve, handler.unary_unary, weigh=self._weigh),
         )
 
-        async def unary(data: bytes, context: Any) -> Any:
-            started = time.perf_counter()
+        async def unary(_: object, context: Any) -> Any:
+            started, request = time.perf_counter(), None
             try:
                 call = calls.admit(name, call_of(context, calls.traced), authorization_of(context))
-                calls.begin(name, call)
             except AntherError as exc:
                 return fail(context, status_of(exc))
             try:
-                try:
-                    request = parsed(parse, data)
-                except InvalidArgument as exc:
-                    calls.refused(name, exc, call, started)
-                    raise
-                return await calls.run(method, request, call)
+                with intake.place(call.caller.key):
+                    request = parsed(parse, await intake.message(context, call.caller.key))
+                    calls.begin(name, call)
+                    try:
+                        return await calls.run(method, request, call)
+                    finally:
+                        calls.end(call)
+            except asyncio.CancelledError:
+                if request is None:  # `run` records what becomes of a request
+                    calls.stream_departed(call, started)
+                raise
             except Exception as exc:
+                if request is None:
+                    calls.refused(name, exc, call, started)
                 return fail(context, status_of(exc))
-            finally:
-                calls.end(call)
 
         return unary
 
@@ -80,9 +89,14 @@ class InstrumentedHandlers:
         """The handler's generator is closed before the call ends: gRPC would leave that to the garbage collector, and
         work for a caller who left would go on until then.
         """
-        calls, parse, answers = self._calls, handler.request_deserializer, handler.stream_stream
+        calls, intake, parse, answers = (
+            self._calls,
+            self._intake,
+            handler.request_deserializer,
+            handler.stream_stream,
+        )
 
-        async def stream(messages: AsyncIterator[bytes], context: Any) -> None:
+        async def stream(_: object, context: Any) -> None:
             started = time.perf_counter()
             try:
                 call = calls.admit(name, call_of(context, calls.traced), authorization_of(context))
@@ -90,10 +104,12 @@ class InstrumentedHandlers:
             except AntherError as exc:
                 return fail(context, status_of(exc))
             try:
-                async with contextlib.aclosing(answers(parsed_all(parse, messages), call)) as responses:
-                    async for response in responses:
-                        calls.last = time.monotonic()
-                        await context.write(response)
+                with intake.place(call.caller.key):
+                    requests = intake.requests(parse, context, call.caller.key)
+                    async with contextlib.aclosing(answers(requests, call)) as responses:
+                        async for response in responses:
+                            calls.last = time.monotonic()
+                            await context.write(response)
             except (asyncio.CancelledError, grpc.aio.BaseError):  # the latter: a write to a caller who has just left
                 calls.stream_departed(call, started)
                 raise
@@ -127,22 +143,6 @@ def caller_of(peer: str) -> Caller:
     if kind not in ("ipv4", "ipv6"):
         return caller_at(peer)
     return caller_at(unquote(rest.rpartition(":")[0]).strip("[]"))
-
-
-def parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    """Done here, not by gRPC, which answers UNKNOWN with the name of a Python class."""
-    try:
-        return parse(data)
-    except DecodeError as exc:
-        raise InvalidArgument("request", f"{len(data):,} bytes", "a serialized message of the method's type") from exc
-
-
-async def parsed_all(parse: Callable[[bytes], Any], messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """Not a generator expression: that calls `aiter` when it is made, and gRPC warns about messages that are then never
-    awaited.
-    """
-    async for data in messages:
-        yield parsed(parse, data)
 
 
 def fail(context: Any, status: Status) -> None:

@@ -16,12 +16,16 @@ from service.config import Settings
 from service.core.classifier import Classifier
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
+from service.edge.arrivals import Arrivals
 from service.edge.calls import Calls
+from service.edge.places import Places
 from service.rpc.guarded import GuardedHandlers, Health, enable_reflection
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
 from service.rpc.instrumented import InstrumentedHandlers
+from service.rpc.intake import Intake
+from service.rpc.options import ENVELOPE_BYTES, server_options
 from service.rpc.servicer import Servicer
 from service.system.address import refuse_unusable, shown
 from service.system.cores import usable_cores
@@ -32,11 +36,7 @@ if TYPE_CHECKING:
 
 SERVICE = str(classifier_pb2.DESCRIPTOR.services_by_name["ImageClassifier"].full_name)
 OPEN_INFERENCE = str(open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name)
-_ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
-_WINDOW_BYTES = 1024 * 1024  # of a request may come unasked: a usual image in one go, which 64 KB would not be
-_SILENCE_S, _PATIENCE_S = 60.0, 20.0  # on a connection before it is pinged; until the ping must be answered
-_CALLERS_PINGS_S = 10.0  # more often makes gRPC close the connection
-_HANDSHAKE_S = 10.0  # for a new connection's TLS and settings
+_PROBES = 256  # calls of health and of reflection at once; a watcher stays as long as it likes
 _FLUSH_S = 1.0  # for the last responses to leave, once every call is answered
 
 
@@ -53,32 +53,26 @@ class RpcServer:
         certificates: "Certificates | None" = None,
     ) -> None:
         self._classifier = classifier
-        request_bytes = settings.max_image_bytes + _ENVELOPE_BYTES
+        request_bytes = settings.max_image_bytes + ENVELOPE_BYTES
         self._health = Health()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", request_bytes),
-                # A second server on the port must fail, not share the traffic; workers do share it.
-                ("grpc.so_reuseport", int(settings.workers > 1)),
-                ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
-                ("grpc.http2.bdp_probe", 0),  # with a window this large its pings find out nothing of use
-                ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_S * 1000)),
-                *_keepalive(),
-            ],
-        )
+        self._server = grpc.aio.server(options=server_options(settings))
         self._calls = calls
         self._streams = BoundedStreams(_places(settings, classifier))
         images = Servicer(classifier, calls, self._streams)
-        add_ImageClassifierServicer_to_server(images, InstrumentedHandlers(self._server, calls, images.resolve))
+        self.arrivals = Arrivals(settings.arrival_bytes, settings.arrival_s)
+        intake = Intake(Places(settings.max_calls), self.arrivals, request_bytes)
+        handlers = InstrumentedHandlers(self._server, calls, intake, images.resolve)
+        add_ImageClassifierServicer_to_server(images, handlers)
         # As many images in a request as may wait: with more it would be refused whenever it comes.
         bounds = Bounds(settings.queue_limit, request_bytes, classifier.limits)
         self.inference = tensors = InferenceServicer(classifier, calls, self._streams, statistics, bounds, control)
-        handlers = InstrumentedHandlers(self._server, calls, tensors.resolve, tensors.weigh)
+        handlers = InstrumentedHandlers(self._server, calls, intake, tensors.resolve, tensors.weigh)
         add_GRPCInferenceServiceServicer_to_server(tensors, handlers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, GuardedHandlers(self._server))
+        probes = Intake(Places(_PROBES), self.arrivals, request_bytes)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, GuardedHandlers(self._server, probes))
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
-        enable_reflection(GuardedHandlers(self._server, calls), (SERVICE, OPEN_INFERENCE), files)
+        enable_reflection(GuardedHandlers(self._server, probes, calls), (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
         self.port = self._add_port(shown(settings.host, settings.grpc_port), certificates)
@@ -120,19 +114,6 @@ class RpcServer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._calls.idle.wait(), ends - time.monotonic())
         await self._server.stop(max(0.0, min(ends - time.monotonic(), _FLUSH_S)))
-
-
-def _keepalive() -> list[tuple[str, int]]:
-    """Pings find callers whose machine lost its power or its network. Without them their connections, streams and
-    unfinished uploads would be kept for two hours, gRPC's default. Callers may ping, too.
-    """
-    return [
-        ("grpc.keepalive_time_ms", int(_SILENCE_S * 1000)),
-        ("grpc.http2.ping_timeout_ms", int(_PATIENCE_S * 1000)),  # this ends the connection, not the next
-        ("grpc.keepalive_timeout_ms", int(_PATIENCE_S * 1000)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(_CALLERS_PINGS_S * 1000)),
-    ]
 
 
 def _places(settings: Settings, classifier: Classifier) -> int:

@@ -41,7 +41,7 @@ def run(settings: Settings) -> None:
 
 
 def share(settings: Settings, cores: int) -> Settings:
-    """The settings of one worker: the ports are common; lanes, queue and connections are divided and rounded up."""
+    """The settings of one worker: the ports are common; what is a total is divided and rounded up."""
 
     def part(whole: int) -> int:
         return math.ceil(whole / settings.workers)
@@ -54,6 +54,9 @@ def share(settings: Settings, cores: int) -> Settings:
         decoders=part(settings.decoders or cores),
         queue_limit=part(settings.queue_limit),
         queue_bytes=part(settings.queue_bytes),
+        max_calls=part(settings.max_calls),
+        grpc_connections=part(settings.grpc_connections),
+        arrival_bytes=part(settings.arrival_bytes),
     )
 
 

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from anther.v1 import classifier_pb2 as pb
 from bundle.manifest import Manifest
-from service.rpc import server as server_module
+from service.rpc import options as options_module
 from tests.faults.raw import RawClient
 
 SERVICE = "anther.v1.ImageClassifier"
@@ -285,8 +285,8 @@ def test_a_stream_whose_caller_no_longer_answers_is_let_go(start_edge, monkeypat
 
     Whether it counts as CANCELLED is open: gRPC may first say that no message is left, then that the caller is gone.
     """
-    monkeypatch.setattr(server_module, "_SILENCE_S", 0.2)
-    monkeypatch.setattr(server_module, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(options_module, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(options_module, "_PATIENCE_S", 0.2)
     edge = start_edge()
     with RawClient(edge.port) as caller:
         caller.open_call(f"/{SERVICE}/ClassifyStream")
@@ -296,8 +296,8 @@ def test_a_stream_whose_caller_no_longer_answers_is_let_go(start_edge, monkeypat
 
 
 def test_a_caller_may_be_silent_as_long_as_its_machine_answers(start_edge, monkeypatch, red) -> None:
-    monkeypatch.setattr(server_module, "_SILENCE_S", 0.1)
-    monkeypatch.setattr(server_module, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(options_module, "_SILENCE_S", 0.1)
+    monkeypatch.setattr(options_module, "_PATIENCE_S", 0.5)
     edge = start_edge()
     asked: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
     answers = edge.stub.ClassifyStream(iter(asked.get, None), timeout=PATIENCE_S)
