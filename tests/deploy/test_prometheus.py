@@ -24,6 +24,7 @@ import yaml
 from anther import CallFailed, Client
 from bundle.repository import Repository
 from service.metrics import Metrics
+from tests.authority import Authority
 
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")), reason="prometheus and promtool are not installed"
@@ -38,6 +39,7 @@ class Server:
     process: subprocess.Popen[str]
     grpc_port: int
     ops_port: int
+    authority: Path
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +118,10 @@ def _assert_model_info(query: Callable[[str], Any], sha256: str) -> None:
 
 
 def _assert_labels_exist(query: Callable[[str], Any], expressions: list[str]) -> None:
-    """Each selector of the rules finds series once its values for `code`, which must not occur here, are left out."""
+    """Each selector of the rules finds series once codes and reasons, which must not occur here, are left out."""
     for metric, matchers in {found for text in expressions for found in _SELECTOR.findall(text)}:
-        selector = f"{metric}{{{re.sub(r'code=~.[^,]*', 'code!=``', matchers)}}}"
+        others = re.sub(r"(code|reason)=.[^,]*", r"\1!=``", matchers)
+        selector = f"{metric}{{{others}}}"
         assert query(f"query?query={urllib.parse.quote(selector)}")["result"], selector
 
 
@@ -131,7 +134,7 @@ def _metric_names() -> set[str]:
 
 
 def _ask(server: Server, pictures: list[bytes]) -> None:
-    with Client(f"127.0.0.1:{server.grpc_port}") as client:
+    with Client(f"127.0.0.1:{server.grpc_port}", tls=server.authority) as client:
         for picture in pictures[:-1]:
             client.classify(picture)
         with pytest.raises(CallFailed):
@@ -140,8 +143,12 @@ def _ask(server: Server, pictures: list[bytes]) -> None:
 
 @contextmanager
 def _serving(root: Path, models: Path, folder: Path) -> Iterator[Server]:
-    """`anther serve` as its own process, on free ports."""
+    """`anther serve` as its own process, on free ports, with a certificate."""
+    authority = Authority("tests")
+    (folder / "ca.pem").write_bytes(authority.pem)
+    certificate, key = map(str, authority.issue().write(folder))
     command = [sys.executable, "-m", "anther", "serve", "--models", str(models), "--device", "cpu"]
+    command += ["--tls-cert", certificate, "--tls-key", key]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANTHER_")}
     with (
         (folder / "serve.log").open("w") as log,
@@ -152,7 +159,7 @@ def _serving(root: Path, models: Path, folder: Path) -> Iterator[Server]:
         banner = process.stdout.readline() if process.stdout else ""
         ports = re.search(r"gRPC 127\.0\.0\.1:(\d+), operations http://127\.0\.0\.1:(\d+),", banner)
         assert ports, banner + (folder / "serve.log").read_text()
-        yield Server(process, int(ports[1]), int(ports[2]))
+        yield Server(process, int(ports[1]), int(ports[2]), folder / "ca.pem")
 
 
 @contextmanager
