@@ -95,7 +95,7 @@ def make_bundle() -> MakeBundle:
 
     def make(folder: Path, **options: object) -> Path:
         folder.mkdir(parents=True)
-        _write(folder, **options)
+        write_bundle(folder, **options)
         return folder
 
     return make
@@ -107,7 +107,7 @@ def publish_bundle() -> PublishBundle:
 
     def publish(root: Path, name: str = "flowers", seed: int = 0, **options: object) -> int:
         def write(folder: Path) -> None:
-            _write(folder, name=name, seed=seed, **options)
+            write_bundle(folder, name=name, seed=seed, **options)
 
         return Repository(root).publish(name, write).version
 
@@ -126,7 +126,8 @@ def make_picture() -> MakePicture:
     return make
 
 
-def _write(folder: Path, **options: object) -> None:
+def write_bundle(folder: Path, **options: object) -> None:
+    """As the fixture `make_bundle` does, into a folder that is there."""
     for file, content in _bundle_files(**options).items():
         (folder / file).write_bytes(content)
 

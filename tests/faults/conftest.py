@@ -1,24 +1,19 @@
 """Servers to harm: a process that all tests share and that must come out of each unharmed, or one of a test's own."""
 
 import contextlib
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.bundle import conftest as bundle
-from tests.faults.victim import Victim
+from tests.faults.victim import Victim, started
 from tests.service import conftest as service
 
 # Fixtures of others, lent to the tests of this folder.
 small_files = bundle.small_files
 models, pictures, run, start_edge = service.models, service.pictures, service.run, service.start_edge
 eventually, failure_of = service.eventually, service.failure_of
-
-_BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
 
 StartVictim = Callable[..., Victim]
 
@@ -30,20 +25,7 @@ def start_victim(models, tmp_path_factory) -> Iterator[StartVictim]:
 
         def start(*options: str, models: Path = models, errors: Path | None = None) -> Victim:
             errors = errors or tmp_path_factory.mktemp("server") / "stderr.txt"
-            command = [sys.executable, "-m", "anther", "serve", "--models", str(models)]
-            with errors.open("w") as file:
-                process = subprocess.Popen(
-                    [*command, "--grpc-port", "0", "--ops-port", "0", "--grace-s", "60", *options],
-                    stdout=subprocess.PIPE,
-                    stderr=file,
-                    text=True,
-                )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            found = _BANNER.search(process.stdout.readline())
-            assert found, errors.read_text()
-            return Victim(process, found[1], found[2], errors)
+            return stack.enter_context(started(models, errors, *options))
 
         yield start
 

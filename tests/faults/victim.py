@@ -1,14 +1,18 @@
 """A server process as seen from outside: what it answers, counts and logs, and what it holds of the machine."""
 
+import contextlib
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
@@ -17,6 +21,7 @@ from benchmarks.vitals import Vitals, read_vitals
 PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine
 CLASSIFY = "/anther.v1.ImageClassifier/Classify"
 _RESET_PEAK = "5"  # proc(5), clear_refs
+_BANNER = re.compile(r"(?:HTTP (https?://\S+), )?gRPC (\S+), operations (http://\S+),")
 
 
 @dataclass
@@ -25,6 +30,7 @@ class Victim:
     target: str
     operations: str
     errors: Path
+    http: str = ""  # the URL of the HTTP port, where there is one
     proven: int = 0  # how much of the log was found to be without errors
 
     @property
@@ -57,10 +63,13 @@ class Victim:
 
     def sample(self, name: str, **labels: str) -> float:
         """The sum of a metric's series that have these labels."""
+        return sum(item.value for item in self.samples() if item.name == name and labels.items() <= item.labels.items())
+
+    def samples(self) -> list[Sample]:
+        """All that its page of metrics has."""
         with urllib.request.urlopen(f"{self.operations}/metrics", timeout=PATIENCE_S) as page:
             families = text_string_to_metric_families(page.read().decode())
-            samples = [sample for family in families for sample in family.samples]
-        return sum(item.value for item in samples if item.name == name and labels.items() <= item.labels.items())
+            return [sample for family in families for sample in family.samples]
 
     def vitals(self) -> Vitals:
         return read_vitals(self.process.pid)
@@ -79,3 +88,21 @@ class Victim:
         """Exit code after the signal."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def started(models: Path, errors: Path, *options: str) -> Iterator[Victim]:
+    """`anther serve` on free ports, ready to answer; its log goes to the file `errors`."""
+    command = [sys.executable, "-m", "anther", "serve", "--models", str(models)]
+    fixed = ["--grpc-port", "0", "--ops-port", "0", "--grace-s", "60"]
+    with (
+        errors.open("w") as file,
+        subprocess.Popen([*command, *fixed, *options], stdout=subprocess.PIPE, stderr=file, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            found = _BANNER.search(process.stdout.readline())
+            assert found, errors.read_text()
+            yield Victim(process, found[2], found[3], errors, found[1] or "")
+        finally:
+            process.kill()
