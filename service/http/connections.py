@@ -49,7 +49,8 @@ class Connections:
 
     def waits(self, connection: "BoundedProtocol") -> None:
         self.works(connection)
-        self._waiting.setdefault(connection.caller, {})[connection] = None
+        if connection in self._callers.get(connection.caller, ()):  # and is not being closed
+            self._waiting.setdefault(connection.caller, {})[connection] = None
 
     def works(self, connection: "BoundedProtocol") -> None:
         """It has a request in progress."""
@@ -86,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**of_server)
         self._connections, self._limits = connections, limits
         self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._header_bytes = 0  # of the request that has begun
         self._in_headers = True
         self.caller = ""
@@ -98,7 +100,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.closed(self)
-        self._stop_timer()
+        _cancel(self._timer)
+        _cancel(self._stalled)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -125,15 +128,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _PIPELINED:
             self.transport.close()
             return
-        self._stop_timer()
+        _cancel(self._timer)
         self._connections.works(self)
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and not self._busy:
-            self._expect(self._limits.idle_s)
+        if not self._busy:
+            self._expect(self._limits.idle_s)  # also where it closes, but its client does not read the rest
             self._connections.waits(self)
+
+    def pause_writing(self) -> None:
+        """Its client reads more slowly than it is answered, or not at all."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self._limits.idle_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        _cancel(self._stalled)
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         self._refuse(RequestMalformed())
@@ -148,23 +160,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._busy:
             self.transport.write(raw_response(error))
         self.transport.close()
+        self._expect(self._limits.header_s)
 
     @property
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expect(self, seconds: float) -> None:
-        """Close the connection unless it has a request in progress by then."""
-        self._stop_timer()
+        """End the connection unless it has a request in progress by then."""
+        _cancel(self._timer)
         self._timer = self.loop.call_later(seconds, self._timeout, seconds)
 
     def _timeout(self, seconds: float) -> None:
-        if self._busy:
+        if self._busy and not self.transport.is_closing():
             self._expect(seconds)
         else:
-            self.transport.close()
+            self.transport.abort()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -18,6 +18,7 @@ from service.errors import Draining, InvalidArgument, RequestTooLarge
 from service.http import problems
 
 _LINGER_S = 1.0  # for a client to read a response before it has sent its whole request
+_LINGER_BYTES = 32 * 1024  # of a response, which the connection takes without waiting for its client
 _MAX_TIMEOUT_S = 86_400.0
 TIMEOUT = "timeout"  # in the query: the caller's deadline, in seconds from now
 
@@ -198,9 +199,10 @@ async def answer(reply: Reply, unread: bool, receive: Any, send: Any) -> None:
     headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
     if unread or reply.status == 503:
         headers.append((b"connection", b"close"))
+    lingers = unread and len(reply.body) < _LINGER_BYTES
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": unread})
-    if unread:
+    await send({"type": "http.response.body", "body": reply.body, "more_body": lingers})
+    if lingers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
                 while (await receive()).get("more_body", False):

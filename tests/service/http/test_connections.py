@@ -1,0 +1,130 @@
+"""A connection whose client does nothing more ends, whatever it waits for."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from service.http.connections import BoundedProtocol, ConnectionLimits, Connections
+
+PATIENCE_S = 60
+LIMITS = ConnectionLimits(connections=2, header_s=0.02, idle_s=0.02)
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Transport(asyncio.Transport):
+    """Takes what is written, and tells its protocol when it has been closed."""
+
+    def __init__(self, address: str = "192.0.2.1") -> None:
+        super().__init__({"peername": (address, 5000), "sockname": ("192.0.2.9", 80)})
+        self.written = b""
+        self.closing = False
+        self.protocol: Any = None
+        self.ended = asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        """What was written is never read, so it stays open."""
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = True
+        if not self.ended.is_set():
+            self.ended.set()
+            self.protocol.connection_lost(None)
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def never(scope: Any, receive: Any, send: Any) -> None:
+    await asyncio.Event().wait()
+
+
+def connect(connections: Connections, application: Any = answers, address: str = "192.0.2.1") -> Transport:
+    config = uvicorn.Config(application, interface="asgi3", ws="none", lifespan="off", log_config=None)
+    config.load()
+    transport = Transport(address)
+    server: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}}
+    transport.protocol = BoundedProtocol(connections, LIMITS, **server)
+    transport.protocol.connection_made(transport)
+    return transport
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", REQUEST[:-2], REQUEST, b"nonsense\r\n\r\n", REQUEST[:-2] + b"Connection: close\r\n\r\n"]
+)
+def test_a_silent_client_is_not_waited_for(run, sent: bytes) -> None:
+    """Also where it does not read a last response."""
+
+    async def test() -> None:
+        connections = Connections(2)
+        transport = connect(connections)
+        if sent:
+            transport.protocol.data_received(sent)
+        await asyncio.wait_for(transport.ended.wait(), PATIENCE_S)
+        assert connections.none.is_set()
+
+    run(test())
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(run) -> None:
+    async def test() -> None:
+        transport = connect(Connections(2), never)
+        transport.protocol.data_received(REQUEST)
+        transport.protocol.pause_writing()
+        await asyncio.wait_for(transport.ended.wait(), PATIENCE_S)
+
+    run(test())
+
+
+def test_a_request_in_progress_is_waited_for(run) -> None:
+    async def test() -> None:
+        transport = connect(Connections(2), never)
+        transport.protocol.data_received(REQUEST)
+        transport.protocol.pause_writing()
+        transport.protocol.resume_writing()
+        await asyncio.sleep(4 * LIMITS.idle_s)
+        assert not transport.ended.is_set()
+        transport.abort()
+
+    run(test())
+
+
+def test_the_caller_with_the_most_connections_makes_room(run) -> None:
+    async def test() -> None:
+        connections = Connections(3)
+        crowd = [connect(connections, address="192.0.2.1") for _ in range(2)]
+        alone = connect(connections, address="192.0.2.2")
+        late = connect(connections, address="192.0.2.3")
+        assert [each.ended.is_set() for each in (*crowd, alone, late)] == [True, False, False, False]
+        for each in (crowd[1], alone, late):
+            each.abort()
+        assert connections.none.is_set()
+
+    run(test())
+
+
+def test_where_all_have_a_request_in_progress_the_new_one_goes(run) -> None:
+    async def test() -> None:
+        connections = Connections(1)
+        busy = connect(connections, never)
+        busy.protocol.data_received(REQUEST)
+        late = connect(connections)
+        assert (busy.ended.is_set(), late.ended.is_set()) == (False, True)
+        busy.abort()
+
+    run(test())
