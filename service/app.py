@@ -101,7 +101,7 @@ class App:
                 *inference_routes(self._rpc.inference, self._calls),
             ]
             port = self._settings.http_port
-            self._http = HttpServer(routes, self._calls, self._settings, port, certificates)
+            self._http = HttpServer(routes, self._calls, self._rpc.arrivals, self._settings, port, certificates)
         if self._http is not None:
             await self._http.start()
         await self._rpc.start()

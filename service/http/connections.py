@@ -24,6 +24,7 @@ class ConnectionLimits:
     header_bytes: int = 16 * 1024  # of a request's first line and headers
     header_s: float = 10.0  # for a connection's first request, and for the rest of one that has begun
     idle_s: float = 75.0  # between two requests
+    stall_s: float = 60.0  # for a client that reads nothing of its responses
 
 
 class Connections:
@@ -135,13 +136,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self._busy:
-            self._expect(self._limits.idle_s)  # also where it closes, but its client does not read the rest
+            closing = self.transport.is_closing()  # once the client has read the rest
+            self._expect(self._limits.stall_s if closing else self._limits.idle_s)
             self._connections.waits(self)
 
     def pause_writing(self) -> None:
         """Its client reads more slowly than it is answered, or not at all."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(self._limits.idle_s, self.transport.abort)
+        self._stalled = self.loop.call_later(self._limits.stall_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         _cancel(self._stalled)

@@ -12,11 +12,14 @@ from starlette.datastructures import Headers, QueryParams
 
 from anther.errors import AntherError
 from service.core.call import Call, caller_at
+from service.edge.arrivals import Arrivals
 from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
-from service.errors import Draining, InvalidArgument, RequestTooLarge
+from service.errors import ArrivedTooSlowly, Draining, InvalidArgument, RequestTooLarge
 from service.http import problems
 
+ARRIVALS = "arrivals"  # in the state of a request's scope
+_SILENCE_S = 15.0  # of a client that has more to send
 _LINGER_S = 1.0  # for a client to read a response before it has sent its whole request
 _LINGER_BYTES = 32 * 1024  # of a response, which the connection takes without waiting for its client
 _MAX_TIMEOUT_S = 86_400.0
@@ -68,12 +71,20 @@ class Request:
     async def receive(
         self, most: int, read: Callable[[AsyncGenerator[bytes, None]], Awaitable[T]], too_large: TooLarge | None = None
     ) -> T:
-        """What `read` makes of the body, of which no more than `most` bytes are read. Raises as `body`."""
+        """What `read` makes of the body, of which no more than `most` bytes are read.
+
+        Raises as `body`, and `ArrivalsFull` and `ArrivedTooSlowly`.
+        """
         size = self._size(most)
         if size > most:
             raise RequestTooLarge(most) if too_large is None else too_large(size)
-        async with contextlib.aclosing(self._pieces(most, too_large)) as pieces:
-            return await read(pieces)
+
+        async def reading() -> T:
+            async with contextlib.aclosing(self._pieces(most, too_large)) as pieces:
+                return await read(pieces)
+
+        arrivals: Arrivals = self.scope["state"][ARRIVALS]
+        return await arrivals.receive(self.call.caller.key, size, reading) if self.unread else await reading()
 
     async def run(self, method: Method, asked: Any) -> Any:
         """The answer to what the request asks, whose body has been read. A client that leaves cancels it."""
@@ -98,7 +109,11 @@ class Request:
         """As they come. Raises `CancelledError` where the client leaves before the end."""
         size = 0
         while self.unread:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(_SILENCE_S):
+                    message = await self._receive()
+            except TimeoutError as exc:
+                raise ArrivedTooSlowly(_SILENCE_S) from exc
             if message["type"] == "http.disconnect":
                 self.left, self.unread = True, False
                 raise asyncio.CancelledError

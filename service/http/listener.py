@@ -6,10 +6,10 @@ The operations port and the port for callers both stand on it.
 import asyncio
 import contextlib
 import functools
-import resource
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import uvicorn
@@ -24,12 +24,17 @@ _DATE_S = 1.0  # how old the header `Date` may be
 
 
 class Listener:
-    """Listens on `bound` from `start` on; in plain text without `tls`."""
+    """Listens on `bound` from `start` on; in plain text without `tls`. Every request's scope has the `state`."""
 
     def __init__(
-        self, application: Asgi, bound: socket.socket, limits: ConnectionLimits, tls: ssl.SSLContext | None = None
+        self,
+        application: Asgi,
+        bound: socket.socket,
+        limits: ConnectionLimits,
+        state: Mapping[str, Any] = MappingProxyType({}),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.connections = Connections(min(limits.connections, _descriptors()))
+        self.connections = Connections(limits.connections)
         protocol: Any = functools.partial(BoundedProtocol, self.connections, limits)
         config = uvicorn.Config(
             application, http=protocol, ws="none", lifespan="off", interface="asgi3", log_config=None,
@@ -37,7 +42,7 @@ class Listener:
             headers=[("X-Content-Type-Options", "nosniff")], backlog=_BACKLOG,
             timeout_keep_alive=int(limits.idle_s),
         )  # fmt: skip
-        self._server = _Server(config, tls)
+        self._server = _Server(config, dict(state), tls)
         self._socket = bound
         self.port = int(bound.getsockname()[1])
         self._serving: asyncio.Task[None] | None = None
@@ -69,9 +74,9 @@ class Listener:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, config: uvicorn.Config, state: dict[str, Any], tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
-        self._tls = tls
+        self._state, self._tls = state, tls
         self.listening, self._ended = asyncio.Event(), asyncio.Event()
 
     def end(self) -> None:
@@ -86,7 +91,7 @@ class _Server(uvicorn.Server):
         """The one of uvicorn sets no limit to TLS handshakes, of which connections know nothing."""
         config, loop = self.config, asyncio.get_running_loop()
         kind: Any = config.http_protocol_class
-        protocol = functools.partial(kind, config=config, server_state=self.server_state, app_state={})
+        protocol = functools.partial(kind, config=config, server_state=self.server_state, app_state=self._state)
         limit_s = None if self._tls is None else _HANDSHAKE_S
         self.servers = [
             await loop.create_server(
@@ -111,9 +116,3 @@ class _Server(uvicorn.Server):
             bound.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-
-
-def _descriptors() -> int:
-    """Half of the files that the process may open: the other half is for models, workers and the other ports."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, soft // 2)

@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -20,10 +21,12 @@ from service.http.problems import headers as headers_of
 from service.http.problems import problem, status_of
 from service.identity.access import Access
 from service.system.address import bound
+from service.system.descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
 _LIMITS = ConnectionLimits(connections=64, header_bytes=8 * 1024, header_s=5.0)
+_PART = 8  # of the file descriptors of the process, at most
 _SCRAPER = Caller("")  # whoever it is, where no tokens are asked for
 _FLUSH_S = 0.5  # for responses that are being written when the port closes
 
@@ -47,7 +50,8 @@ class OpsServer:
         access: Access | None = None,
     ) -> None:
         application = _Operations(registry, {"/livez": live, "/readyz": ready}, access or Access())
-        self._listener = Listener(application, bound(host, port, "--ops-port"), _LIMITS)
+        limits = replace(_LIMITS, connections=min(_LIMITS.connections, max(1, raise_limit() // _PART)))
+        self._listener = Listener(application, bound(host, port, "--ops-port"), limits)
         self.port = self._listener.port
         self._loop, self._closing = asyncio.new_event_loop(), asyncio.Event()
         self._listening = threading.Event()

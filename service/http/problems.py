@@ -30,6 +30,7 @@ _OF_REASONS: dict[str, int] = {
     reason_of(bundle_errors.ImageFormatRefused): 415,
     reason_of(errors.MethodNotAllowed): 405,
     reason_of(errors.HeadersTooLarge): 431,
+    reason_of(errors.ArrivedTooSlowly): 408,
     reason_of(errors.RequestTooLarge): 413,
     reason_of(errors.EncodingRefused): 415,
 }

@@ -12,12 +12,14 @@ from starlette.routing import BaseRoute, Router
 
 from service.config import Settings
 from service.core.call import Call, caller_at
+from service.edge.arrivals import Arrivals
 from service.edge.calls import Calls
 from service.errors import MethodNotAllowed, ServiceError, UnknownPath
 from service.http.connections import ConnectionLimits
-from service.http.exchange import Refusal, answer, has_body, refusal
+from service.http.exchange import ARRIVALS, Refusal, answer, has_body, refusal
 from service.http.listener import Asgi, Listener
 from service.system.address import bound
+from service.system.descriptors import connections_at_most
 
 if TYPE_CHECKING:
     from service.identity.certificates import Certificates
@@ -32,16 +34,18 @@ class HttpServer:
         self,
         routes: Sequence[BaseRoute],
         calls: Calls,
+        arrivals: Arrivals,
         settings: Settings,
         port: int,
         certificates: "Certificates | None" = None,
     ) -> None:
         self._calls = calls
-        limits = ConnectionLimits(settings.http_connections)
+        most = connections_at_most(settings.http_connections, settings.grpc_connections)
+        limits = ConnectionLimits(most, idle_s=settings.idle_s)
         listening = bound(settings.host, port, "--http-port", shared=settings.workers > 1)
         tls = None if certificates is None else certificates.context
         application = _open_to(settings.cors.split(), Application(routes, calls))
-        self._listener = Listener(application, listening, limits, tls)
+        self._listener = Listener(application, listening, limits, {ARRIVALS: arrivals}, tls)
         self.port = self._listener.port
 
     async def start(self) -> None:

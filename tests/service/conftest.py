@@ -257,7 +257,7 @@ async def _edge(settings: Settings, control: Any) -> Edge:
     servers.append(server)
     await server.start()
     routes = [*api_routes(classifier, calls), *inference_routes(server.inference, calls)]
-    http = HttpServer(routes, calls, settings, 0, who.certificates)
+    http = HttpServer(routes, calls, server.arrivals, settings, 0, who.certificates)
     await http.start()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     channel = grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options)

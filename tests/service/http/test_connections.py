@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 from service.http.connections import BoundedProtocol, ConnectionLimits, Connections
 
 PATIENCE_S = 60
-LIMITS = ConnectionLimits(connections=2, header_s=0.02, idle_s=0.02)
+LIMITS = ConnectionLimits(connections=2, header_s=0.02, idle_s=0.02, stall_s=0.02)
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

@@ -157,7 +157,7 @@ def test_dripping_connections_keep_nobody_out(server: OpsServer) -> None:
         assert get(server, "/metrics")[0] == 200
         held = server._listener.connections
         assert held.evicted >= 2 * ops._LIMITS.connections
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
 
 def test_an_error_of_our_own_is_500_and_logged(server: OpsServer, facts: Facts, caplog) -> None:

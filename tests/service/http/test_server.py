@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.edge import arrivals
+from service.http import exchange
 from tests.service.http.conftest import PATIENCE_S, Web
 
 ORIGIN = "https://a.example"
@@ -166,3 +168,42 @@ def test_pages_of_other_origins_are_not_let_in_unless_they_are_named(start_web, 
     assert named.ask("GET", "/none", Origin=ORIGIN).headers["Access-Control-Allow-Origin"] == ORIGIN
     other = named.ask("GET", "/v1/models", Origin="https://c.example")
     assert other.headers["Access-Control-Allow-Origin"] is None
+
+
+def begin_upload(stack: contextlib.ExitStack, web: Web, size: int, sent: int = 10) -> socket.socket:
+    connection = stack.enter_context(plug(web))
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    connection.sendall(head + b"x" * sent)
+    return connection
+
+
+@pytest.mark.parametrize("limit", ["silence", "whole"])
+def test_a_body_that_does_not_arrive_is_not_waited_for(start_web, monkeypatch, limit: str) -> None:
+    if limit == "silence":
+        monkeypatch.setattr(exchange, "_SILENCE_S", 0.02)
+    monkeypatch.setattr(arrivals, "_TICK_S", 0.02)
+    web = start_web(arrival_s=60.0 if limit == "silence" else 0.02)
+    with contextlib.ExitStack() as stack:
+        answer = begin_upload(stack, web, 1000).makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"reason": "ARRIVED_TOO_SLOWLY"' in answer
+    assert web.sample("anther_requests_total", protocol="http", code="DEADLINE_EXCEEDED") == 1
+
+
+def test_bodies_on_their_way_in_have_a_budget_and_whole_ones_are_answered_meanwhile(start_web, pictures) -> None:
+    """What has no room is read only if it is there already; else it is told to come back."""
+    picture = pictures["daisy"]
+    web = start_web(arrival_bytes=2 * len(picture))
+    with contextlib.ExitStack() as stack:
+        begin_upload(stack, web, 2 * len(picture))
+        answer = begin_upload(stack, web, 2 * len(picture)).makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b'"reason": "ARRIVALS_FULL"' in answer
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert web.ask("POST", "/v1/classify", picture).status == 200
+
+
+def test_a_client_that_leaves_before_the_end_of_its_body_is_counted(web, eventually) -> None:
+    with contextlib.ExitStack() as stack:
+        begin_upload(stack, web, 1000)
+    eventually(lambda: web.sample("anther_rejected_total", reason="CANCELLED") == 1)
