@@ -19,7 +19,7 @@ import click
 from benchmarks.subject import photo_option, serving
 from service.system.cores import usable_cores
 
-_PORT = 18005
+_PORT, _HTTP_PORT = 18005, 18006
 _LIMIT_S = 600
 
 
@@ -29,22 +29,43 @@ _LIMIT_S = 600
 @photo_option
 @click.option("--callers", default="1,8,32", show_default=True, help="Requests at once, one setting after another.")
 @click.option("--batch", default=1, show_default=True, help="Pictures in a request.")
-@click.option("--streaming", is_flag=True, help="Over ModelStreamInfer.")
+@click.option("--protocol", default="grpc", type=click.Choice(["grpc", "http"]), show_default=True)
+@click.option("--streaming", is_flag=True, help="Over ModelStreamInfer, which gRPC alone has.")
 @click.option("--requests", default=500, show_default=True, help="Requests in each measurement; three must agree.")
 @click.option("--program", default="perf_analyzer", show_default=True, help="Its name on the path, or where it lies.")
 def main(
-    models: Path, model: str, photo: Path, callers: str, batch: int, streaming: bool, requests: int, program: str
+    models: Path,
+    model: str,
+    photo: Path,
+    callers: str,
+    batch: int,
+    protocol: str,
+    streaming: bool,
+    requests: int,
+    program: str,
 ) -> None:
-    """Throughput and latency that perf_analyzer measures over inference.GRPCInferenceService."""
+    """Throughput and latency that perf_analyzer measures over the Open Inference Protocol."""
     found = shutil.which(program)
     if found is None:
         sys.exit(f"'{program}' is not on the path; `pip install perf-analyzer` brings it (glibc 2.38 or newer)")
     options = ["-b", str(batch), "--measurement-request-count", str(requests)]
     options += ["--streaming", "-a"] if streaming else []
-    with serving(models.resolve(), photo, _PORT) as server:
-        command = [found, "-m", model, "-i", "grpc", "-u", server.target, *options]
+    with serving(models.resolve(), photo, _PORT, ("--http-port", str(_HTTP_PORT))) as server:
+        target = server.target if protocol == "grpc" else f"127.0.0.1:{_HTTP_PORT}"
+        command = [found, "-m", model, "-i", protocol, "-u", target, *options]
         results = {count: _measured(command, photo, count) for count in callers.split(",")}
-    print(json.dumps({"photo": photo.name, "cores": usable_cores(), "batch": batch, "streaming": streaming, **results}))
+    print(
+        json.dumps(
+            {
+                "photo": photo.name,
+                "cores": usable_cores(),
+                "protocol": protocol,
+                "batch": batch,
+                "streaming": streaming,
+                **results,
+            }
+        )
+    )
 
 
 def _measured(command: list[str], photo: Path, callers: str) -> dict[str, float]:
