@@ -1,9 +1,10 @@
-"""The page /openapi.json: what /v1 takes and answers, as OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1)."""
+"""The page /openapi.json: what /v1 and /v2 take and answer, as OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1)."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from service.edge.failures import Code
+from service.http.inference import openapi as inference
 from service.http.parameters import MAX_ID
 
 Schema = dict[str, Any]
@@ -30,6 +31,7 @@ def description() -> Schema:
             "/v1/models": {"get": _models()},
             "/v1/models/{name}": {"get": _model()},
             "/openapi.json": {"get": _this_page()},
+            **inference.paths(),
         },
         "components": {
             "schemas": {
@@ -38,6 +40,7 @@ def description() -> Schema:
                 "Prediction": _PREDICTION,
                 "Model": _described(),
                 "Problem": _problem(),
+                **inference.schemas(),
             },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },

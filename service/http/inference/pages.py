@@ -27,6 +27,7 @@ class Page:
     tell: Tell = lambda answer, path: as_json(answer)
     holds: Callable[[Any], bool] = lambda answer: True
     verb: str = "GET"
+    offered: bool = True
 
 
 def of_model(end: str = "") -> tuple[str, str]:
@@ -49,7 +50,7 @@ def _controlled(request: Callable[..., Any]) -> Callable[[Path, Json], Message]:
 
 def _not_offered(method: str, verb: str, *paths: str) -> Page:
     request = getattr(pb, f"{method}Request")
-    return Page(method, "Not offered.", paths, lambda path, body: request(), verb=verb)
+    return Page(method, "Not offered.", paths, lambda path, body: request(), verb=verb, offered=False)
 
 
 def _memory(kind: str) -> tuple[Page, ...]:

@@ -37,7 +37,13 @@ def test_it_describes_every_path_and_parameter(web) -> None:
     page = web.ask("GET", "/openapi.json").json()
     assert page == openapi.description()
     assert page["openapi"].startswith("3.1.")
-    assert page["paths"].keys() == {"/v1/classify", "/v1/explain", "/v1/models", "/v1/models/{name}", "/openapi.json"}
+    assert {path for path in page["paths"] if not path.startswith("/v2")} == {
+        "/v1/classify",
+        "/v1/explain",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/openapi.json",
+    }
     assert page["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(get_args(Code))
     named = {
         path: {each["name"] for each in next(iter(methods.values()))["parameters"] if each["in"] == "query"}
