@@ -16,7 +16,7 @@ _MAX_SEGMENTS_BETWEEN = 20 * MAX_SCANS
 _USUAL_SCANS = 16  # progressive files have about ten
 
 _SCAN, _END, _FILL = 0xDA, 0xD9, 0xFF
-_TABLES, _EXIF, _PHOTOSHOP = 0xDB, 0xE1, 0xED
+_TABLES, _EXIF, _MULTIPLE, _PHOTOSHOP = 0xDB, 0xE1, 0xE2, 0xED
 _WITHOUT_LENGTH = frozenset({0x00, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE), 0xFF})
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xDE}) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = frozenset({0xC0, 0xC1})  # Huffman-coded; all others take longer
@@ -38,6 +38,7 @@ class _Front:
     frame: int = 0  # the marker of the last frame
     layers: int = 0
     exif: list[bytes] = field(default_factory=list)
+    multiple: bytes = b""  # the directory of a file with several images
     segments: int = 0
     skipped: int = 0  # bytes
     frames: int = 0  # bytes
@@ -55,6 +56,8 @@ class _Front:
             self.frames += length
         elif marker == _EXIF and data.startswith(b"Exif\0\0", position + 2):
             self.exif.append(data[position + (8 if self.exif else 2) : position + length])
+        elif marker == _MULTIPLE and data.startswith(b"MPF\0", position + 2):
+            self.multiple = data[position + 6 : position + length]
         elif marker == _PHOTOSHOP:
             self.resources += data.count(b"8BIM", position, position + length)
 
@@ -66,6 +69,8 @@ class _Front:
             work.add("Photoshop resources", self.resources * _SECONDS_A_RESOURCE, self.resources * _BYTES_A_RESOURCE)
         if self.exif:
             _add_exif(self.exif, work)
+        if self.multiple:
+            add_exif(self.multiple, work)
 
 
 def walk(data: bytes, work: Work) -> Header:

@@ -16,6 +16,7 @@ from bundle.formats.work import Header, Work
 _WIDTH, _LENGTH, _COMPRESSION, _SAMPLES, _PLANAR = 256, 257, 259, 277, 284
 _OFFSETS, _ROWS, _COUNTS = 273, 278, 279
 _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
+_SHAPE = frozenset({_WIDTH, _LENGTH, _COMPRESSION, _SAMPLES, _PLANAR, _ROWS, _TILE_WIDTH, _TILE_LENGTH})
 _LISTS = frozenset({_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS})
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965  # directories that Pillow reads behind the pixels
 _UNSIGNED = {3: "u2", 4: "u4", 16: "u8"}  # SHORT, LONG and BigTIFF's LONG8
@@ -24,7 +25,7 @@ _RAW, _JPEG, _DEFLATE, _SEPARATE, _MOST_SAMPLES = 1, frozenset({6, 7}), frozense
 _SECONDS_A_RAW_PART, _BYTES_A_RAW_PART, _SECONDS_A_PART = 18e-6, 300, 25e-6
 _SECONDS_A_LISTED_PART, _BYTES_A_LISTED_PART = 0.2e-6, 40
 _SECONDS_A_PIXEL, _SECONDS_A_RAW_PIXEL = 25e-9, 2e-9
-_SECONDS_A_BYTE, _SECONDS_OF_OTHERS = {1: 1e-9, 34925: 1e-7}, 3e-8  # uncompressed, LZMA
+_SECONDS_A_BYTE, _SECONDS_OF_OTHERS = {1: 1e-9, 32773: 2e-9, 5: 1.2e-8, 34925: 1e-7}, 3e-8  # PackBits, LZW, LZMA
 _SECONDS_AN_EMPTY_BYTE, _USUAL_EXCESS = 1.5e-7, 2**16  # deflate can take much longer for one that stands for no pixel
 _BYTES_OF_A_TILED_PIXEL = 4
 _SECONDS_A_PAIR_OF_TAGS = 7e-8  # libtiff sorts them all anew for each that it does not know
@@ -57,13 +58,15 @@ class _Page:
 
 def walk(data: bytes, work: Work) -> Header:
     """Raises `ValueError` where the directory is damaged, `ImageRefused` for what is too much."""
-    order, big = ORDERS[data[:2]], 43 in data[2:4]
+    order, big = ORDERS[data[:2]], data[2] == 43  # Pillow takes a BigTIFF of the other order for a classic one
     try:
         (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
         directory = read_directory(data, start, order, work, big=big, passed_over=_LISTS)
     except struct.error as exc:
         raise ValueError("cut off inside its directory") from exc
     work.add("tags", len(directory.tags) ** 2 * _SECONDS_A_PAIR_OF_TAGS)
+    if repeated := directory.repeated & (_SHAPE | _LISTS):  # libtiff takes the first, Pillow the first that it knows
+        raise ValueError(f"tag {min(repeated)} twice")
     size = _number(data, directory, _WIDTH), _number(data, directory, _LENGTH)
     work.check_size(size)
     page = _page(data, directory, size, work)
@@ -84,7 +87,9 @@ def _page(data: bytes, directory: Directory, size: tuple[int, int], work: Work) 
     planes = samples if separate else 1
     tile = _number(data, directory, _TILE_WIDTH, 0), _number(data, directory, _TILE_LENGTH, 0)
     work.check_pixels(tile)
-    if tile == (0, 0) or (compression == _RAW and _OFFSETS in directory.tags):
+    if any(tile) and _OFFSETS in directory.tags:
+        raise ValueError("strips and tiles")
+    if not any(tile):
         tile = size[0], min(size[1], _number(data, directory, _ROWS, size[1]))
     if not min(*tile, planes):
         raise ValueError("strips or tiles without pixels")
@@ -93,7 +98,7 @@ def _page(data: bytes, directory: Directory, size: tuple[int, int], work: Work) 
 
 def _add_raw_parts(data: bytes, directory: Directory, page: _Page, work: Work) -> None:
     """Pillow reads all that are listed, also those that the image has no room for: they cover it once more."""
-    listed = _listed(directory, _OFFSETS, data) or _listed(directory, _TILE_OFFSETS, data)
+    listed = max(_listed(directory, tag, data) for tag in _LISTS)
     work.add("strips or tiles", listed * _SECONDS_A_RAW_PART, listed * _BYTES_A_RAW_PART)
     of_a_part = min(page.part_width, page.width) * min(page.part_height, page.height)
     if listed > page.parts:

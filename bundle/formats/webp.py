@@ -5,11 +5,11 @@ import struct
 from bundle.formats.directory import add_exif
 from bundle.formats.work import Header, Work
 
-_SECONDS_A_CHUNK, _BYTES_A_CHUNK = 5e-6, 100
+_SECONDS_A_CHUNK, _BYTES_A_CHUNK = 10e-6, 100
 _SECONDS_A_PIXEL, _SECONDS_A_BYTE = 30e-9, 4e-8
 # Each group of a lossless image's prefix codes has tables of its own; a group takes at least 20 bits of the file, and
 # four by four pixels.
-_SECONDS_A_GROUP, _GROUPS, _BITS_A_GROUP, _PIXELS_A_GROUP = 15e-6, 2**16, 20, 16
+_SECONDS_A_GROUP, _GROUPS, _BITS_A_GROUP, _PIXELS_A_GROUP = 5e-6, 2**16, 20, 16
 _CODED_LOSSLESS = frozenset({b"VP8L", b"ALPH"})
 
 
@@ -24,9 +24,8 @@ def walk(data: bytes, work: Work) -> Header:
         work.add("chunks", _SECONDS_A_CHUNK, _BYTES_A_CHUNK)
         if kind == b"EXIF":
             add_exif(data[position + 8 : position + 8 + length], work)
-        if kind == b"ANMF":
-            position += 24  # what it holds are chunks too
-            continue
+        if kind == b"ANMF":  # a frame is a chunk, 16 bytes behind
+            kind = data[position + 24 : position + 28]
         if kind in _CODED_LOSSLESS:
             lossless = max(lossless, min(length, len(data)))
         position += 8 + length + length % 2

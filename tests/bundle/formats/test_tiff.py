@@ -38,11 +38,28 @@ def test_a_tile_of_too_many_pixels_is_refused(order: str, tiff) -> None:
         examine(tiff((10, 10), 8, b"\0" * 100, *NO_STRIPS, (322, 3, 1600), (323, 4, 70000), order=order))
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_a_tile_of_too_many_pixels_is_refused_in_a_big_tiff(order: str) -> None:
+def test_a_tile_of_too_many_pixels_is_refused_in_a_big_tiff() -> None:
     tags = [(256, "I", 5), (257, "I", 5), (322, "H", 1600), (323, "I", 70000)]
     with pytest.raises(ImageTooManyPixels, match="112,000,000"):
-        examine(big_tiff(order, *tags))
+        examine(big_tiff("<", *tags))
+
+
+def test_a_big_tiff_of_the_order_that_pillow_does_not_know_is_refused() -> None:
+    """libtiff knows it, and would read another directory than Pillow."""
+    with pytest.raises(ImageUndecodable):
+        examine(big_tiff(">", (256, "I", 5), (257, "I", 5)))
+
+
+@pytest.mark.parametrize("tag", [256, 273, 278])
+def test_a_tag_of_the_shape_that_is_there_twice_is_refused(tag: int, tiff) -> None:
+    data = tiff((10, 10), 8, bytes(100), (60_000, 4, 7))
+    with pytest.raises(ImageUndecodable, match=f"tag {tag} twice"):
+        examine(data.replace(struct.pack("<HHI", 60_000, 4, 1), struct.pack("<HHI", tag, 4, 1)))
+
+
+def test_strips_beside_tiles_are_refused(tiff) -> None:
+    with pytest.raises(ImageUndecodable, match="strips and tiles"):
+        examine(tiff((10, 10), 8, bytes(100), (322, 3, 16), (323, 3, 16)))
 
 
 @pytest.mark.parametrize("kind", [1, 5, 9, 13, 17, 18])
