@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ def configure(log_format: LogFormat) -> None:
     # Pillow's messages concern clients' images, one of which can cause 65,000 of them.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it writes a line for each client that fails at TLS
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
     logging.captureWarnings(True)
 

@@ -1,5 +1,6 @@
 """Tokens at the gRPC port: every method asks for its scope, health is free, and who is over a quota is told to wait."""
 
+import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,17 @@ def test_calls_in_flight_are_counted_until_they_are_answered(edge: Any, pictures
         assert found.retry_after_s
     assert pending.result().model == "flowers"
     edge.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
+
+
+def test_a_revoked_token_ends_within_a_stream(edge: Any, pictures: dict[str, bytes], tmp_path: Path) -> None:
+    sent: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
+    answers = edge.stub.ClassifyStream(iter(sent.get, None), metadata=bearer("shop"), timeout=60)
+    sent.put(pb.ClassifyRequest(image=pictures["daisy"]))
+    assert next(answers).answer.model == "flowers"
+    (tmp_path / "tokens.json").write_bytes(dumped(TOKENS[:1]))
+    edge.follower.check()
+    sent.put(pb.ClassifyRequest(image=pictures["daisy"]))
+    assert next(answers).error.reason == "UNAUTHENTICATED"
+    sent.put(None)
+    assert list(answers) == []
+    assert edge.sample("anther_caller_requests_total", caller="shop", code="OK") == 0, "its series have left the page"

@@ -1,5 +1,6 @@
 """Two workers under TLS and tokens: each follows the files, none shows a secret, and the metrics ask for a token."""
 
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -68,6 +69,11 @@ def test_each_worker_follows_tokens_and_certificates_and_nothing_secret_is_shown
 
     assert ends(server.target, ca, shop) == {"OK"}
     assert ends(server.target, ca, "wrong") == {"UNAUTHENTICATED"}
+    host, port = server.target.split(":")
+    with socket.create_connection((host, int(port)), PATIENCE_S) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert stranger.recv(100) == b""
+    assert "handshake" not in server.errors.read_text().lower(), "a line of the log for each stranger"
     assert [scrape(server.operations, each)[0] for each in (shop, scraper, "")] == [403, 200, 401]
     page = scrape(server.operations, scraper)[1]
     assert f'anther_caller_requests_total{{caller="shop",code="OK"}} {CONNECTIONS}.0' in page
