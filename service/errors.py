@@ -41,6 +41,8 @@ from pathlib import Path
 
 from anther.errors import AntherError
 
+_SHOWN_LENGTH = 300  # of what a client sent; the edge clips what it says of it anyway
+
 
 class ServiceError(AntherError):
     """Root of the service's own errors. `retry_after_s` is set where trying again later helps."""
@@ -50,6 +52,8 @@ class ServiceError(AntherError):
 
 class InvalidArgument(ServiceError):
     def __init__(self, field: str, value: object, expected: str) -> None:
+        if isinstance(value, str) and len(value) > _SHOWN_LENGTH:
+            value = f"{value[:_SHOWN_LENGTH]}… ({len(value):,} characters)"
         super().__init__(f"'{field}' is {value!r}; expected {expected}", field=field, value=value, expected=expected)
 
 

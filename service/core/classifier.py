@@ -56,9 +56,10 @@ class Classifier:
         self._draining = False
 
     def find(self, target: Target) -> LiveModel:
-        """The version that answers. Raises `Draining` and what `Registry.find` raises."""
+        """The version that answers. Raises `Draining`, `InvalidArgument` and what `Registry.find` raises."""
         if self._draining:
             raise Draining
+        target.check()
         return self.registry.find(target.model, target.version, target.label, target.id)
 
     async def classify(self, model: LiveModel, request: ImageRequest, placed: asyncio.Event | None = None) -> Answer:

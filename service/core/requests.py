@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from bundle.preprocessing import Pixels
 from service.core.call import Trace
+from service.errors import InvalidArgument
+
+LONGEST_ID, LONGEST_NAME = 1024, 256  # characters of what a request brings and an answer repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,15 @@ class Target:
     version: int = 0
     label: str = ""
     id: str = ""
+
+    def check(self) -> None:
+        """Raises `InvalidArgument` where a field is longer than anything that makes sense."""
+        if len(self.id) > LONGEST_ID:
+            raise InvalidArgument("id", self.id, f"at most {LONGEST_ID:,} characters")
+        if len(self.model) > LONGEST_NAME:
+            raise InvalidArgument("model", self.model, f"at most {LONGEST_NAME} characters")
+        if len(self.label) > LONGEST_NAME:
+            raise InvalidArgument("label", self.label, f"at most {LONGEST_NAME} characters")
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,10 +111,12 @@ class Arrivals:
         arrival.began = loop.time()
 
     def _leave_line(self, arrival: _Arrival) -> None:
-        line = self._waiting[arrival.caller]
-        line.remove(arrival)
-        if not line:
-            del self._waiting[arrival.caller]
+        """Where `_serve` has not found out yet that its caller is gone."""
+        line = self._waiting.get(arrival.caller, deque())
+        if arrival in line:
+            line.remove(arrival)
+            if not line:
+                del self._waiting[arrival.caller]
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let in who fits, those first who hold least; then try the next ones."""
@@ -122,11 +124,13 @@ class Arrivals:
             line = self._waiting[caller]
             while line and (self._fits(line[0]) or self._trials < _TRIALS):
                 arrival = line.popleft()
+                assert arrival.turn is not None
+                if arrival.turn.done():  # cancelled just now
+                    continue
                 if not self._fits(arrival):
                     self._trials += 1
                     arrival.trial = loop.call_later(_TRIAL_S, self._refuse, arrival, self._full())
                 self._take(arrival)
-                assert arrival.turn is not None
                 arrival.turn.set_result(None)
             if not line:
                 del self._waiting[caller]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from anther.errors import AntherError, reason_of
+from bundle.errors import BundleRefused, PolicyNotWritable
 from service.core.call import Call, Trace
 from service.core.recorder import End, Recorder
 from service.edge.failures import failure_of
@@ -270,5 +271,8 @@ def _model_of(request: Any) -> str:
 
 
 def _log_unforeseen(error: Exception) -> None:
+    """And what an operator must know that the caller is not told."""
     if not isinstance(error, AntherError):
         log.error("a call failed", exc_info=error)
+    elif isinstance(error, PolicyNotWritable | BundleRefused):
+        log.warning("a call failed: %s", error)

@@ -71,6 +71,26 @@ CODES: dict[type[AntherError], Code] = {
     errors.WorkerFailed: "UNAVAILABLE",
 }
 
+_SEE_LOG = "the server's log says why"
+
+# What tells of the server's own files and libraries: callers read these sentences in place of the error's.
+OWN_AFFAIRS: dict[type[AntherError], str] = {
+    bundle_errors.BundleRefused: "no version of the model may serve; RepositoryIndex and the server's log say why",
+    bundle_errors.NotPublished: f"the version could not be published; {_SEE_LOG}",
+    bundle_errors.PolicyNotWritable: f"the server cannot write which versions serve, so nothing changed; {_SEE_LOG}",
+    errors.NoModelReady: f"no model can serve now; {_SEE_LOG}",
+    errors.TokensInvalid: f"the server cannot read its tokens; {_SEE_LOG}",
+    errors.CertificatesInvalid: f"the server cannot read its certificates; {_SEE_LOG}",
+    errors.DeviceUnavailable: f"the server's device cannot be used; {_SEE_LOG}",
+    errors.RuntimeMissing: f"the server lacks a library; {_SEE_LOG}",
+    errors.TracingMissing: f"the server lacks a library; {_SEE_LOG}",
+    errors.RuntimeConflict: f"the server's libraries conflict; {_SEE_LOG}",
+    errors.TrustUnusable: f"the server cannot read which signatures it trusts; {_SEE_LOG}",
+    errors.AttestationRefused: f"the server cannot read an attestation; {_SEE_LOG}",
+    errors.PortUnavailable: f"the server cannot listen; {_SEE_LOG}",
+    errors.WorkerFailed: f"the server did not start; {_SEE_LOG}",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -87,8 +107,12 @@ def failure_of(error: BaseException) -> Failure:
     """The failure for any exception; one that is not ours becomes INTERNAL with a fixed text."""
     if not isinstance(error, AntherError):
         return Failure("INTERNAL", "INTERNAL", _INTERNAL_TEXT, {})
-    code: Code = next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), "INTERNAL")
+    kinds = type(error).__mro__
+    code: Code = next((CODES[kind] for kind in kinds if kind in CODES), "INTERNAL")
     retry = error.retry_after_s if isinstance(error, errors.ServiceError) else None
+    told = next((OWN_AFFAIRS[kind] for kind in kinds if kind in OWN_AFFAIRS), None)
+    if told is not None:
+        return Failure(code, reason_of(type(error)), told, {}, retry)
     facts = {name: _clipped(value, _FACT_LENGTH) for name, value in error.facts.items()}
     return Failure(code, reason_of(type(error)), _clipped(str(error), _MESSAGE_LENGTH), facts, retry)
 

@@ -14,9 +14,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from anther.errors import AntherError
 from service.edge.calls import Calls
+from service.errors import InvalidArgument
 from service.rpc.instrumented import authorization_of, call_of, fail
 from service.rpc.intake import Intake, parsed
 from service.rpc.status import status_of
+
+_LONGEST = 4096  # bytes of a question about a service's health, which may be remembered as long as its caller watches
 
 
 class GuardedHandlers:
@@ -53,6 +56,8 @@ class GuardedHandlers:
                 caller = self._admitted(name, context)
                 with self._intake.place(caller):
                     data = await self._intake.message(context, caller)
+                    if len(data) > _LONGEST:
+                        raise InvalidArgument("request", f"{len(data):,} bytes", f"at most {_LONGEST:,}")
                     return await behave(parsed(handler.request_deserializer, data), context)
             except AntherError as exc:
                 return fail(context, status_of(exc))

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from anther.v1 import classifier_pb2 as pb
 from service.core.call import Call
 from service.core.classifier import Classifier
-from service.core.requests import Target
+from service.core.requests import LONGEST_ID, Target
 from service.core.streams import BoundedStreams
 from service.edge.calls import Calls, Method
 from service.rpc.messages import description, explanation, item_error, request_of, response
@@ -67,5 +67,5 @@ class Servicer:
         try:
             answer = await self._calls.run(self._streamed, request, call, placed)
         except Exception as exc:  # recorded, and logged where nobody foresaw it
-            return pb.ClassifyStreamResponse(id=request.id, error=item_error(status_of(exc)))
+            return pb.ClassifyStreamResponse(id=request.id[:LONGEST_ID], error=item_error(status_of(exc)))
         return pb.ClassifyStreamResponse(id=request.id, answer=answer)

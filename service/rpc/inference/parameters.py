@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from anther.open_inference import open_inference_pb2 as pb
+from service.core.requests import LONGEST_ID, LONGEST_NAME
 from service.errors import InvalidArgument
 
 Parameters = Mapping[str, pb.InferParameter]
 Value = bool | int | float | str | None
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_MOST = 64  # parameters of a request
 _SHARED_MEMORY = "shared_memory"  # how the names begin that point a tensor to memory outside the message
 
 
@@ -29,12 +31,25 @@ def options_of(parameters: Parameters) -> Options:
     """Raises `InvalidArgument` for what is not understood or cannot be done."""
     if not parameters:
         return _NONE
+    _check_sizes(parameters)
     if "top_k" in parameters:
         expected = "no such parameter; give an output the parameter 'classification' for its highest values"
         raise InvalidArgument("parameters[top_k]", value_of(parameters, "top_k"), expected)
     count_of(parameters, "priority", least=0)  # every request has the same; a number that means nothing is a mistake
     microseconds = count_of(parameters, "timeout", least=0)
     return Options(_label(parameters), microseconds / 1e6 if microseconds else None)
+
+
+def _check_sizes(parameters: Parameters) -> None:
+    """The answer repeats them."""
+    if len(parameters) > _MOST:
+        raise InvalidArgument("parameters", f"{len(parameters):,} of them", f"at most {_MOST}")
+    for name in parameters:
+        if len(name) > LONGEST_NAME:
+            raise InvalidArgument("parameters", name, f"names of at most {LONGEST_NAME} characters")
+        value = value_of(parameters, name)
+        if isinstance(value, str) and len(value) > LONGEST_ID:
+            raise InvalidArgument(f"parameters[{name}]", value, f"at most {LONGEST_ID:,} characters")
 
 
 def version_of(text: str) -> int:

@@ -10,7 +10,7 @@ from anther.errors import AntherError
 from anther.open_inference import open_inference_pb2 as pb
 from service.core.call import Call
 from service.core.classifier import Classifier
-from service.core.requests import Target
+from service.core.requests import LONGEST_ID, Target
 from service.core.statistics import Statistics
 from service.core.streams import BoundedStreams
 from service.edge.calls import Calls, Method, Weight
@@ -169,7 +169,7 @@ class InferenceServicer:
         except Draining:
             raise
         except Exception as exc:  # recorded, and logged where nobody foresaw it
-            failed = pb.ModelInferResponse(id=request.id)
+            failed = pb.ModelInferResponse(id=request.id[:LONGEST_ID])
             return pb.ModelStreamInferResponse(error_message=status_of(exc).message, infer_response=failed)
         response.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)

@@ -1,5 +1,6 @@
 """Every error has its place in the one table, and a detail that programs can read."""
 
+import inspect
 import re
 from collections.abc import Iterator
 
@@ -9,10 +10,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 from anther.errors import AntherError, reason_of
 from bundle import errors as bundle_errors
-from bundle.errors import ImageTooManyBytes, ImageTooManyPixels, ModelNotFound
+from bundle.errors import BundleRefused, ImageTooManyBytes, ImageTooManyPixels, ModelNotFound
 from service import errors
-from service.edge.failures import CODES
-from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull
+from service.edge.failures import CODES, OWN_AFFAIRS
+from service.errors import DeadlineExpired, Draining, InvalidArgument, QueueFull, UnknownPath
 from service.rpc.status import Status, status_of
 
 Code = grpc.StatusCode
@@ -65,8 +66,19 @@ def test_every_leaf_has_a_code_of_its_own_meaning(kind: type[AntherError]) -> No
     assert status.code not in {Code.OK, Code.UNKNOWN, Code.INTERNAL}
     whole, (info, *_) = details(status)
     assert whole.code == status.code.value[0]
-    assert whole.message == status.message == "a message"
-    assert (info.reason, info.domain, dict(info.metadata)) == (status.reason, "anther", {"fact": "value"})
+    told = next((OWN_AFFAIRS[above] for above in kind.__mro__ if above in OWN_AFFAIRS), None)
+    assert whole.message == status.message == (told or "a message")
+    facts = {} if told else {"fact": "value"}
+    assert (info.reason, info.domain, dict(info.metadata)) == (status.reason, "anther", facts)
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_no_caller_reads_a_path_of_the_server(kind: type[AntherError]) -> None:
+    """What is made of a path, or of another program's sentence about one, is the server's own affair."""
+    takes = inspect.signature(kind.__init__).parameters
+    about_files = {"path", "folder", "embedded"} & takes.keys() or issubclass(kind, BundleRefused)
+    if about_files and kind is not UnknownPath:  # that one repeats the caller's own
+        assert any(above in OWN_AFFAIRS for above in kind.__mro__)
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)

@@ -65,6 +65,7 @@ def test_the_index_holds_every_version_with_its_state_and_why(start_edge, reposi
     ]
     assert found[0].reason.startswith("answers no requests")
     assert "SHA-256" in found[2].reason
+    assert found[2].reason.startswith("flowers/3/report.html"), "and nothing of where the server keeps it"
     assert (found[1].reason, found[3].reason) == ("", "")
 
 
@@ -105,7 +106,11 @@ def test_with_leave_models_are_loaded_and_unloaded(controlled, control) -> None:
     ("name", "status", "message"),
     [
         ("trees", "NOT_FOUND", "no model 'trees'"),
-        ("broken", "UNAVAILABLE", "models/broken/1: model.onnx is damaged"),
+        (
+            "broken",
+            "UNAVAILABLE",
+            "no version of the model may serve; RepositoryIndex and the server's log say why",
+        ),
     ],
 )
 def test_what_goes_wrong_is_said(controlled, control, call: str, name: str, status: str, message: str) -> None:
