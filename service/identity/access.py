@@ -103,7 +103,7 @@ class Access:
         return _Known(token, Caller(token.name, token.name, models), Usage() if before is None else before.usage)
 
     def _find(self, authorization: str | None) -> _Known:
-        scheme, _, sent = (authorization or "").partition(" ")
+        scheme, _, sent = (authorization or "").strip().partition(" ")
         sent = sent.strip()
         if scheme.lower() != "bearer" or not sent:
             raise Unauthenticated(_MISSING)

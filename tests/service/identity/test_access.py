@@ -38,7 +38,7 @@ def test_without_tokens_everybody_may_do_everything() -> None:
     access.leave(caller)
 
 
-@pytest.mark.parametrize("header", [BEARER, f"bearer {SECRET}", f"BEARER   {SECRET} "])
+@pytest.mark.parametrize("header", [BEARER, f"bearer {SECRET}", f"BEARER   {SECRET} ", f" {BEARER}"])
 def test_a_token_names_its_caller(header: str) -> None:
     caller = Access([token(models=("flowers",))]).identify(header, STRANGER)
     assert caller == Caller("shop", "shop", frozenset({"flowers"}))
