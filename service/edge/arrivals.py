@@ -65,9 +65,9 @@ class Arrivals:
         try:
             return await read()
         except asyncio.CancelledError:
-            if arrival.refusal is None or arrival.task is None or arrival.task.uncancel() > 0:
+            if (refusal := _refused(arrival)) is None:
                 raise
-            raise arrival.refusal from None
+            raise refusal from None
         finally:
             self._give(arrival, loop)
 
@@ -105,9 +105,12 @@ class Arrivals:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._leave_line(arrival)
-            else:
-                self._give(arrival, loop)
-            raise
+                raise
+            refusal = _refused(arrival)  # where the loop was so busy that the trial was over before it began
+            self._give(arrival, loop)
+            if refusal is None:
+                raise
+            raise refusal from None
         arrival.began = loop.time()
 
     def _leave_line(self, arrival: _Arrival) -> None:
@@ -160,3 +163,10 @@ class Arrivals:
                 break
             self._refuse(arrival, ArrivedTooSlowly(self._limit_s))
         self._clock = loop.call_later(_TICK_S, self._tick, loop) if self._reading else None
+
+
+def _refused(arrival: _Arrival) -> ArrivalsFull | ArrivedTooSlowly | None:
+    """Why its task was cancelled here; None where somebody else did."""
+    if arrival.refusal is None or arrival.task is None or arrival.task.uncancel() > 0:
+        return None
+    return arrival.refusal

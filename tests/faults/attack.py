@@ -1,4 +1,4 @@
-"""Attacks on the gRPC port at full size: `python -m tests.faults.attack NAME` starts a server and prints what it bore.
+"""Attacks on the ports at full size: `python -m tests.faults.attack NAME` starts a server and prints what it bore.
 
 `--checkout FOLDER` attacks the server of another checkout. `tests/faults/test_attacks.py` runs them small, with bounds.
 """
@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,11 +25,10 @@ from anther.open_inference import open_inference_pb2
 from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
-from tests.faults import flood
-from tests.faults.victim import CLASSIFY, PATIENCE_S, Victim
+from tests.faults import flood, web
+from tests.faults.victim import BANNER, CLASSIFY, PATIENCE_S, Victim
 
 MEGABYTE = 2**20
-_BANNER = re.compile(r"gRPC (\S+), operations (http://\S+),")
 Figures = dict[str, Any]
 
 
@@ -239,7 +237,20 @@ def _try_connect(port: int, begins: bool) -> Any:
 
 ATTACKS: dict[str, Callable[..., Figures]] = {
     attack.__name__: attack
-    for attack in (burst, resets, streams, uploads, pings, idle, identifier, unloaded, descriptors)
+    for attack in (
+        burst,
+        resets,
+        streams,
+        uploads,
+        pings,
+        idle,
+        identifier,
+        unloaded,
+        descriptors,
+        web.dripping,
+        web.postings,
+        web.silent,
+    )
 }
 OPTIONS = {"unloaded": ["--control"]}
 DESCRIPTORS = {"descriptors": 64}
@@ -259,13 +270,13 @@ def attacked(checkout: Path, options: list[str], limit: int | None = None) -> It
             stderr=errors,
             text=True,
             cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout)},
+            env={**os.environ, "PYTHONPATH": str(checkout), "ANTHER_HTTP_PORT": "0"},
         )
         try:
             assert process.stdout is not None
-            found = _BANNER.search(process.stdout.readline())
+            found = BANNER.search(process.stdout.readline())
             assert found, Path(errors.name).read_text()
-            yield Victim(process, found[1], found[2], Path(errors.name))
+            yield Victim(process, found[2], found[3], Path(errors.name), found[1] or "")
         finally:
             process.kill()
             process.wait()

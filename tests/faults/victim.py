@@ -21,7 +21,7 @@ from benchmarks.vitals import Vitals, read_vitals
 PATIENCE_S = 60  # how long a test waits for what must happen, however busy the machine
 CLASSIFY = "/anther.v1.ImageClassifier/Classify"
 _RESET_PEAK = "5"  # proc(5), clear_refs
-_BANNER = re.compile(r"(?:HTTP (https?://\S+), )?gRPC (\S+), operations (http://\S+),")
+BANNER = re.compile(r"(?:HTTP (https?://\S+), )?gRPC (\S+), operations (http://\S+),")
 
 
 @dataclass
@@ -101,7 +101,7 @@ def started(models: Path, errors: Path, *options: str) -> Iterator[Victim]:
     ):
         try:
             assert process.stdout is not None
-            found = _BANNER.search(process.stdout.readline())
+            found = BANNER.search(process.stdout.readline())
             assert found, errors.read_text()
             yield Victim(process, found[2], found[3], errors, found[1] or "")
         finally:

@@ -4,9 +4,12 @@ import contextlib
 import http.client
 import socket
 import statistics
+import threading
 import time
+from collections import Counter
 from typing import Any
 
+from tests.faults import flood
 from tests.faults.victim import PATIENCE_S, Victim
 
 Figures = dict[str, Any]
@@ -75,3 +78,117 @@ def scrape_s(victim: Victim) -> float:
 
 def operations_port(victim: Victim) -> int:
     return int(victim.operations.rpartition(":")[2])
+
+
+class Posting:
+    """A body of `size` bytes on its way to /v1/classify, save for its last one."""
+
+    def __init__(self, port: int, size: int, chunked: bool = False) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+        head = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n" % length
+        self.connection.sendall(head + (b"%x\r\n" % size if chunked else b""))
+        self.connection.setblocking(False)
+        self.unsent = memoryview(bytes(size - 1))
+        self.answer = b""
+        self.ended = False
+
+    def send(self) -> None:
+        """As much as the server takes now."""
+        try:
+            while self.unsent:
+                self.unsent = self.unsent[self.connection.send(self.unsent[:65_536]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.ended = True
+
+    def receive(self) -> None:
+        try:
+            found = self.connection.recv(65_536)
+        except ConnectionError:
+            found = b""
+        self.answer += found
+        self.ended = not found
+
+    @property
+    def end(self) -> str:
+        """The status that it was answered with, or what became of it."""
+        return self.answer[9:12].decode() or ("closed" if self.ended else "waits")
+
+
+class HonestWeb:
+    """Callers who ask over HTTP, one connection a call, until the block ends; `ends` counts by status."""
+
+    def __init__(self, victim: Victim, picture: bytes, callers: int = 2) -> None:
+        self.ends: Counter[str] = Counter()
+        self._port, self._picture, self._stop = web_port(victim), picture, threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(callers)]
+
+    def __enter__(self) -> "HonestWeb":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
+            with contextlib.closing(connection):
+                try:
+                    connection.request("POST", "/v1/classify", self._picture)
+                    self.ends[str(connection.getresponse().status)] += 1
+                except (OSError, http.client.HTTPException) as error:
+                    self.ends[type(error).__name__] += 1
+
+
+def postings(
+    victim: Victim,
+    picture: bytes,
+    count: int = 150,
+    size: int = 19_000_000,
+    stay_s: float = 30.0,
+    chunked: bool = False,
+) -> Figures:
+    """Connections to the HTTP port that send a body save for its last byte, and stay."""
+    before, _ = victim.vitals().memory, victim.forget_peak()
+    with HonestWeb(victim, picture) as honest, contextlib.ExitStack() as stack:
+        begun = [Posting(web_port(victim), size, chunked) for _ in range(count)]
+        for posting in begun:
+            stack.enter_context(contextlib.closing(posting.connection))
+        flood.push(begun, seconds=60, quiet_s=2.0)
+        taken = sum(size - 1 - len(posting.unsent) for posting in begun)
+        held, open_ = victim.vitals().memory - before, victim.vitals().descriptors
+        flood.push(begun, seconds=stay_s, quiet_s=stay_s)
+        ends = Counter(posting.end for posting in begun)
+    peak = victim.peak() - before
+    memory = {name: value // 2**20 for name, value in {"taken": taken, "held": held, "peak": peak}.items()}
+    return {**memory, "descriptors": open_, "ends": dict(ends), "honest": dict(honest.ends)}
+
+
+def silent(victim: Victim, picture: bytes, connections: int = 2000) -> Figures:
+    """Connections to the HTTP port that send nothing, or half a request; meanwhile others ask."""
+    before = victim.vitals()
+    with HonestWeb(victim, picture) as honest, contextlib.ExitStack() as stack:
+        for number in range(connections):
+            connection = socket.create_connection(("127.0.0.1", web_port(victim)), PATIENCE_S)
+            stack.enter_context(contextlib.closing(connection))
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost" * (number % 2))
+        time.sleep(1.0)
+        after = victim.vitals()
+    return {
+        "connections": connections,
+        "descriptors": after.descriptors - before.descriptors,
+        "threads": after.threads - before.threads,
+        "memory": (after.memory - before.memory) // 2**20,
+        "honest": dict(honest.ends),
+    }
+
+
+def web_port(victim: Victim) -> int:
+    return int(victim.http.rpartition(":")[2])
