@@ -1,12 +1,14 @@
 """GIF89a: what stands before the first image, and that image. Pillow reads it block by block in Python."""
 
+import re
 import struct
 
 from bundle.formats.work import Header, Work
 
 _SECONDS_A_BLOCK, _BYTES_A_BLOCK = 1.5e-6, 320
 _SECONDS_A_PIXEL, _SECONDS_A_BYTE = 16e-9, 2e-8
-_EXTENSION, _IMAGE, _END = 0x21, 0x2C, 0x3B
+_EXTENSION, _IMAGE = 0x21, 0x2C
+_KNOWN = re.compile(rb"[!,;]")
 _COMMENT, _APPLICATION, _LOOPS = 0xFE, 0xFF, len(b"NETSCAPE2.0")
 
 
@@ -17,11 +19,12 @@ def walk(data: bytes, work: Work) -> Header:
     while data[position] != _IMAGE:
         if data[position] == _EXTENSION:
             position = _behind_extension(data, position, work)
-        elif data[position] == _END:
+            continue
+        known = _KNOWN.search(data, position)  # Pillow skips everything else
+        if known is None or known[0] == b";":
             raise ValueError("no image")
-        else:
-            position += 1  # Pillow skips what it does not know
-            work.add("bytes between its blocks", _SECONDS_A_BLOCK)
+        work.add("bytes between its blocks", (known.start() - position) * _SECONDS_A_BLOCK)
+        position = known.start()
     left, top, across, down = struct.unpack_from("<HHHH", data, position + 1)
     size = max(width, left + across), max(height, top + down)
     work.check_size(size)

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.bundle.conftest import _chunk as chunk
 from tests.bundle.conftest import _encode as encode
 from tests.bundle.conftest import _tiff as tiff
+from tests.faults.recipes import Bmp, Exif, Gif, Jpeg, Png, Tiff, Webp
 
 BILLION = (40_000, 25_000)
 MEGABYTE, GIGABYTE = bytes(2**20), 1024  # the latter in blocks of the former
@@ -21,6 +22,7 @@ WIDE = (70_700, 707)  # likewise, one side a hundred times as long as the other
 ROTATED = b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + bytes(4)
 
 Make = Callable[[], bytes]
+Recipe = Bmp | Gif | Jpeg | Png | Tiff | Webp
 
 
 @functools.cache
@@ -274,3 +276,55 @@ TOO_MUCH_WORK: dict[str, Make] = {
     "JPEG of 100 scans over 50 million pixels": lambda: jpeg_of((7000, 7000), 100),
 }
 """Files that a decoder works on for minutes once they are as large as the server takes; each must be refused."""
+
+HIDDEN: dict[str, Recipe] = {
+    "TIFF of 400,000 strips": Tiff((100, 100), "flat", rows=1, listed=400_000, shared=True),
+    "TIFF whose strips cover it 200 times": Tiff((2500, 2500), "flat", rows=2499, listed=400, shared=True),
+    "TIFF of high tiles": Tiff((1600, 16), "flat", compression=8, tile=(16, 3_000_000), shared=True),
+    "TIFF of strips of 4 MB that share their bytes": Tiff(
+        (1000, 1000), "noise", compression=8, rows=1, shared=True, empty=400_000
+    ),
+    "TIFF of JPEG strips with scans": Tiff((64, 4000), "noise", compression=7, scans=3, rows=8, shared=True),
+    "TIFF of deflate blocks that say nothing": Tiff((1000, 1000), "flat", compression=8, empty=1_000_000),
+    "TIFF of 300,000 rationals": Tiff((64, 64), "flat", tags=((282, 5, 300_000),)),
+    "TIFF of 300,000 rationals in its EXIF": Tiff((64, 64), "flat", nested=Exif(0, 5, 300_000)),
+    "TIFF of 4,000 tags": Tiff((64, 64), "flat", compression=8, many=4000),
+    "BMP of gaps": Bmp((1000, 7000), 8, 1, "gaps", 7000),
+    "BMP of deltas that move nothing": Bmp((64, 64), 8, 1, "still", 5_000_000),
+    "BMP of runs of half bytes": Bmp((2500, 2500), 4, 2, "runs", 60_000),
+    "GIF of a comment in 500,000 blocks": Gif((64, 64), (64, 64), "flat", ((0xFE, 500_000, 1, 1),)),
+    "GIF of bytes that are nothing": Gif((64, 64), (64, 64), "flat", gap=5_000_000),
+    "PNG of 150,000 chunks": Png((64, 64), "flat", chunks=(("juNk", 0, 150_000),)),
+    "PNG of pixels byte by byte": Png((1000, 1000), "noise", split=1),
+    "PNG of deflate blocks that say nothing": Png((64, 64), "flat", empty=1_700_000),
+    "PNG of a profile of 5 million lines": Png((64, 64), "flat", chunks=(("profile", 5_000_000, 1),)),
+    "PNG of a million rationals": Png((64, 64), "flat", exif=Exif(0x0112, 5, 1_000_000)),
+    "PNG of 5 million shorts": Png((64, 64), "flat", exif=Exif(0x0112, 3, 5_000_000)),
+    "JPEG of a million rationals": Jpeg((64, 64), "flat", exif=Exif(0x011A, 5, 1_000_000)),
+    "JPEG of bytes that are nothing": Jpeg((64, 64), "flat", gap=15_000_000),
+    "JPEG of 290,000 tables": Jpeg((64, 64), "flat", front=((0xDB, "table", 65_000, 290),)),
+    "JPEG of 6 million layers": Jpeg((64, 64), "flat", front=((0xC0, "frame", 65_000, 290),)),
+    "JPEG of 1.5 million Photoshop resources": Jpeg((64, 64), "flat", front=((0xED, "8BIM", 65_000, 290),)),
+    "JPEG of 950 EXIF segments": Jpeg((64, 64), "flat", front=((0xE1, "exif", 20_000, 950),)),
+    "JPEG of 100 scans": Jpeg((2500, 2500), "flat", "L", progressive=True, scans=200),
+    "WebP of a million rationals": Webp((64, 64), exif=Exif(0x0112, 5, 1_000_000)),
+    "WebP of a million chunks": Webp((64, 64), chunks=(("juNk", 0, 1_000_000),)),
+}
+"""Files of few pixels that kept a core busy for seconds to hours; each is refused before anything decodes it."""
+
+COSTLY: dict[str, Recipe] = {
+    "BMP of gaps": Bmp((1000, 1000), 8, 1, "gaps", 1000),
+    "GIF larger than its canvas": Gif((1000, 300), (1000, 1000), "noise", interlaced=True),
+    "JPEG of four inks": Jpeg((1000, 2500), "noise", "CMYK", 98, progressive=True),
+    "JPEG of 16 scans": Jpeg((2500, 2500), "flat", "L", progressive=True, scans=6),
+    "JPEG that is long": Jpeg((2500, 25), "flat"),
+    "PNG of predicted pixels": Png((1000, 2500), "smooth", (16, 6), 4),
+    "PNG of deflate blocks that say nothing": Png((1000, 1000), "flat", empty=300_000),
+    "PNG of texts": Png((64, 64), "flat", chunks=(("iTXt", 10**6, 90),)),
+    "TIFF of rows": Tiff((300, 2500), "flat", 6, 8, 3, 8, rows=1, shared=True),
+    "TIFF of 2,000 tags": Tiff((64, 64), "flat", compression=8, many=2000),
+    "TIFF of 16 bits": Tiff((2500, 2500), "smooth", 1, 16, 1, 8),
+    "WebP of 65,536 groups of codes": Webp((1024, 1024), coding="groups", groups=65536),
+    "WebP with alpha": Webp((1000, 1000), "noise", "alpha"),
+}
+"""The worst of each format that is let in, in proportion to its pixels or to what its header was taken for."""

@@ -25,7 +25,7 @@ from bundle.preprocessing import Preprocessing, examine
 from tests.faults.recipes import RECIPES, shown
 
 CPU_S, ADDRESSES = 30, 6 * 2**30
-BYTES_A_PIXEL, SPARE = 21, 128 * 2**20
+BYTES_A_PIXEL, MAX_PIXELS, SPARE = 21, 50 * 10**6, 128 * 2**20
 SLOW_S = 0.05  # what takes longer is decoded in a process of its own, with a limit of memory for the largest image
 RESET_PEAK = "5"  # proc(5), clear_refs
 PREPROCESSING = Preprocessing(232, 224)
@@ -45,6 +45,11 @@ class Cost:
     @property
     def ratio(self) -> float:
         return self.used / (self.said + 0.01)
+
+    @property
+    def allowed(self) -> int:
+        """Bytes of memory: in a lane by the image's own pixels, in a process of its own by the most that are let in."""
+        return SPARE + BYTES_A_PIXEL * (self.pixels if self.said < SLOW_S else MAX_PIXELS)
 
 
 def cost(data: bytes) -> Cost:
@@ -100,8 +105,7 @@ def faults(found: Cost) -> list[str]:
         wrong.append("estimate")
     if found.used > 1.5 + 60e-9 * found.pixels:
         wrong.append("time")
-    most = found.pixels if found.said < SLOW_S else 50 * 10**6
-    if found.memory > BYTES_A_PIXEL * most + SPARE:
+    if found.memory > found.allowed:
         wrong.append("memory")
     return wrong
 
@@ -110,6 +114,7 @@ def look(format_name: str, seconds: float, examples: Path | None) -> list[tuple[
     """The costliest of each kind that this time finds."""
     ends = time.monotonic() + seconds
     worst: dict[str, tuple[float, Cost, str]] = {}
+    tried = 0
 
     @settings(
         max_examples=10**6,
@@ -120,8 +125,10 @@ def look(format_name: str, seconds: float, examples: Path | None) -> list[tuple[
     )
     @given(RECIPES[format_name])
     def attempt(recipe: Any) -> None:
+        nonlocal tried
         if time.monotonic() > ends:
             raise TimeoutError
+        tried += 1
         data = recipe.build()
         found = cost(data)
         target(min(found.ratio, 100.0), label="ratio")
@@ -138,6 +145,7 @@ def look(format_name: str, seconds: float, examples: Path | None) -> list[tuple[
 
     with contextlib.suppress(TimeoutError):
         attempt()
+    click.echo(f"{format_name}: {tried} examples")
     return [(found, text) for _, found, text in worst.values()]
 
 
