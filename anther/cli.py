@@ -49,6 +49,7 @@ _EXTRAS = {  # a module that an extra brings → the extra; "" for those that se
     "onnxscript": "training",
     "torch": "training",
     "torchvision": "training",
+    "jwt": "jwt",
     "pyarrow": "parquet",
 }
 

@@ -13,7 +13,7 @@ from service.engines.engine import Engine, OpenEngine, open_on_cpu
 from service.engines.runtime import Usable
 from service.errors import TracingMissing
 from service.identity.access import Access
-from service.identity.follower import Follower, TokensFile
+from service.identity.follower import Follower, followed_access
 from service.metrics import Metrics
 from service.scheduling.batcher import Batcher, OnBatch
 from service.scheduling.decoder import DecodeProcess, OnEnd, uncounted
@@ -93,9 +93,8 @@ class Identity:
 
 
 def identity(settings: Settings, metrics: Metrics) -> Identity:
-    """Raises `TokensInvalid` and `CertificatesInvalid`."""
-    tokens = tokens_file(settings)
-    access = Access() if tokens is None else tokens.access
+    """Raises `TokensInvalid`, `KeysInvalid` and `CertificatesInvalid`."""
+    access, sources = followed_access(settings, settings.workers)
     certificates = _certificates(settings, metrics)
 
     def checked(files: str, in_use: bool) -> None:
@@ -103,13 +102,9 @@ def identity(settings: Settings, metrics: Metrics) -> Identity:
         if not access.open:
             metrics.callers(access.names)
 
-    sources = [source for source in (tokens, certificates) if source is not None]
+    if certificates is not None:
+        sources.append(certificates)
     return Identity(access, certificates, Follower(sources, checked))
-
-
-def tokens_file(settings: Settings) -> TokensFile | None:
-    """None where everybody may call. Raises `TokensInvalid`."""
-    return TokensFile(Path(settings.tokens), settings.workers) if settings.tokens else None
 
 
 def _certificates(settings: Settings, metrics: Metrics) -> "Certificates | None":

@@ -77,5 +77,8 @@ class Settings:
     tls_key: str = ""  # its key (PEM), without a passphrase
     tls_client_ca: str = ""  # authorities (PEM) of which each client then needs a certificate
     tokens: str = ""  # the file of `anther token`; without one everybody who reaches the ports may use them
+    jwt_keys: str = ""  # a JSON Web Key Set with an issuer's public keys; its tokens are then believed, too
+    jwt_issuer: str = ""  # the claim 'iss' of its tokens
+    jwt_audience: str = ""  # one of the claim 'aud'
     ops_access: OpsAccess = "open"  # whether /metrics, too, needs a token, of the scope 'metrics'; checks never do
     log_format: LogFormat = "text"  # 'json' for machines

@@ -7,6 +7,7 @@ AntherError
     ├── PermissionDenied      a token that is not for this
     ├── QuotaExceeded         more than a token grants; try again after `retry_after_s`
     ├── TokensInvalid         a file of tokens that cannot be used
+    ├── KeysInvalid           an issuer's keys that cannot be used
     ├── CertificatesInvalid   a certificate, a key or authorities that cannot be used
     ├── QueueFull             refused at once; try again after `retry_after_s`
     ├── TooManyCalls          a caller, or all of them, have as many calls in progress as there may be
@@ -83,6 +84,11 @@ class TokensInvalid(ServiceError):
 
     def __init__(self, path: Path, where: str, why: str) -> None:
         super().__init__(f"the tokens in {path} cannot be used: {where}: {why}", path=path, where=where)
+
+
+class KeysInvalid(ServiceError):
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"the issuer's keys in {path} cannot be used: {why}", path=path)
 
 
 class CertificatesInvalid(ServiceError):

@@ -9,7 +9,7 @@ import grpc
 
 from anther.errors import AntherError
 
-_TOKEN = re.compile(r"[!-~]{1,4096}")
+_TOKEN = re.compile(r"[!-~]{1,8192}")
 _SCHEME = re.compile(r"dns:(?:///)?|ipv[46]:")
 
 
@@ -46,7 +46,7 @@ class TokenExposed(AntherError):
 class TokenMalformed(AntherError):
     def __init__(self) -> None:
         """Never with the token."""
-        super().__init__("the token should be 1 to 4,096 printable ASCII characters without spaces or line ends")
+        super().__init__("the token should be 1 to 8,192 printable ASCII characters without spaces or line ends")
 
 
 class TlsUnusable(AntherError):

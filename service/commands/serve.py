@@ -1,5 +1,6 @@
 """`anther serve`: a server's settings as options."""
 
+import importlib
 import logging
 import math
 import re
@@ -121,6 +122,9 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--tls-key", "Key of that certificate (PEM), without a passphrase.", _FILE)
 @_option("--tls-client-ca", "Authorities (PEM); each client then needs a certificate of one of them.", _FILE)
 @_option("--tokens", "File of tokens, made by `anther token new`; callers then need one.", _FILE)
+@_option("--jwt-keys", "Public keys (JWKS) of an issuer, whose tokens (JWT) are then believed, too.", _FILE)
+@_option("--jwt-issuer", "Claim 'iss' of its tokens.")
+@_option("--jwt-audience", "What their claim 'aud' must name.")
 @_option("--ops-access", "'tokens' asks for one at /metrics, too.", click.Choice(get_args(OpsAccess)))
 @_option("--log-format", "Lines on standard error for people or for machines.", click.Choice(get_args(LogFormat)))
 def serve(workers: Any, **options: Any) -> None:
@@ -150,7 +154,7 @@ def serve(workers: Any, **options: Any) -> None:
 
 
 def _asks_who(settings: Settings) -> bool:
-    return bool(settings.tokens or settings.tls_client_ca)
+    return bool(settings.tokens or settings.jwt_keys or settings.tls_client_ca)
 
 
 def _check_identity(options: dict[str, Any]) -> None:
@@ -158,8 +162,13 @@ def _check_identity(options: dict[str, Any]) -> None:
         raise click.UsageError("--tls-cert and --tls-key belong together; give both")
     if options["tls_client_ca"] and not options["tls_cert"]:
         raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
-    if options["ops_access"] == "tokens" and not options["tokens"]:
-        raise click.UsageError("--ops-access tokens needs --tokens")
+    of_issuer = [bool(options[name]) for name in ("jwt_keys", "jwt_issuer", "jwt_audience")]
+    if any(of_issuer):
+        if not all(of_issuer):
+            raise click.UsageError("--jwt-keys, --jwt-issuer and --jwt-audience belong together; give all")
+        importlib.import_module("jwt")  # so that the extra is missed here, and not in each worker
+    if options["ops_access"] == "tokens" and not (options["tokens"] or any(of_issuer)):
+        raise click.UsageError("--ops-access tokens needs --tokens or --jwt-keys")
 
 
 def _chosen(device: Device, precision: PrecisionChoice) -> int:

@@ -16,12 +16,13 @@ _IPV6_SITE = 64  # bits of an IPv6 address that are one site's; the rest it choo
 class Caller:
     """`key` tells callers apart where they take turns. `name` is what a metric may show; it is empty for a stranger.
 
-    `models` are those that the caller may ask; None is all of them.
+    `models` are those that the caller may ask, `scopes` what for; None is all of them.
     """
 
     key: str
     name: str = ""
     models: frozenset[str] | None = None
+    scopes: frozenset[str] | None = None
 
     def may_ask(self, model: str) -> bool:
         return self.models is None or model in self.models

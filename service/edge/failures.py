@@ -41,6 +41,7 @@ CODES: dict[type[AntherError], Code] = {
     errors.PermissionDenied: "PERMISSION_DENIED",
     errors.QuotaExceeded: "RESOURCE_EXHAUSTED",
     errors.TokensInvalid: "UNAVAILABLE",
+    errors.KeysInvalid: "UNAVAILABLE",
     errors.CertificatesInvalid: "UNAVAILABLE",
     errors.QueueFull: "RESOURCE_EXHAUSTED",
     errors.TooManyCalls: "RESOURCE_EXHAUSTED",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from anther.errors import AntherError
+from service.config import Settings
 from service.identity.access import Access
 from service.identity.tokens import parse, read
 
@@ -33,22 +34,37 @@ class Source(Protocol):
 
 
 class TokensFile:
-    """Raises `TokensInvalid` when it is made, too."""
+    """Its tokens are those that `access` knows. Raises `TokensInvalid` when it is made, too."""
 
     what = "tokens"
 
-    def __init__(self, path: Path, workers: int = 1) -> None:
-        self._path = path
+    def __init__(self, path: Path, access: Access) -> None:
+        self._path, self._access = path, access
         self._data = read(path)
-        self.access = Access(parse(self._data, path), workers)
+        access.use(parse(self._data, path))
 
     def refresh(self) -> bool:
         data = read(self._path)
         if data == self._data:
             return False
-        self.access.use(parse(data, self._path))
+        self._access.use(parse(data, self._path))
         self._data = data
         return True
+
+
+def followed_access(settings: Settings, workers: int) -> tuple[Access, list[Source]]:
+    """Who may call, and the files that say so. Raises `TokensInvalid` and `KeysInvalid`."""
+    sources: list[Source] = []
+    issuer = None
+    if settings.jwt_keys:
+        from service.identity.jwt import JwtIssuer  # an extra
+
+        issuer = JwtIssuer(Path(settings.jwt_keys), settings.jwt_issuer, settings.jwt_audience)
+        sources.append(issuer)
+    access = Access(() if settings.tokens else None, workers, issuer=issuer)
+    if settings.tokens:
+        sources.append(TokensFile(Path(settings.tokens), access))
+    return access, sources
 
 
 class Follower:

@@ -26,7 +26,8 @@ _PREFIX = "anther_"  # lets people, and programs that look for secrets, know one
 _RANDOM_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FIELDS = ("name", "sha256", "scopes", "models", "requests_per_second", "images_per_second", "in_flight", "expires")
+LIMITS = ("models", "requests_per_second", "images_per_second", "in_flight")
+_FIELDS = ("name", "sha256", "scopes", *LIMITS, "expires")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ def parse(data: bytes, path: Path) -> tuple[Token, ...]:
     return tokens
 
 
+def limits_of(fields: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The `LIMITS` of a token that stands in no file. Raises `TokensInvalid`."""
+    return _Entry(path, 0, fields).limits()
+
+
 def dumped(tokens: Sequence[Token]) -> bytes:
     """The file that `parse` reads; what is not set is left out."""
     entries = [{field: _plain(getattr(token, field)) for field in _FIELDS} for token in tokens]
@@ -108,12 +114,18 @@ class _Entry:
             self._text("name", _NAME, "1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or a digit"),
             self._text("sha256", _DIGEST, "64 hexadecimal digits in lower case"),
             self._scopes(),
-            self._names("models"),
-            self._rate("requests_per_second"),
-            self._rate("images_per_second"),
-            self._count("in_flight"),
-            self._time("expires"),
+            **self.limits(),
+            expires=self._time("expires"),
         )
+
+    def limits(self) -> dict[str, Any]:
+        """Raises `TokensInvalid`."""
+        return {
+            "models": self._names("models"),
+            "requests_per_second": self._rate("requests_per_second"),
+            "images_per_second": self._rate("images_per_second"),
+            "in_flight": self._count("in_flight"),
+        }
 
     def _wrong(self, why: str) -> TokensInvalid:
         return TokensInvalid(self._path, self._where, why)

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from service.config import Settings
 from service.http.ops import OpsServer
-from service.identity.follower import Follower, TokensFile
+from service.identity.follower import Follower, followed_access
 from service.system import hangup
 from service.system.address import Ports, banner, reserve
 from service.system.cores import usable_cores
@@ -76,9 +76,8 @@ async def _supervise(settings: Settings, folder: Path) -> None:
     supervisor = Supervisor(settings.workers, spawn, lost, settings.grace_s)
     page = shared_metrics.page(folder, supervisor.pids)
     restarts = _restarts(page)
-    tokens = TokensFile(Path(settings.tokens)) if settings.ops_access == "tokens" else None
-    follower = Follower([tokens] if tokens is not None else [], _told_by_workers)
-    access = None if tokens is None else tokens.access
+    access, sources = followed_access(settings, 1) if settings.ops_access == "tokens" else (None, [])
+    follower = Follower(sources, _told_by_workers)
     ops = OpsServer(settings.host, settings.ops_port, page, supervisor.live, supervisor.ready, access)
     follower.start()
 

@@ -136,7 +136,8 @@ def test_every_package_of_an_extra_has_one() -> None:
     """What `pip install anther` leaves out is known, so that no command ends in a traceback for want of it."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = {"pillow": "PIL", "grpcio-health-checking": "grpc_health", "grpcio-reflection": "grpc_reflection",
-             "onnxruntime-gpu": "onnxruntime", "pyopenssl": "OpenSSL", "opentelemetry-sdk": "opentelemetry",
+             "onnxruntime-gpu": "onnxruntime", "pyopenssl": "OpenSSL", "pyjwt": "jwt",
+             "opentelemetry-sdk": "opentelemetry",
              "opentelemetry-exporter-otlp-proto-http": "opentelemetry"}  # fmt: skip
     wanted = {re.split(r"[\[><=]", each)[0] for name, brought in extras.items() if name != "dev" for each in brought}
     modules = {names.get(each, each.replace("-", "_")) for each in wanted - {"anther"}}

@@ -56,6 +56,9 @@ OTHER = {  # a value that is not the default → as text
     "tls_key": ("tls.key", "tls.key"),
     "tls_client_ca": ("ca.crt", "ca.crt"),
     "tokens": ("tokens.json", "tokens.json"),
+    "jwt_keys": ("jwks.json", "jwks.json"),
+    "jwt_issuer": ("https://issuer.example", "https://issuer.example"),
+    "jwt_audience": ("anther", "anther"),
     "ops_access": ("tokens", "tokens"),
     "log_format": ("json", "json"),
 }
@@ -63,6 +66,9 @@ NEEDS = {  # options that go with others alone
     "tls_cert": ("tls_key",),
     "tls_key": ("tls_cert",),
     "tls_client_ca": ("tls_cert", "tls_key"),
+    "jwt_keys": ("jwt_issuer", "jwt_audience"),
+    "jwt_issuer": ("jwt_keys", "jwt_audience"),
+    "jwt_audience": ("jwt_keys", "jwt_issuer"),
     "ops_access": ("tokens",),
 }
 BAD = [
@@ -231,6 +237,7 @@ def test_every_option_has_a_help_text_and_shows_its_default() -> None:
         ("--tls-key", "k", "--tls-cert and --tls-key belong together"),
         ("--tls-client-ca", "a", "needs --tls-cert and --tls-key"),
         ("--ops-access", "tokens", "needs --tokens"),
+        ("--jwt-keys", "jwks.json", "--jwt-keys, --jwt-issuer and --jwt-audience belong together"),
     ],
 )
 def test_options_that_go_with_others_alone_say_so(serve, option: str, value: str, said: str) -> None:

@@ -41,7 +41,7 @@ def test_without_tokens_everybody_may_do_everything() -> None:
 @pytest.mark.parametrize("header", [BEARER, f"bearer {SECRET}", f"BEARER   {SECRET} ", f" {BEARER}"])
 def test_a_token_names_its_caller(header: str) -> None:
     caller = Access([token(models=("flowers",))]).identify(header, STRANGER)
-    assert caller == Caller("shop", "shop", frozenset({"flowers"}))
+    assert caller == Caller("shop", "shop", frozenset({"flowers"}), frozenset({"classify"}))
 
 
 @pytest.mark.parametrize(
