@@ -19,6 +19,7 @@ from typing import Any
 import click
 from hypothesis import HealthCheck, Phase, given, settings, target
 from hypothesis.database import DirectoryBasedExampleDatabase
+from PIL import Image
 
 from bundle.errors import ImageRefused
 from bundle.preprocessing import Preprocessing, examine
@@ -29,6 +30,7 @@ BYTES_A_PIXEL, MAX_PIXELS, SPARE = 21, 50 * 10**6, 128 * 2**20
 SLOW_S = 0.05  # what takes longer is decoded in a process of its own, with a limit of memory for the largest image
 RESET_PEAK = "5"  # proc(5), clear_refs
 PREPROCESSING = Preprocessing(232, 224)
+Image.init()  # here, and not in each child
 
 
 @dataclass(frozen=True)
