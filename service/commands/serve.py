@@ -114,7 +114,7 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @_option("--grace-s", "Seconds that accepted requests have to finish after SIGTERM.", click.FloatRange(0))
 @click.option("--control", is_flag=False, flag_value=True, default=_DEFAULT.control, type=bool, show_default=True,
               envvar="ANTHER_CONTROL", show_envvar=True,
-              help="Let clients of the gRPC port load and unload models.")  # fmt: skip
+              help="Let clients load and unload models.")  # fmt: skip
 @_option("--otlp-endpoint", "URL of an OpenTelemetry collector, as http://localhost:4318; empty sends no traces.")
 @_option("--trace-share", "Share of the requests that are traced, unless their callers decide.", click.FloatRange(0, 1))
 @_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")

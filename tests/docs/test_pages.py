@@ -47,7 +47,8 @@ def inline_code(page: Path) -> list[str]:
 
 def command_lines(page: Path) -> list[list[str]]:
     """Words of each `anther` command, in blocks and in sentences, up to a comment."""
-    blocks = re.findall(r"```\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    blocks = [text for language, text in fences if not language]
     lines = [*"\n".join(blocks).splitlines(), *inline_code(page)]
     commands = [re.search(r"(?:^|-m )anther ([a-z][^#]*)", line) for line in lines]
     return [found[1].split() for found in commands if found]
