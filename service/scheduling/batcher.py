@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
 from bundle.preprocessing import Pixels
@@ -104,7 +105,7 @@ class Batcher:
     def _decode(self) -> None:
         while (item := self._next_item()) is not None:
             started = time.monotonic()
-            part = _prepared(item, started, self._slow)
+            part = _prepared(item, started, partial(self._slow.take, item, self._queue.shared(started)))
             for other, full in self._decoded(item, part, time.monotonic() - started):
                 other.fail(full)
             del item, part  # a decoder without work holds no image
@@ -243,12 +244,12 @@ class _NoPart(Enum):
     ANSWERED, SLOW = "it expired or failed", "it is for a slow lane"
 
 
-def _prepared(item: Item, now: float, slow: SlowLanes) -> Part | _NoPart:
+def _prepared(item: Item, now: float, slow: Callable[[], bool]) -> Part | _NoPart:
     try:
         if item.expired(now):
             item.expire(now)
             return _NoPart.ANSWERED
-        if slow.take(item):
+        if slow():
             return _NoPart.SLOW
         pixels = item.work.prepare()
         return _part(item, pixels, now, time.monotonic() - now)

@@ -24,7 +24,7 @@ READY = b"ready"
 MAX_CPU_S = 10  # for one image; those that are let in are estimated to take 1 s
 _BYTES_A_PIXEL = 21  # the most that decoding takes
 _SPARE_BYTES = 128 * 2**20
-_NICENESS = 10  # a tenth of a processor that a lane wants too
+_NICENESS = 5  # a quarter of a processor that a lane wants too; with less, a flood of small images would stop it
 _EASILY_KILLED = 900  # of 1000, where the system is short of memory
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

@@ -5,6 +5,7 @@ full, what arrives is refused at once, or pushes out work of the caller who hold
 Not thread-safe: a scheduler calls it under its own lock.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from service.errors import QueueFull
 from service.scheduling.item import Item
 
 _MAX_OWING = 1024  # callers without work who used more than others and are remembered
+_SHARED_S = 10.0  # how long several callers are remembered to have asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class FairQueue:
         self._count = self._bytes = 0
         self._now_s = 0.0  # the virtual time: where the caller stood whose item began last
         self._mean_s = 0.01  # moving average of an item, for a caller who is new
+        self._last_caller: str | None = None
+        self._changed = -math.inf  # when an item of another caller than the one before began last
 
     def __len__(self) -> int:
         return self._count
@@ -65,6 +69,10 @@ class FairQueue:
     def accounts(self) -> int:
         """Callers that are remembered."""
         return len(self._accounts) + len(self._owing)
+
+    def shared(self, now: float) -> bool:
+        """Whether several callers have asked lately."""
+        return now - self._changed < _SHARED_S
 
     def put(self, item: Item, seconds_each: float) -> list[tuple[Item, QueueFull]]:
         """Returns the items that it took out to make room, each with the error for its caller.
@@ -90,7 +98,7 @@ class FairQueue:
         """The next item whose caller still waits, begun."""
         while self._count:
             waiting = (account for account in self._accounts.values() if account.items)
-            account = min(waiting, key=lambda account: (account.used_s, account.items[0].enqueued))
+            account = min(waiting, key=lambda account: (account.used_s, len(account.items), account.items[0].enqueued))
             item = account.items.popleft()
             self._removed(account, item)
             if not item.left:
@@ -178,6 +186,9 @@ class FairQueue:
     def _begin(self, account: _Account, item: Item) -> None:
         """Charge the mean until the cost is known: otherwise one caller could begin many at once."""
         self._now_s = max(self._now_s, account.used_s)
+        if self._last_caller not in (None, account.key):
+            self._changed = item.enqueued
+        self._last_caller = account.key
         item.charged_s = account.mean_s
         account.used_s += item.charged_s
         account.running += 1

@@ -6,6 +6,8 @@ On a CPU a batch of sixteen costs sixteen times as much as one image, so batchin
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from service.errors import Draining, QueueFull
@@ -114,7 +116,7 @@ class Lanes:
     def _carry(self, lane: _Lane) -> None:
         while (item := self._next(lane)) is not None:
             started = time.monotonic()
-            slow = _execute(item, started, self._slow)
+            slow = _execute(item, started, partial(self._slow.take, item, self._queue.shared(started)))
             for other, full in self._done(item, time.monotonic() - started, slow):
                 other.fail(full)
             del item  # a lane without work holds no image
@@ -137,13 +139,13 @@ class Lanes:
         return lane.take()
 
 
-def _execute(item: Item, now: float, slow: SlowLanes) -> bool:
+def _execute(item: Item, now: float, slow: Callable[[], bool]) -> bool:
     """True where the work is for a slow lane; it has its answer otherwise."""
     if item.expired(now):
         item.expire(now)
         return False
     try:
-        if slow.take(item):
+        if slow():
             return True
         _run(item, now)
     except BaseException as exc:  # any error goes to the caller; the lane goes on

@@ -20,6 +20,7 @@ from service.scheduling.item import Item
 from service.scheduling.scheduler import Prepared
 
 _IDLE_S = 30.0  # without images, a process ends
+_SHARED = 5  # a lane is not taken away from its image, so while others ask it takes on none that lasts
 
 
 class Decoder(Protocol):
@@ -32,7 +33,10 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SlowLanesOptions:
-    """Work that is estimated to take `threshold_s` of a core or more goes to one of `count` processes."""
+    """Work that is estimated to take `threshold_s` of a core or more goes to one of `count` processes.
+
+    A fifth of that is enough where several callers have asked lately.
+    """
 
     threshold_s: float
     count: int
@@ -75,9 +79,14 @@ class SlowLanes:
     def alive(self) -> bool:
         return all(thread.is_alive() for thread in self._threads)
 
-    def take(self, item: Item) -> bool:
-        """Whether the work is slow. Raises as `Work.estimate` does."""
-        return self._threshold_s < math.inf and item.pixels is None and item.work.estimate() >= self._threshold_s
+    def take(self, item: Item, shared: bool) -> bool:
+        """Whether the work is slow, where several callers share the scheduler or one has it alone.
+
+        Raises as `Work.estimate` does.
+        """
+        if self._threshold_s == math.inf or item.pixels is not None:
+            return False
+        return item.work.estimate() >= (self._threshold_s / _SHARED if shared else self._threshold_s)
 
     def put(self, item: Item) -> list[tuple[Item, QueueFull]]:
         """Called under the lock. Returns what has no place here, each with the error for its caller."""

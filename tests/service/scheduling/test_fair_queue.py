@@ -1,5 +1,6 @@
 """Turns among callers: by the seconds that their work used, within bounds, and forgotten when idle."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.builds(Bounds, st.integers(1, 8), st.integers(1, 100)), st.lists(STEPS, max_size=60))
 def test_bounds_order_and_equal_shares_hold_whatever_happens(bounds: Bounds, steps: list[Any]) -> None:
     """Whoever is pushed out held more than an equal share, and whoever comes in holds no more than that."""
@@ -139,7 +140,7 @@ def test_bounds_order_and_equal_shares_hold_whatever_happens(bounds: Bounds, ste
     assert (len(model.queue), model.queue.accounts) == (0, 0)  # nobody is remembered when nobody is there
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(CALLERS, st.lists(st.floats(0.001, 1), min_size=1, max_size=4), min_size=2),
     st.integers(1, 4),
@@ -206,6 +207,39 @@ def test_nobody_begins_many_at_once_unpaid() -> None:
         queue.put(item_of(caller), SOON_S)
     begun = [queue.pop() for _ in range(4)]
     assert Counter(item.caller for item in begun if item) == {"a": 2, "b": 2}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 4), st.lists(st.floats(0.02, 0.2), min_size=20, max_size=20))
+def test_a_caller_below_its_share_waits_only_for_what_runs_already(others: int, lanes: int, gaps: list[float]) -> None:
+    """Beside others who always have four pieces waiting, each of them the longest that a lane takes on."""
+    own_s, longest_s = 0.006, 0.01
+    queue, now, free_at = FairQueue(PLENTY), 0.0, [0.0] * lanes
+    arrivals = list(itertools.accumulate(gap + longest_s * (others + 1) / lanes for gap in gaps))
+    came: dict[Item, float] = {}
+    for caller in map(str, range(others)):
+        for _ in range(4):
+            queue.put(item_of(caller), SOON_S)
+    waits, running = [], list[tuple[float, Item]]()
+    while arrivals or any(item.caller == "normal" for item in came):
+        now = min(free_at)
+        for ended, item in [each for each in running if each[0] <= now]:
+            running.remove((ended, item))
+            queue.end(item, own_s if item.caller == "normal" else longest_s)
+            if item.caller != "normal":
+                queue.put(item_of(item.caller), SOON_S)
+        while arrivals and arrivals[0] <= now:
+            normal = item_of("normal")
+            came[normal] = arrivals.pop(0)
+            queue.put(normal, SOON_S)
+        item = queue.pop()
+        assert item is not None
+        if item in came:
+            waits.append(now - came.pop(item))
+        free_at[free_at.index(now)] = now + (own_s if item.caller == "normal" else longest_s)
+        running.append((now + (own_s if item.caller == "normal" else longest_s), item))
+    assert len(waits) == len(gaps)
+    assert max(waits) <= longest_s + 1e-9
 
 
 def test_work_that_need_not_wait_is_charged_all_the_same() -> None:

@@ -562,7 +562,7 @@ def test_a_caller_who_holds_the_whole_queue_makes_room(make) -> None:
     asyncio.run(scenario())
 
 
-def test_slow_images_hold_up_nobody_else_and_are_answered_like_others(make) -> None:
+def test_slow_images_hold_up_nobody_else_and_are_answered_like_others(make, eventually) -> None:
     async def scenario() -> None:
         decoder, engine = Decoder(), Engine()
         scheduler = make(decoder=decoder)
@@ -570,12 +570,36 @@ def test_slow_images_hold_up_nobody_else_and_are_answered_like_others(make) -> N
         slow = [scheduler.submit(Piece(engine, number, slow=True)) for number in (101, 102)]
         assert await asyncio.to_thread(decoder.entered.acquire, timeout=PATIENCE_S)
         assert await scheduler.submit(Piece(engine, 7)) == [7]
-        assert (scheduler.slow_waiting, scheduler.running) == (1, 2)
+        await asyncio.to_thread(eventually, lambda: (scheduler.slow_waiting, scheduler.running) == (1, 2))
         decoder.gate.set()
         assert await asyncio.gather(*slow) == [[101], [102]]
         assert (scheduler.waiting, scheduler.slow_waiting) == (0, 0)
 
     asyncio.run(scenario())
+
+
+def test_while_several_callers_ask_less_is_slow(make) -> None:
+    """A lane is not taken away from its image: the others wait as long as that takes."""
+
+    class Middling(Piece):
+        def estimate(self) -> float:
+            return SLOW_S / 2
+
+        def prepare_by(self, prepare: Callable[..., Any], /) -> Any:
+            by_process.append(self.caller)
+            return super().prepare_by(prepare)
+
+    by_process: list[str] = []
+
+    async def scenario() -> None:
+        scheduler, engine = make(decoder=Decoder()), Engine()
+        assert await scheduler.submit(Middling(engine, 1, caller="alone")) == [1]
+        assert await scheduler.submit(Middling(engine, 2, caller="alone")) == [2]
+        assert await scheduler.submit(Middling(engine, 3, caller="other")) == [3]
+        assert await scheduler.submit(Piece(engine, 4, caller="other")) == [4]
+
+    asyncio.run(scenario())
+    assert by_process == ["other"]
 
 
 @pytest.mark.parametrize("leaves", [True, False])
