@@ -13,7 +13,7 @@ import click
 
 from benchmarks import load
 from benchmarks.load import Call, Post
-from benchmarks.subject import Server, expect_option, options_option, photo_option, serving
+from benchmarks.subject import Ports, expect_option, options_option, photo_option, serving
 from benchmarks.vitals import read_vitals
 
 _PORT = 18003
@@ -38,24 +38,29 @@ def main(
 ) -> None:
     """Calls a second and CPU time a call over HTTP, beside gRPC."""
     load.require_h2load()
-    both: dict[str, Call | Post] = {"grpc": load.classify(photo), "http": load.posted(photo)}
     with serving(models.resolve(), photo, _PORT, options) as server:
         server.require(photo, expect)
-        turns = [{name: _turn(server, call, callers, seconds) for name, call in both.items()} for _ in range(rounds)]
+        turns = taken(server, photo, callers, seconds, rounds)
     shares = [turn["http"].per_s / turn["grpc"].per_s for turn in turns]
-    cpu = {name: round(statistics.median(turn[name].cpu_ms for turn in turns), 3) for name in both}
+    cpu = {name: round(statistics.median(turn[name].cpu_ms for turn in turns), 3) for name in turns[0]}
     result = {
         "photo": photo.name,
         "callers": callers,
         "http_of_grpc": round(statistics.median(shares), 3),
         "shares": [round(share, 3) for share in shares],
-        "per_s": {name: round(statistics.median(turn[name].per_s for turn in turns), 1) for name in both},
+        "per_s": {name: round(statistics.median(turn[name].per_s for turn in turns), 1) for name in cpu},
         "cpu_ms": cpu,
     }
     print(json.dumps(result))
 
 
-def _turn(server: Server, call: Call | Post, callers: int, seconds: int) -> Turn:
+def taken(server: Ports, photo: Path, callers: int, seconds: int, rounds: int) -> list[dict[str, Turn]]:
+    """Turns of 'grpc' and 'http', by rounds."""
+    both: dict[str, Call | Post] = {"grpc": load.classify(photo), "http": load.posted(photo)}
+    return [{name: take_turn(server, call, callers, seconds) for name, call in both.items()} for _ in range(rounds)]
+
+
+def take_turn(server: Ports, call: Call | Post, callers: int, seconds: int) -> Turn:
     """h2load warms up for a second, whose calls count for the time of the CPU, too."""
     pid = server.process.pid
     before, answered = read_vitals(pid).cpu_s, load.answered(server, call)

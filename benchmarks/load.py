@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from anther.v1 import classifier_pb2 as pb
-from benchmarks.subject import Server
+from benchmarks.subject import Ports
 from service.system.cores import usable_cores
 
 _WITHOUT_END_S = 24 * 60 * 60
@@ -47,11 +47,13 @@ class Call:
     service: str
     method: str
     message: bytes
+    headers: tuple[str, ...] = ()
     protocol: ClassVar[str] = "grpc"
     options: ClassVar[tuple[str, ...]] = ("--header=content-type: application/grpc", "--header=te: trailers")
 
-    def url(self, server: Server) -> str:
-        return f"http://{server.target}/{self.service}/{self.method}"
+    def url(self, server: Ports) -> str:
+        scheme = server.http.partition(":")[0]  # both ports speak TLS, or none
+        return f"{scheme}://{server.target}/{self.service}/{self.method}"
 
     @property
     def body(self) -> bytes:
@@ -65,10 +67,11 @@ class Post:
     path: str
     method: str
     body: bytes
+    headers: tuple[str, ...] = ()
     protocol: ClassVar[str] = "http"
     options: ClassVar[tuple[str, ...]] = ("--h1",)
 
-    def url(self, server: Server) -> str:
+    def url(self, server: Ports) -> str:
         return f"{server.http}{self.path}"
 
 
@@ -81,29 +84,29 @@ def posted(photo: Path) -> Post:
     return Post("/v1/classify", "Classify", photo.read_bytes())
 
 
-def callers(server: Server, photo: Path, count: int, seconds: int) -> Load:
+def callers(server: Ports, photo: Path, count: int, seconds: int) -> Load:
     """`count` callers, each asking again as soon as it is answered, after a second of warming up."""
     return repeated(server, classify(photo), count, seconds)
 
 
-def repeated(server: Server, call: Call | Post, count: int, seconds: int) -> Load:
+def repeated(server: Ports, call: Call | Post, count: int, seconds: int) -> Load:
     """As `callers`, with any call."""
     timing = [f"--clients={count}", "--max-concurrent-streams=1", f"--duration={seconds}", "--warm-up-time=1"]
     return _run(server, call, [*timing, call.url(server)], None)
 
 
-def arrivals(server: Server, photo: Path, per_s: float, seconds: int) -> Load:
+def arrivals(server: Ports, photo: Path, per_s: float, seconds: int) -> Load:
     """Requests that arrive at random moments (a Poisson process), whether or not earlier ones are answered."""
     chance = random.Random(0)
     return _scheduled(server, photo, [chance.expovariate(per_s) for _ in range(round(per_s * seconds))])
 
 
-def paced(server: Server, photo: Path, per_s: float, seconds: int) -> Load:
+def paced(server: Ports, photo: Path, per_s: float, seconds: int) -> Load:
     """Requests at a constant rate, as wrk2, ghz and k6 send them, whether or not earlier ones are answered."""
     return _scheduled(server, photo, [1 / per_s] * round(per_s * seconds))
 
 
-def _scheduled(server: Server, photo: Path, gaps_s: list[float]) -> Load:
+def _scheduled(server: Ports, photo: Path, gaps_s: list[float]) -> Load:
     """A request after each gap."""
     call, moments = classify(photo), list(itertools.accumulate(gaps_s))
     with tempfile.NamedTemporaryFile("w", suffix=".tsv") as script:
@@ -122,10 +125,11 @@ def h2load(call: Call | Post, folder: Path, log: Path) -> list[str]:
     """The command but for its timing and address; `folder` gets the body that it posts."""
     body = folder / "body"
     body.write_bytes(call.body)
-    return ["h2load", "--threads=1", f"--data={body}", f"--log-file={log}", *call.options]
+    headers = (f"--header={header}" for header in call.headers)
+    return ["h2load", "--threads=1", f"--data={body}", f"--log-file={log}", *call.options, *headers]
 
 
-def _run(server: Server, call: Call | Post, options: list[str], per_s: float | None) -> Load:
+def _run(server: Ports, call: Call | Post, options: list[str], per_s: float | None) -> Load:
     """Every request must have been answered OK, or the figures mean nothing."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -144,7 +148,7 @@ def _run(server: Server, call: Call | Post, options: list[str], per_s: float | N
 
 
 @contextmanager
-def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, list[float]]]:
+def unending(server: Ports, photo: Path, count: int) -> Iterator[tuple[int, list[float]]]:
     """`count` callers without an end: h2load's process, and when answers came (Unix time), filled in at the end."""
     call = classify(photo)
     with tempfile.TemporaryDirectory() as folder:
@@ -164,7 +168,7 @@ def unending(server: Server, photo: Path, count: int) -> Iterator[tuple[int, lis
         ends.extend(sorted((int(started) + int(micros)) / 1e6 for started, _, micros in lines))
 
 
-def answered(server: Server, call: Call | Post) -> float:
+def answered(server: Ports, call: Call | Post) -> float:
     """How many of them have been answered."""
     labels = rf'code="OK",method="{call.method}".*protocol="{call.protocol}"'
     pattern = rf"anther_requests_total\{{{labels}.*\}} (\S+)"

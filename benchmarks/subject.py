@@ -30,13 +30,19 @@ options_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.optio
 
 
 @dataclass
-class Server:
-    """A running `anther serve`; `first_answer_s` is the time from starting the process to its first answer."""
+class Ports:
+    """Where a running `anther serve` is reached: gRPC by its address, HTTP and operations by their URLs."""
 
     process: "subprocess.Popen[str]"
     target: str
     http: str
     ops: str
+
+
+@dataclass
+class Server(Ports):
+    """`first_answer_s` is the time from starting the process to its first answer."""
+
     first_answer_s: float
     answer: Classification
 
