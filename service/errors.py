@@ -42,7 +42,7 @@ from pathlib import Path
 
 from anther.errors import AntherError
 
-_SHOWN_LENGTH = 300  # of what a client sent; the edge clips what it says of it anyway
+_SHOWN_LENGTH = 120  # of what a client sent; the edge clips longer sentences
 
 
 class ServiceError(AntherError):

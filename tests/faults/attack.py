@@ -157,13 +157,14 @@ def idle(victim: Victim, picture: bytes, connections: int = 2000, stay_s: float 
     """Connections with good manners and no calls; every other one says nothing at all."""
     before = victim.vitals().descriptors
     with contextlib.ExitStack() as stack, Honest(victim, picture) as honest:
-        begun = [_try_connect(victim.port, number % 2 == 0) for number in range(connections)]
+        begun = [
+            flood.connected(victim.port, opening=(flood.OPENING, b"")[number % 2]) for number in range(connections)
+        ]
         for connection in begun:
             stack.enter_context(contextlib.closing(connection))
         most = victim.vitals().descriptors - before
-        flood.answer_politely(begun, stay_s)
-        left = victim.vitals().descriptors - before
-    return {"most_open": most, "open_after": left, "seconds": stay_s, **honest.figures(), **memory(victim)}
+        open_after = flood.answer_politely(begun, stay_s)
+    return {"most_open": most, "open_after": open_after, **honest.figures(), **memory(victim)}
 
 
 def identifier(victim: Victim, picture: bytes, size: int = 14_000_000) -> Figures:
@@ -172,7 +173,7 @@ def identifier(victim: Victim, picture: bytes, size: int = 14_000_000) -> Figure
     with grpc.insecure_channel(victim.target, options) as channel:
         call = ImageClassifierStub(channel).Classify.future(pb.ClassifyRequest(image=picture, id="x" * size))
         echoed = len(call.result().id) if call.code() is grpc.StatusCode.OK else 0
-        return {"end": reason_of(call), "echoed": echoed, "message": (call.details() or "")[:100]}
+        return {"end": reason_of(call), "echoed": echoed, "message": (call.details() or "")[:200]}
 
 
 def unloaded(victim: Victim, picture: bytes) -> Figures:
@@ -190,16 +191,17 @@ def descriptors(victim: Victim, picture: bytes, connections: int = 200, seconds:
     before = victim.vitals()
     with contextlib.ExitStack() as stack:
         for _ in range(connections):
-            stack.enter_context(contextlib.closing(_try_connect(victim.port, True)))
+            stack.enter_context(contextlib.closing(flood.connected(victim.port)))
         for _ in range(5):
-            stack.enter_context(contextlib.closing(_try_connect(int(victim.operations.rpartition(":")[2]), False)))
+            operations = int(victim.operations.rpartition(":")[2])
+            stack.enter_context(contextlib.closing(flood.connected(operations, opening=b"")))
         time.sleep(seconds)
         after = victim.vitals()
-    time.sleep(1)
+        scraped = victim.sample("anther_model_ready")
     with victim.channel() as channel:
         end = end_of(lambda: ImageClassifierStub(channel).Classify(pb.ClassifyRequest(image=picture), timeout=30))
     cores = (after.cpu_s - before.cpu_s) / seconds
-    return {"open": after.descriptors, "cores_used": round(cores, 2), "afterwards": end}
+    return {"open": after.descriptors, "cores_used": round(cores, 2), "scraped": scraped, "afterwards": end}
 
 
 def memory(victim: Victim) -> Figures:
@@ -225,14 +227,6 @@ def _drain(connection: Any) -> None:
                 pass
 
     threading.Thread(target=read, daemon=True).start()
-
-
-def _try_connect(port: int, begins: bool) -> Any:
-    connection = flood.socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-    with contextlib.suppress(OSError):
-        if begins:
-            connection.sendall(flood.OPENING)
-    return connection
 
 
 ATTACKS: dict[str, Callable[..., Figures]] = {
@@ -279,7 +273,7 @@ def attacked(checkout: Path, options: list[str], limit: int | None = None) -> It
             yield Victim(process, found[2], found[3], Path(errors.name), found[1] or "")
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def main() -> None:

@@ -41,10 +41,11 @@ def reset(stream: int) -> bytes:
     return frame(RST_STREAM, 0, stream, _CANCEL)
 
 
-def connected(port: int, timeout: float | None = PATIENCE_S) -> socket.socket:
-    """A connection on which HTTP/2 has begun."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=timeout)
-    connection.sendall(OPENING)
+def connected(port: int, timeout: float = PATIENCE_S, opening: bytes = OPENING) -> socket.socket:
+    """A connection on which HTTP/2 has begun, from an address that honest callers do not have."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout, source_address=("127.0.0.2", 0))
+    with contextlib.suppress(OSError):  # a server that turns it away may have closed it
+        connection.sendall(opening)
     return connection
 
 
@@ -130,7 +131,7 @@ def push(begun: list[Upload], seconds: float, quiet_s: float = 1.0) -> None:
     with selectors.DefaultSelector() as selector:
         for upload in begun:
             selector.register(upload.connection, selectors.EVENT_READ, upload)
-        while time.monotonic() < min(ends, last + quiet_s):
+        while selector.get_map() and time.monotonic() < min(ends, last + quiet_s):
             for upload in begun:
                 if not upload.ended:
                     upload.send()
@@ -143,16 +144,33 @@ def push(begun: list[Upload], seconds: float, quiet_s: float = 1.0) -> None:
                 before, last = left, time.monotonic()
 
 
-def answer_politely(connections: list[socket.socket], seconds: float) -> None:
-    """Acknowledge settings and pings, and nothing else."""
+def answer_politely(connections: list[socket.socket], seconds: float) -> int:
+    """Acknowledge settings and pings, and nothing else. Returns how many the server has not closed."""
     ends = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         for connection in connections:
             connection.setblocking(False)
             selector.register(connection, selectors.EVENT_READ, Upload(connection, memoryview(b"")))
-        while (now := time.monotonic()) < ends:
+        while selector.get_map() and (now := time.monotonic()) < ends:
             for key, _ in selector.select(ends - now):
                 with contextlib.suppress(OSError):
                     key.data.receive()
                 if key.data.ended:
                     selector.unregister(key.fileobj)
+        return len(selector.get_map())
+
+
+def refused(connection: socket.socket, streams: int, path: str = CLASSIFY) -> int:
+    """How many of so many streams, opened at once, the server resets; it answers pings before it writes the resets."""
+    connection.sendall(b"".join(opened(number, path) for number in range(1, 2 * streams, 2)) + PINGED)
+    received, resets, answered = b"", 0, 0
+    while answered < 3:
+        received += connection.recv(65_536)
+        while len(received) >= 9 and len(received) >= 9 + (length := int.from_bytes(received[:3], "big")):
+            kind, flags, _ = struct.unpack(">BBI", received[3:9])
+            received = received[9 + length :]
+            resets += kind == RST_STREAM
+            if kind == PING and flags & ACK:
+                answered += 1
+                connection.sendall(PINGED)
+    return resets

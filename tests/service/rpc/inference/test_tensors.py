@@ -14,7 +14,7 @@ from service.rpc.inference.tensors import join, read, split, takes_long
 SIDE, MOST = 2, 4
 ONE = SIDE * SIDE * 3  # bytes of a picture's pixels
 DATATYPES = ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
-             "BF16", "BYTES", "", "bytes", "TYPE_UINT8", "x" * 300]  # fmt: skip
+             "BF16", "BYTES", "", "bytes", "TYPE_UINT8", "x" * 100]  # fmt: skip
 
 
 def tensor(name: str, datatype: str, shape: Any, parameters: Any = None, **contents: Any) -> Any:
