@@ -9,9 +9,12 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from bundle.formats.directory import ORDERS, SIZES, Directory, read_directory
 from bundle.formats.work import Header, Work
+
+Numbers = npt.NDArray[np.unsignedinteger]
 
 _WIDTH, _LENGTH, _COMPRESSION, _SAMPLES, _PLANAR = 256, 257, 259, 277, 284
 _OFFSETS, _ROWS, _COUNTS = 273, 278, 279
@@ -30,7 +33,7 @@ _SECONDS_AN_EMPTY_BYTE, _USUAL_EXCESS = 1.5e-7, 2**16  # deflate can take much l
 _BYTES_OF_A_TILED_PIXEL = 4
 _SECONDS_A_PAIR_OF_TAGS = 7e-8  # libtiff sorts them all anew for each that it does not know
 _SECONDS_A_SCAN = 0.1  # libtiff lets a JPEG strip have 100 scans, and 100 MB of coefficients
-_USUAL_SCANS = 4  # beside one for each part: byte pairs that look like one
+_SCAN, _USUAL_SCANS = b"\xff\xda", 4  # beside one for each part: byte pairs that look like one
 
 
 @dataclass(frozen=True)
@@ -111,35 +114,42 @@ def _add_parts(data: bytes, directory: Directory, page: _Page, work: Work) -> No
     work.add("strips or tiles", page.parts * _SECONDS_A_PART)
     excess = max(0, page.excess)
     work.add("tiles larger than the image", excess * _SECONDS_A_PIXEL, excess * _BYTES_OF_A_TILED_PIXEL)
-    read = _bytes_read(data, directory, page.parts)
+    lengths = _numbers(data, directory, (_COUNTS, _TILE_COUNTS), page.parts)
+    _add_read(data, page, lengths, work)
+    if page.compression in _JPEG:
+        offsets = _numbers(data, directory, (_OFFSETS, _TILE_OFFSETS), page.parts)
+        if offsets is None or lengths is None:
+            scans = data.count(_SCAN) * page.parts
+        else:
+            parts = zip(offsets.tolist(), lengths.tolist(), strict=True)
+            scans = sum(data.count(_SCAN, at, at + length) for at, length in parts)
+        work.add("scans in its strips", max(0, scans - page.parts - _USUAL_SCANS) * _SECONDS_A_SCAN)
+
+
+def _add_read(data: bytes, page: _Page, lengths: Numbers | None, work: Work) -> None:
+    """Of each strip or tile all is read; libtiff takes the file's length for that of each where none is given."""
+    read = page.parts * len(data) if lengths is None else int(np.minimum(lengths, len(data)).astype(np.int64).sum())
     a_byte = _SECONDS_A_BYTE.get(page.compression, _SECONDS_OF_OTHERS)
     work.add("strips or tiles that share their bytes", max(0, read - len(data)) * a_byte)
     excess = read - 2 * page.width * page.height * page.samples - _USUAL_EXCESS
     if page.compression in _DEFLATE and excess > 0:
         work.add("packed data that is no image", excess * _SECONDS_AN_EMPTY_BYTE)
-    if page.compression in _JPEG:
-        scans = data.count(b"\xff\xda")
-        if read > len(data):
-            scans *= page.parts
-        work.add("scans in its strips", max(0, scans - page.parts - _USUAL_SCANS) * _SECONDS_A_SCAN)
+
+
+def _numbers(data: bytes, directory: Directory, tags: tuple[int, int], count: int) -> Numbers | None:
+    """Of strips or of tiles, one for each; None where they are not as TIFF 6.0 has them."""
+    found = directory.tags.get(tags[0]) or directory.tags.get(tags[1])
+    if found is None or found.kind not in _UNSIGNED or found.length < count:
+        return None
+    if found.at + count * SIZES[found.kind] > len(data):
+        return None
+    return np.frombuffer(data, directory.order + _UNSIGNED[found.kind], count, found.at)
 
 
 def _listed(directory: Directory, tag: int, data: bytes) -> int:
     """How many strips or tiles a tag names; a tag that is longer than the file names none."""
     found = directory.tags.get(tag)
     return found.length if found and found.length * SIZES.get(found.kind, 1) <= len(data) else 0
-
-
-def _bytes_read(data: bytes, directory: Directory, parts: int) -> int:
-    """Of all strips or tiles; libtiff takes the file's length for that of each where none is given."""
-    lengths = directory.tags.get(_COUNTS) or directory.tags.get(_TILE_COUNTS)
-    if lengths is None or lengths.kind not in _UNSIGNED or (parts > 1 and lengths.length == 1):
-        return parts * len(data)
-    count = min(lengths.length, parts, (len(data) - lengths.at) // SIZES[lengths.kind])
-    if count <= 0:
-        return parts * len(data)
-    found = np.frombuffer(data, directory.order + _UNSIGNED[lengths.kind], count, lengths.at)
-    return int(np.minimum(found, len(data)).astype(np.int64).sum())
 
 
 def _add_directories(data: bytes, directory: Directory, big: bool, work: Work) -> None:

@@ -141,6 +141,15 @@ def test_scans_in_a_strip_are_refused(tiff) -> None:
         examine(tiff((1000, 1000), 8, b"\xff\xda" * 30, (259, 3, 7)))
 
 
+def test_jpeg_strips_that_share_their_bytes_are_counted_one_by_one(tiff, encode) -> None:
+    one = encode(Image.new("L", (64, 8), 128), "JPEG")
+    several = one[:-2] + one[one.index(b"\xff\xda") : -2] * 2 + one[-2:]
+    tags = [(259, 3, 7), (278, 4, 8)]
+    assert decode(strips(tiff, (64, 800), 100, one, *tags)).size == (64, 800)
+    with pytest.raises(ImageTooCostly, match="scans in its strips"):
+        examine(strips(tiff, (64, 800), 100, several, *tags))
+
+
 def test_ordinary_jpeg_strips_pass(encode) -> None:
     image = Image.effect_noise((2000, 1500), 80).convert("RGB")
     assert examine(encode(image, "TIFF", compression="jpeg")).seconds < 1
