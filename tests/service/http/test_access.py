@@ -1,5 +1,6 @@
 """Tokens at the HTTP port: the same scopes, models and quotas as gRPC's, from the header `Authorization`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,38 @@ def test_every_path_is_in_the_table() -> None:
     assert {app._name for app in apps} | {page.method for page in PAGES} <= SCOPES.keys()
 
 
-@pytest.mark.parametrize(
-    ("path", "token", "status"),
-    [
-        ("/v1/classify", None, 401), ("/v1/classify", "wrong", 401), ("/v1/classify", "reader", 403),
-        ("/v1/classify", "shop", 200), ("/v1/classify", "stranger", 403), ("/v1/explain", "shop", 403),
-        ("/v1/models", "reader", 200), ("/v1/models", "shop", 403), ("/v1/models/flowers", "stranger", 403),
-        ("/v1/models/nothing", "stranger", 403), ("/v2/health/ready", None, 200),
-        ("/v2/models/flowers/ready", None, 200),
-        ("/v2/models/flowers", "reader", 200), ("/v2/models/flowers", None, 401), ("/openapi.json", None, 200),
-    ],
-)  # fmt: skip
-def test_a_request_needs_a_token_that_is_for_it(web: Web, pictures: Any, path: str, token: str, status: int) -> None:
-    body = pictures["daisy"] if path in ("/v1/classify", "/v1/explain") else None
-    headers = {} if token is None else {"Authorization": f"Bearer t-{token}"}
-    answer = web.ask("GET" if body is None else "POST", path, body, **headers)
-    assert (answer.status, answer.headers["WWW-Authenticate"]) == (status, "Bearer" if status == 401 else None)
-    assert b"t-wrong" not in answer.body
+def test_no_path_answers_a_stranger_but_those_that_are_free(web: Web) -> None:
+    found = {}
+    for route in api_routes(None, None):  # type: ignore[arg-type]
+        path, (verb,) = route.path, route.methods - {"HEAD"}  # type: ignore[attr-defined]
+        found[route.app._name] = web.ask(verb, path.format(name="flowers")).status  # type: ignore[attr-defined]
+    for page in PAGES:
+        path = re.sub(r"{\w+}", "1", page.paths[0])
+        found[page.method] = web.ask(page.verb, path, b"{}" if page.verb == "POST" else None).status
+    assert {name for name, status in found.items() if status != 401} == {
+        name for name in found if SCOPES[name] == "free"
+    }
+    assert len(found) > 10
+
+
+def test_a_request_needs_a_token_that_is_for_it(web: Web, pictures: Any) -> None:
+    expected = {
+        ("/v1/classify", None): 401, ("/v1/classify", "wrong"): 401, ("/v1/classify", "reader"): 403,
+        ("/v1/classify", "shop"): 200, ("/v1/classify", "stranger"): 403, ("/v1/explain", "shop"): 403,
+        ("/v1/models", "reader"): 200, ("/v1/models", "shop"): 403, ("/v1/models/flowers", "stranger"): 403,
+        ("/v1/models/nothing", "stranger"): 403, ("/v2/health/ready", None): 200,
+        ("/v2/models/flowers/ready", None): 200, ("/v2/models/flowers", "reader"): 200,
+        ("/v2/models/flowers", None): 401, ("/openapi.json", None): 200,
+    }  # fmt: skip
+    found = {}
+    for path, token in expected:
+        body = pictures["daisy"] if path in ("/v1/classify", "/v1/explain") else None
+        headers = {} if token is None else {"Authorization": f"Bearer t-{token}"}
+        answer = web.ask("GET" if body is None else "POST", path, body, **headers)
+        found[path, token] = answer.status
+        assert answer.headers["WWW-Authenticate"] == ("Bearer" if answer.status == 401 else None)
+        assert b"t-wrong" not in answer.body
+    assert found == expected
 
 
 def test_each_file_of_a_form_is_charged(web: Web, pictures: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -43,6 +44,23 @@ def test_every_method_is_in_the_table() -> None:
     assert {name for name, needed in SCOPES.items() if needed == "free"} == {
         "ServerLive", "ServerReady", "ModelReady", "OpenApi",
     }  # fmt: skip
+
+
+def test_no_method_answers_a_stranger_but_those_that_are_free(edge: Any) -> None:
+    """Each method of both protocols and of reflection, asked with an empty message over the wire."""
+    codes = {}
+    for file in (pb.DESCRIPTOR, oip.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                call = edge.channel.stream_stream(f"/{service.full_name}/{method.name}")(iter([b""]), timeout=60)
+                try:
+                    list(call)
+                except grpc.RpcError as error:
+                    codes[method.name] = error.code().name
+    assert {name: code for name, code in codes.items() if SCOPES[name] != "free"} == {
+        name: "UNAUTHENTICATED" for name, needed in SCOPES.items() if needed != "free"
+    }
+    assert "UNAUTHENTICATED" not in [code for name, code in codes.items() if SCOPES[name] == "free"]
 
 
 def test_a_call_needs_a_token_that_is_for_it(edge: Any, pictures: dict[str, bytes], failure_of: Any) -> None:
