@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from service.core.requests import LONGEST_ID
 from service.edge.failures import Code
 from service.http.inference import openapi as inference
-from service.http.parameters import MAX_ID
 
 Schema = dict[str, Any]
 
@@ -121,7 +121,7 @@ _PARAMETERS: dict[str, tuple[str, Schema]] = {
     "top_k": ("How many predictions; 0 is 5.", _WHOLE),
     "id": (
         "The request's own name, which comes back and decides whether a canary answers; also as X-Request-Id.",
-        {"type": "string", "maxLength": MAX_ID, "pattern": "^[!-~]*$"},
+        {"type": "string", "maxLength": LONGEST_ID, "pattern": "^[!-~]*$"},
     ),
     "timeout": (
         "Seconds after which no answer is wanted any more.",

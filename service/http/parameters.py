@@ -8,7 +8,7 @@ from typing import TypeVar
 from starlette.datastructures import QueryParams
 
 from service.core.call import Call
-from service.core.requests import ImageRequest, Target
+from service.core.requests import LONGEST_ID, ImageRequest, Target
 from service.errors import InvalidArgument
 from service.http.exchange import TIMEOUT, Request
 
@@ -18,7 +18,7 @@ REQUEST_ID = "x-request-id"
 OF_MODEL = frozenset({"version", "label"})
 OF_IMAGE = frozenset({"model", "top_k", "id", *OF_MODEL})
 OF_CLASS = frozenset({"class_label", "class_index"})
-MAX_ID = 128
+_SHOWN = 100  # characters of what is refused
 _VERSIONS, _INT32 = 10**9, 2**31 - 1
 _LABELS = ("stable", "canary")
 
@@ -84,7 +84,7 @@ def _check_names(query: QueryParams, known: Collection[str]) -> None:
     names = [name for name, _ in query.multi_items()]
     for name in names:
         if name not in known:
-            raise InvalidArgument("query", name[:MAX_ID], f"nothing but {', '.join(sorted(known))}")
+            raise InvalidArgument("query", name[:_SHOWN], f"nothing but {', '.join(sorted(known))}")
         if names.count(name) > 1:
             raise InvalidArgument(name, "given twice", "one value")
 
@@ -95,7 +95,7 @@ def _read(query: QueryParams, name: str, parse: Callable[[str], T | None], expec
         return None
     value = parse(query[name])
     if value is None:
-        raise InvalidArgument(name, query[name][:MAX_ID], expected)
+        raise InvalidArgument(name, query[name][:_SHOWN], expected)
     return value
 
 
@@ -113,6 +113,6 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str | None]:
 
 def _id(text: str) -> str:
     """It comes back in a header, so it holds what a header may hold."""
-    if len(text) > MAX_ID or not re.fullmatch(r"[!-~]*", text):
-        raise InvalidArgument("id", text[:MAX_ID], f"at most {MAX_ID} visible ASCII characters")
+    if len(text) > LONGEST_ID or not re.fullmatch(r"[!-~]*", text):
+        raise InvalidArgument("id", text[:_SHOWN], f"at most {LONGEST_ID:,} visible ASCII characters")
     return text
