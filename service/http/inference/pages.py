@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from anther.open_inference import open_inference_pb2 as pb
-from service.http.inference.body import Json
-from service.http.inference.requests import member, put_parameters
+from service.http.inference.body import parsed
+from service.http.inference.requests import Parameters, put_parameters
 from service.http.inference.responses import as_json
 
 Path = dict[str, str]
@@ -23,25 +24,33 @@ class Page:
     method: str
     summary: str
     paths: tuple[str, ...]
-    ask: Callable[[Path, Json], Message]
+    ask: Callable[[Path, bytes], Message]
     tell: Tell = lambda answer, path: as_json(answer)
     holds: Callable[[Any], bool] = lambda answer: True
     verb: str = "GET"
     offered: bool = True
 
 
+class _Indexed(Struct):
+    ready: bool | None = None
+
+
+class _Controlled(Struct):
+    parameters: Parameters | None = None
+
+
 def of_model(end: str = "") -> tuple[str, str]:
     return f"/v2/models/{{model}}{end}", f"/v2/models/{{model}}/versions/{{version}}{end}"
 
 
-def _named(request: Callable[..., Message]) -> Callable[[Path, Json], Message]:
+def _named(request: Callable[..., Message]) -> Callable[[Path, bytes], Message]:
     return lambda path, body: request(name=path.get("model", ""), version=path.get("version", ""))
 
 
-def _controlled(request: Callable[..., Any]) -> Callable[[Path, Json], Message]:
-    def ask(path: Path, body: Json) -> Message:
+def _controlled(request: Callable[..., Any]) -> Callable[[Path, bytes], Message]:
+    def ask(path: Path, body: bytes) -> Message:
         message = request(model_name=path["model"])
-        put_parameters(message.parameters, member(body, "parameters", dict[str, Any]()), "")
+        put_parameters(message.parameters, parsed(body, _Controlled).parameters or {})
         asked: Message = message
         return asked
 
@@ -97,7 +106,7 @@ PAGES = (
     ),
     Page(
         "RepositoryIndex", "Every version in the folder of models.", ("/v2/repository/index",),
-        lambda path, body: pb.RepositoryIndexRequest(ready=member(body, "ready", False)),
+        lambda path, body: pb.RepositoryIndexRequest(ready=parsed(body, _Indexed).ready or False),
         lambda answer, path: [as_json(model) for model in answer.models], verb="POST",
     ),
     Page(

@@ -3,27 +3,53 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-import binascii
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from msgspec import Meta, Raw, Struct
 
 from anther.open_inference import open_inference_pb2 as pb
 from service.errors import InvalidArgument
-from service.http.inference.body import Body, Json, kind_of
+from service.http.inference.body import Body, parsed
 from service.rpc.inference.parameters import refuse_shared_memory
 from service.rpc.inference.tensors import BYTES, IMAGE, UINT8, join
 
-T = TypeVar("T", str, list[Any], dict[str, Any], bool)
-
 _SIZE, _AS_BINARY, _ALL_AS_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 _CONTENT_TYPE, _BASE64 = "content_type", "base64"  # as MLServer's clients say how an element of BYTES is written
-_MAX_DIMENSIONS = 8
-_INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
+_ABSENT = (b"", b"null")
+_NESTED = re.compile(rb"\[\s*\[")
+_MAX_ELEMENTS = 10_000  # of BYTES, far more than wait at once; each takes time of everybody
 
-_Parameter = pb.InferParameter | pb.ModelRepositoryParameter
+T = TypeVar("T", str, bytes)
+
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Parameters = dict[str, bool | Whole | float | str | None]
+
+
+class Input(Struct):
+    name: str
+    datatype: str
+    shape: Annotated[list[Whole], Meta(max_length=8)]
+    parameters: Parameters | None = None
+    data: Raw = Raw()
+
+
+class Output(Struct):
+    name: str
+    parameters: Parameters | None = None
+
+
+class Question(Struct):
+    """The JSON of a request for inference. Members that are not here mean nothing."""
+
+    inputs: list[Input]
+    outputs: list[Output] | None = None
+    id: str | None = None
+    parameters: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +71,37 @@ class Asked:
 
 def infer_request(body: Body, model: str, version: str) -> Asked:
     """Raises `InvalidArgument` for what is no request of the protocol; what it asks for is checked by who answers."""
-    if body.header is None:
+    if body.text is None:
         return _bare(body.binary, model, version)
-    parameters = member(body.header, "parameters", dict[str, Any](), "")
-    message = pb.ModelInferRequest(model_name=model, model_version=version, id=member(body.header, "id", "", ""))
-    put_parameters(message.parameters, parameters, "", leave_out=(_ALL_AS_BINARY,))
-    _put_inputs(message, body)
-    named = _put_outputs(message, body.header)
-    return Asked(message, Form(member(parameters, _ALL_AS_BINARY, False, "parameters."), named))
+    question = parsed(body.text, Question)
+    parameters = question.parameters or {}
+    message = pb.ModelInferRequest(model_name=model, model_version=version, id=question.id or "")
+    put_parameters(message.parameters, parameters, leave_out=_ALL_AS_BINARY)
+    _put_inputs(message, question.inputs, body.binary)
+    named = _put_outputs(message, question.outputs or [])
+    return Asked(message, Form(_truth(parameters, _ALL_AS_BINARY), named))
 
 
-def put_parameters(target: Any, parameters: Json, where: str, leave_out: tuple[str, ...] = ()) -> None:
+def put_parameters(target: Any, parameters: Parameters, leave_out: str = "") -> None:
     """Into a message's map of parameters. `null` is a parameter without a value. Raises `InvalidArgument`."""
     for name, value in parameters.items():
-        if name not in leave_out:
-            _put(target[_text(name, f"{where}parameters")], value, f"{where}parameters[{name[:40]}]")
+        if name == leave_out:
+            continue
+        parameter = target[name]
+        if isinstance(value, bool):
+            parameter.bool_param = value
+        elif isinstance(value, int):
+            parameter.int64_param = value
+        elif isinstance(value, str):
+            parameter.string_param = value
+        elif isinstance(value, float):
+            _put_float(parameter, name, value)
+
+
+def _put_float(parameter: pb.InferParameter | pb.ModelRepositoryParameter, name: str, value: float) -> None:
+    if isinstance(parameter, pb.ModelRepositoryParameter):
+        raise InvalidArgument(f"parameters[{name[:40]}]", value, "true, false, a whole number or a string")
+    parameter.double_param = value
 
 
 def _bare(data: bytes, model: str, version: str) -> Asked:
@@ -70,138 +112,77 @@ def _bare(data: bytes, model: str, version: str) -> Asked:
     return Asked(message, Form(all=True))
 
 
-def _put_inputs(message: pb.ModelInferRequest, body: Body) -> None:
-    assert body.header is not None
+def _put_inputs(message: pb.ModelInferRequest, inputs: list[Input], binary: bytes) -> None:
     position = 0
-    for given in _objects(body.header, "inputs"):
-        name = member(given, "name", "", "inputs.")
-        parameters = member(given, "parameters", dict[str, Any](), f"{name}.")
-        tensor = message.inputs.add(name=name, datatype=member(given, "datatype", "", f"{name}."))
-        tensor.shape.extend(_shape(given, name))
-        put_parameters(tensor.parameters, parameters, f"{name}.", leave_out=(_SIZE,))
-        refuse_shared_memory(tensor.parameters, name)
+    for given in inputs:
+        parameters = given.parameters or {}
+        tensor = message.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape)
+        put_parameters(tensor.parameters, parameters, leave_out=_SIZE)
+        refuse_shared_memory(tensor.parameters, given.name)
         if _SIZE in parameters:
-            size = _size(given, name, parameters[_SIZE], len(body.binary) - position)
-            message.raw_input_contents.append(body.binary[position : position + size])
+            size = _size(given, parameters[_SIZE], len(binary) - position)
+            message.raw_input_contents.append(binary[position : position + size])
             position += size
         else:
-            message.raw_input_contents.append(_raw(tensor, given, parameters.get(_CONTENT_TYPE) == _BASE64))
-    if position != len(body.binary):
-        found = f"{len(body.binary) - position:,} bytes behind the last tensor"
+            message.raw_input_contents.append(_raw(given, parameters.get(_CONTENT_TYPE) == _BASE64))
+    if position != len(binary):
+        found = f"{len(binary) - position:,} bytes behind the last tensor"
         raise InvalidArgument("body", found, f"as many as the inputs' '{_SIZE}' say")
 
 
-def _put_outputs(message: pb.ModelInferRequest, header: Json) -> dict[str, bool]:
+def _put_outputs(message: pb.ModelInferRequest, outputs: list[Output]) -> dict[str, bool]:
     """Those that say in which form they are to come."""
     forms: dict[str, bool] = {}
-    for given in _objects(header, "outputs"):
-        name = member(given, "name", "", "outputs.")
-        parameters = member(given, "parameters", dict[str, Any](), f"{name}.")
-        put_parameters(message.outputs.add(name=name).parameters, parameters, f"{name}.", leave_out=(_AS_BINARY,))
+    for given in outputs:
+        parameters = given.parameters or {}
+        put_parameters(message.outputs.add(name=given.name).parameters, parameters, leave_out=_AS_BINARY)
         if _AS_BINARY in parameters:
-            forms[name] = member(parameters, _AS_BINARY, False, f"{name}.parameters.")
+            forms[given.name] = _truth(parameters, _AS_BINARY)
     return forms
 
 
-def _shape(given: Json, name: str) -> list[int]:
-    shape = member(given, "shape", list[Any](), f"{name}.")
-    if len(shape) > _MAX_DIMENSIONS or not all(type(size) is int and size in _INT64 for size in shape):
-        raise InvalidArgument(f"{name}.shape", "another list", f"a list of at most {_MAX_DIMENSIONS} whole numbers")
-    return shape
-
-
-def _size(given: Json, name: str, size: Any, left: int) -> int:
-    if given.get("data") is not None:
-        raise InvalidArgument(f"{name}.data", f"given beside {_SIZE}", "one of the two")
-    if type(size) is not int or not 0 <= size <= left:
-        found = size if type(size) is int and abs(size) in _UINT64 else kind_of(size)
-        raise InvalidArgument(f"{name}.parameters[{_SIZE}]", found, f"a number up to the {left:,} bytes that are left")
-    return size
-
-
-def _raw(tensor: pb.ModelInferRequest.InferInputTensor, given: Json, base64: bool) -> bytes:
-    """The elements in JSON as raw contents. Those of a type that no input has are left to the check of types."""
-    if given.get("data") is None:
-        raise InvalidArgument(f"{tensor.name}.data", "missing", f"the elements, or '{_SIZE}' and binary data")
-    if tensor.datatype not in (BYTES, UINT8):
-        return b""
-    elements = _flat(member(given, "data", list[Any](), f"{tensor.name}."), f"{tensor.name}.data")
-    if len(elements) != (count := math.prod(tensor.shape)):
-        raise InvalidArgument(f"{tensor.name}.data", f"{len(elements):,} elements", f"{count:,}, as the shape says")
-    if tensor.datatype == BYTES:
-        return join([_element(each, tensor.name, base64) for each in elements])
-    try:
-        return bytes(elements)
-    except (TypeError, ValueError) as exc:
-        raise InvalidArgument(f"{tensor.name}.data", f"not of {UINT8}", "whole numbers from 0 to 255") from exc
-
-
-def _flat(elements: list[Any], where: str) -> list[Any]:
-    """Row by row, where they are nested as the shape is."""
-    while list in (kinds := set(map(type, elements))):
-        if len(kinds) > 1:
-            raise InvalidArgument(where, "a list of lists and other values", "lists that are nested as the shape is")
-        elements = list(itertools.chain.from_iterable(elements))
-    return elements
-
-
-def _element(value: Any, name: str, base64: bool) -> bytes:
-    """An element of BYTES: a string's characters in UTF-8, or what they encode."""
-    if not isinstance(value, str):
-        raise InvalidArgument(f"{name}.data", kind_of(value), "strings")
-    if not base64:
-        return _text(value, f"{name}.data").encode()
-    try:
-        return binascii.a2b_base64(value, strict_mode=True)
-    except ValueError as exc:
-        raise InvalidArgument(f"{name}.data", "a string", f"{_BASE64} as {_CONTENT_TYPE} says ({exc})") from exc
-
-
-def _objects(holder: Json, name: str) -> list[Json]:
-    found = member(holder, name, list[Any](), "")
-    for each in found:
-        if not isinstance(each, dict):
-            raise InvalidArgument(name, f"a list with {kind_of(each)}", "a list of objects")
-    return found
-
-
-def member(holder: Json, name: str, default: T, where: str = "") -> T:
-    """A member of the default's type; the default where there is none, or null. Raises `InvalidArgument`."""
-    value = holder.get(name)
-    if value is None:
-        return default
-    if type(value) is not type(default):
-        raise InvalidArgument(f"{where}{name}", kind_of(value), kind_of(default))
-    return _text(value, f"{where}{name}") if isinstance(value, str) else value
-
-
-def _text(value: str, where: str) -> str:
-    """JSON can write half of a character, which neither UTF-8 nor a message can."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:
-        raise InvalidArgument(where, "a string with half of a character", "text") from exc
+def _truth(parameters: Parameters, name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"parameters[{name}]", value, "true or false")
     return value
 
 
-def _put(parameter: _Parameter, value: Any, where: str) -> None:
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, str):
-        parameter.string_param = _text(value, where)
-    elif isinstance(value, int) and value in _INT64:
-        parameter.int64_param = value
-    elif isinstance(parameter, pb.InferParameter) and _put_number(parameter, value):
-        return
-    elif value is not None:
-        raise InvalidArgument(where, kind_of(value), "true, false, a number of 64 bits or a string")
+def _size(given: Input, size: object, left: int) -> int:
+    if bytes(given.data) not in _ABSENT:
+        raise InvalidArgument(f"{given.name}.data", f"given beside {_SIZE}", "one of the two")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
+        expected = f"a number up to the {left:,} bytes that are left"
+        raise InvalidArgument(f"{given.name}.parameters[{_SIZE}]", size, expected)
+    return size
 
 
-def _put_number(parameter: pb.InferParameter, value: Any) -> bool:
-    if isinstance(value, int) and value in _UINT64:
-        parameter.uint64_param = value
-    elif isinstance(value, float) and math.isfinite(value):
-        parameter.double_param = value
-    else:
-        return False
-    return True
+def _raw(given: Input, base64: bool) -> bytes:
+    """The elements in JSON as raw contents. Those of a type that no input has are left to the check of types."""
+    where, text = f"{given.name}.data", bytes(given.data)
+    if text in _ABSENT:
+        raise InvalidArgument(where, "missing", f"the elements, or '{_SIZE}' and binary data")
+    if given.datatype == BYTES:
+        elements = _elements(text, bytes, where) if base64 else _elements(text, str, where)
+        _check_count(len(elements), given, where)
+        if len(elements) > _MAX_ELEMENTS:
+            raise InvalidArgument(where, f"{len(elements):,} elements", f"at most {_MAX_ELEMENTS:,}")
+        return join(each if isinstance(each, bytes) else each.encode() for each in elements)
+    if given.datatype == UINT8:
+        # Row by row, however the rows are nested: numbers have no brackets in them.
+        values = bytes(parsed(b"[%s]" % text.translate(None, b"[]"), list[Annotated[int, Meta(ge=0, le=255)]], where))
+        _check_count(len(values), given, where)
+        return values
+    return b""
+
+
+def _elements(text: bytes, kind: type[T], where: str) -> list[T]:
+    """Nested as the shape [N, 1] is, or flat. As `bytes` they are base64."""
+    if _NESTED.match(text):
+        return list(itertools.chain.from_iterable(parsed(text, list[list[kind]], where)))  # type: ignore[valid-type]
+    return parsed(text, list[kind], where)  # type: ignore[valid-type]
+
+
+def _check_count(found: int, given: Input, where: str) -> None:
+    if found != (count := math.prod(given.shape)):
+        raise InvalidArgument(where, f"{found:,} elements", f"{count:,}, as the shape says")

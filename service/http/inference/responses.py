@@ -8,10 +8,11 @@ import numpy as np
 from google.protobuf.message import Message
 
 from anther.open_inference import open_inference_pb2 as pb
-from service.http.inference.body import Json
 from service.http.inference.requests import Form
 from service.rpc.inference.parameters import value_of
 from service.rpc.inference.tensors import BYTES, split
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

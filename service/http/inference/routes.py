@@ -6,10 +6,10 @@ from starlette.routing import BaseRoute, Route
 
 from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
-from service.errors import EncodingRefused, RequestTooLarge
+from service.errors import EncodingRefused
 from service.http import problems
 from service.http.exchange import Endpoint, Handler, Reply, Request
-from service.http.inference.body import ENCODINGS, HEADER_LENGTH, parsed, split, unpacked
+from service.http.inference.body import ENCODINGS, HEADER_LENGTH, split, unpacked
 from service.http.inference.pages import PAGES, Page, of_model
 from service.http.inference.requests import infer_request
 from service.http.inference.responses import encoded, infer_response
@@ -50,7 +50,7 @@ class _Api:
 
         async def handle(request: Request) -> Reply:
             data = await self._body(request) if page.verb == "POST" else b""
-            asked = page.ask(request.path, parsed(data) if data.strip() else {})
+            asked = page.ask(request.path, data if data.strip() else b"{}")
             answer = await request.run(method, asked)
             return Reply(encoded(page.tell(answer, request.path)), status=200 if page.holds(answer) else 503)
 
@@ -65,12 +65,7 @@ class _Api:
         if encoding not in ("identity", *ENCODINGS):
             raise EncodingRefused(encoding, " or ".join(ENCODINGS))
         data = await request.body(self._limit)
-        if encoding == "identity":
-            return data
-        data = await asyncio.to_thread(unpacked, data, encoding, self._limit)
-        if len(data) > self._limit:
-            raise RequestTooLarge(self._limit)
-        return data
+        return data if encoding == "identity" else await asyncio.to_thread(unpacked, data, encoding, self._limit)
 
 
 def refusal(error: BaseException) -> Reply:

@@ -38,7 +38,7 @@ def in_binary(tensor: dict[str, Any], size: Any) -> dict[str, Any]:
 
 def asked(header: Any, binary: bytes = b""):
     """As it comes over the wire."""
-    return infer_request(Body(json.loads(json.dumps(header)), binary), "flowers", "1")
+    return infer_request(Body(json.dumps(header).encode(), binary), "flowers", "1")
 
 
 def received(*inputs: Any, binary: bytes = b"") -> Any:
@@ -94,12 +94,12 @@ def test_members_that_are_null_or_unknown_do_no_harm() -> None:
 
 
 def test_parameters_keep_their_types() -> None:
-    given = {"a": True, "b": -(2**63), "c": 2**64 - 1, "d": 0.5, "e": "text", "f": None, "binary_data_output": True}
+    given = {"a": True, "b": -(2**63), "c": 0.5, "d": "text", "e": None, "binary_data_output": True}
     found = asked({"parameters": given, "inputs": []}).message.parameters
     assert {name: found[name].WhichOneof("parameter_choice") for name in found} == {
-        "a": "bool_param", "b": "int64_param", "c": "uint64_param", "d": "double_param", "e": "string_param", "f": None,
+        "a": "bool_param", "b": "int64_param", "c": "double_param", "d": "string_param", "e": None,
     }  # fmt: skip
-    assert (found["b"].int64_param, found["c"].uint64_param) == (-(2**63), 2**64 - 1)
+    assert found["b"].int64_param == -(2**63)
 
 
 def test_an_outputs_own_form_goes_before_that_of_all() -> None:
@@ -116,57 +116,58 @@ def test_an_outputs_own_form_goes_before_that_of_all() -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({}, "'inputs' is 'empty'; expected one input"),
-        ({"inputs": {}}, "'inputs' is 'an object'; expected a list"),
-        ({"inputs": [1]}, "'inputs' is 'a list with a number'; expected a list of objects"),
-        ({"inputs": [{}]}, "'.data' is 'missing'"),
-        ({"id": 1, "inputs": []}, "'id' is 'a number'; expected a string"),
-        ({"id": "\ud800", "inputs": []}, "'id' is 'a string with half of a character'; expected text"),
-        ({"parameters": {"\ud800": 1}, "inputs": []}, "half of a character"),
-        ({"parameters": [], "inputs": []}, "'parameters' is 'a list'; expected an object"),
-        ({"parameters": {"a": []}, "inputs": []}, "'parameters[a]' is 'a list'; expected true, false, a number"),
-        ({"parameters": {"a": 2**64}, "inputs": []}, "'parameters[a]' is 'a number'; expected true, false, a num"),
-        ({"parameters": {"a": -(2**63) - 1}, "inputs": []}, "'parameters[a]' is 'a number'"),
-        ({"parameters": {"binary_data_output": 1}, "inputs": []}, "binary_data_output' is 'a number'; expected true"),
-        ({"inputs": [image(name=1)]}, "'inputs.name' is 'a number'; expected a string"),
-        ({"inputs": [image(datatype=None)]}, "'image.datatype' is ''; expected BYTES"),
+        ({}, "Object missing required field `inputs`"),
+        ([], "Expected `object`, got `array`"),
+        ({"inputs": {}}, "Expected `array`, got `object` - at `$.inputs`"),
+        ({"inputs": [1]}, "Expected `object`, got `int` - at `$.inputs[0]`"),
+        ({"inputs": [{}]}, "Object missing required field `name` - at `$.inputs[0]`"),
+        ({"inputs": []}, "'inputs' is 'empty'; expected one input"),
+        ({"id": 1, "inputs": []}, "Expected `str | null`, got `int` - at `$.id`"),
+        ({"id": "\ud800", "inputs": []}, "'body' is"),
+        ({"parameters": {"\ud800": 1}, "inputs": []}, "'body' is"),
+        ({"parameters": [], "inputs": []}, "Expected `object | null`, got `array`"),
+        ({"parameters": {"a": []}, "inputs": []}, "got `array` - at `$.parameters[...]`"),
+        ({"parameters": {"a": 2**63}, "inputs": []}, "Expected `int` <= 9223372036854775807"),
+        ({"parameters": {"binary_data_output": 1}, "inputs": []}, "'parameters[binary_data_output]' is 1; expected"),
+        ({"inputs": [image(name=1)]}, "Expected `str`, got `int` - at `$.inputs[0].name`"),
+        ({"inputs": [image(name="other")]}, "'inputs' is 'other'; expected 'image' or 'pixels'"),
+        ({"inputs": [image(datatype=None)]}, "Expected `str`, got `null` - at `$.inputs[0].datatype`"),
         ({"inputs": [image(datatype="FP32", data=[1.5])]}, "'image.datatype' is 'FP32'; expected BYTES"),
-        ({"inputs": [image(shape=[1.0])]}, "'image.shape' is 'another list'; expected a list of at most 8 whole"),
-        ({"inputs": [image(shape=[True])]}, "'image.shape' is 'another list'"),
-        ({"inputs": [image(shape=[2**63])]}, "'image.shape' is 'another list'"),
-        ({"inputs": [image(shape=[1] * 9)]}, "'image.shape' is 'another list'"),
+        ({"inputs": [image(shape=[1.0])]}, "Expected `int`, got `float` - at `$.inputs[0].shape[0]`"),
+        ({"inputs": [image(shape=[True])]}, "Expected `int`, got `bool`"),
+        ({"inputs": [image(shape=[2**63])]}, "Expected `int` <= 9223372036854775807"),
+        ({"inputs": [image(shape=[1] * 9)]}, "Expected `array` of length <= 8"),
         ({"inputs": [image(shape=[2**62, 2**62])]}, "'image.data' is '1 elements'; expected 21,"),
         ({"inputs": [image(shape=[-1])]}, "'image.data' is '1 elements'; expected -1, as the shape says"),
         ({"inputs": [image(shape=[])]}, "'image.shape' is []; expected [N, 1] or [N]"),
         ({"inputs": [image(shape=[0], data=[])]}, "'image.shape' is [0]; expected [N, 1] or [N] with N from 1 to 4"),
         ({"inputs": [image(data=None)]}, "'image.data' is 'missing'; expected the elements, or 'binary_data_size'"),
-        ({"inputs": [image(data="one")]}, "'image.data' is 'a string'; expected a list"),
-        ({"inputs": [image(data=[1])]}, "'image.data' is 'a number'; expected strings"),
-        ({"inputs": [image(data=[{"b64": ""}])]}, "'image.data' is 'an object'; expected strings"),
-        ({"inputs": [image(data=["\udfff"])]}, "half of a character"),
-        ({"inputs": [image(data=["a\n="], parameters=B64)]}, "expected base64 as content_type says"),
-        ({"inputs": [image(data=["YQ"], parameters=B64)]}, "expected base64 as content_type says"),
-        ({"inputs": [image(data=["ä"], parameters=B64)]}, "expected base64 as content_type says"),
-        ({"inputs": [image(data=["a", ["b"]], shape=[2])]}, "'a list of lists and other values'; expected lists that"),
+        ({"inputs": [image(data="one")]}, "Expected `array`, got `str`"),
+        ({"inputs": [image(data=[1])]}, "Expected `str`, got `int`"),
+        ({"inputs": [image(data=[{"b64": ""}])]}, "Expected `str`, got `object`"),
+        ({"inputs": [image(data=["\udfff"])]}, "'body' is"),
+        ({"inputs": [image(data=["a\n="], parameters=B64)]}, "Invalid base64 encoded string"),
+        ({"inputs": [image(data=["YQ"], parameters=B64)]}, "Invalid base64 encoded string"),
+        ({"inputs": [image(data=["ä"], parameters=B64)]}, "Invalid base64 encoded string"),
+        ({"inputs": [image(data=["a", ["b"]], shape=[2])]}, "Expected `str`, got `array`"),
+        ({"inputs": [image(data=[["a"], "b"], shape=[2])]}, "Expected `array`, got `str`"),
+        ({"inputs": [image(data=["a"] * 10_001, shape=[10_001])]}, "'10,001 elements'; expected at most 10,000"),
         ({"inputs": [pixels(data=[0])]}, "'pixels.data' is '1 elements'; expected 12, as the shape says"),
-        ({"inputs": [pixels(data=[256] * COUNT)]}, "'pixels.data' is 'not of UINT8'; expected whole numbers from 0"),
-        ({"inputs": [pixels(data=[-1] * COUNT)]}, "not of UINT8"),
-        ({"inputs": [pixels(data=[0.5] * COUNT)]}, "not of UINT8"),
-        ({"inputs": [pixels(data=[10**30] * COUNT)]}, "not of UINT8"),
-        ({"inputs": [pixels(data=["0"] * COUNT)]}, "not of UINT8"),
-        ({"inputs": [pixels(data=[None] * COUNT)]}, "not of UINT8"),
+        ({"inputs": [pixels(data=[256] * COUNT)]}, "Expected `int` <= 255"),
+        ({"inputs": [pixels(data=[-1] * COUNT)]}, "Expected `int` >= 0"),
+        ({"inputs": [pixels(data=[0.5] * COUNT)]}, "Expected `int`, got `float`"),
+        ({"inputs": [pixels(data=[10**30] * COUNT)]}, "Expected `int` <= 255"),
+        ({"inputs": [pixels(data=["0"] * COUNT)]}, "Expected `int`, got `str`"),
+        ({"inputs": [pixels(data=["[0]"] * COUNT)]}, "Expected `int`, got `str`"),
+        ({"inputs": [pixels(data=[[]] * COUNT)]}, "'pixels.data' is"),
+        ({"inputs": [pixels(data={"a": 1})]}, "Expected `int`, got `object`"),
         ({"inputs": [image(), image()]}, "'inputs' is 'image and image'; expected one input"),
         ({"inputs": [image(parameters={"shared_memory_region": "r"}, data=None)]}, "'image.parameters' is 'shared_mem"),
-        ({"inputs": [image()], "outputs": [{"name": "a", "parameters": {"binary_data": 1}}]}, "a.parameters.binary_"),
+        ({"inputs": [image()], "outputs": [{"name": "a", "parameters": {"binary_data": 1}}]}, "[binary_data]' is 1;"),
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_refused(header: Any, message: str) -> None:
     assert message in refusal(header)
-
-
-def test_an_infinite_parameter_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="number of 64 bits"):
-        infer_request(Body(json.loads('{"parameters": {"a": 1e400}}')), "flowers", "")
 
 
 @pytest.mark.parametrize(
@@ -174,11 +175,10 @@ def test_an_infinite_parameter_is_refused() -> None:
     [
         (-1, "is -1; expected a number up to the 5 bytes that are left"),
         (6, "is 6; expected a number up to the 5 bytes that are left"),
-        (2**63, "expected a number up to the 5 bytes"),
-        (10**400, "is 'a number'; expected a number up to the 5 bytes"),
-        (5.0, "is 'a number'; expected a number up to the 5 bytes"),
-        ("5", "is 'a string'"),
-        (True, "is 'true or false'"),
+        (2**63 - 1, "expected a number up to the 5 bytes"),
+        (5.0, "is 5.0; expected a number up to the 5 bytes"),
+        ("5", "is '5'; expected a number"),
+        (True, "is True; expected a number"),
         (4, "'body' is '1 bytes behind the last tensor'; expected as many as the inputs' 'binary_data_size' say"),
     ],
 )
@@ -224,7 +224,7 @@ REQUEST = st.fixed_dictionaries({}, optional={
 @given(REQUEST, st.binary(max_size=20))
 def test_any_request_is_understood_or_refused(header: Any, binary: bytes) -> None:
     try:
-        found = infer_request(Body(header, binary), "flowers", "1")
+        found = infer_request(Body(json.dumps(header).encode(), binary), "flowers", "1")
         options_of(found.message.parameters)
         inputs = read(found.message, SIDE, MOST)
     except InvalidArgument:
