@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from anther.errors import AntherError, reason_of
-from bundle.errors import BundleRefused, PolicyNotWritable
-from service.core.call import Call, Trace
+from bundle.errors import BundleRefused, ModelNotFound, PolicyNotWritable
+from service.core.call import Call, Caller, Trace
 from service.core.recorder import End, Recorder
 from service.edge.failures import failure_of
 from service.errors import DeadlineExpired, QuotaExceeded
@@ -196,6 +196,8 @@ class Calls:
             told_by_stream = method.ends_stream is not None and isinstance(exc, method.ends_stream)
             code, reason = failure.code, "" if told_by_stream else failure.reason
             _log_unforeseen(exc)
+            if isinstance(exc, ModelNotFound) and call.caller.models is not None:  # it names models of others
+                raise self._seen_by(call.caller, exc) from exc
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -215,6 +217,11 @@ class Calls:
         if model is not None and not named:
             self._access.check_model(call.caller, model.name)
         return model
+
+    def _seen_by(self, caller: Caller, error: ModelNotFound) -> ModelNotFound:
+        return ModelNotFound(
+            error.facts["model"], [live.name for live in self._registry.live() if caller.may_ask(live.name)]
+        )
 
     async def _charge(self, method: Method, request: Any, call: Call, *, patient: bool) -> None:
         """Charge the caller. Where the quota is used up a patient request waits, so that flow control slows its stream;

@@ -70,7 +70,8 @@ class Access:
     @property
     def names(self) -> frozenset[str]:
         """What metrics may show."""
-        return frozenset(self._by_name) | {known.token.name for known in list(self._subjects.values())}
+        of_issuer = [known.token.name for known in list(self._subjects.values())[:1]]
+        return frozenset([*self._by_name, *of_issuer])
 
     def use(self, tokens: Iterable[Token]) -> None:
         """Know these tokens from now on, and no others. What a name has used stays charged to it."""

@@ -106,5 +106,6 @@ class Follower:
                 log.error("%s; what was read before stays in use", exc)
         except Exception:
             self._failures[source.what] = "unforeseen"
-            log.exception("%s: reading the files failed; what was read before stays in use", source.what)
+            if before != "unforeseen":
+                log.exception("%s: reading the files failed; what was read before stays in use", source.what)
         self._on_check(source.what, source.what not in self._failures)

@@ -92,6 +92,8 @@ def test_a_token_for_other_models_learns_nothing_of_these(edge: Any, pictures: A
         request = pb.ClassifyRequest(image=pictures["daisy"], model=model)
         found = failure_of(lambda request=request: stub.Classify(request, metadata=metadata))
         assert found.code == "PERMISSION_DENIED"
+    found = failure_of(lambda: stub.Classify(pb.ClassifyRequest(model="trees"), metadata=metadata))
+    assert (found.code, found.message) == ("NOT_FOUND", "no model 'trees'; available: none")
     assert not stub.ListModels(pb.ListModelsRequest(), metadata=metadata).models
     assert not inference.RepositoryIndex(oip.RepositoryIndexRequest(), metadata=metadata).models
     assert not inference.ModelStatistics(oip.ModelStatisticsRequest(), metadata=metadata).model_stats
