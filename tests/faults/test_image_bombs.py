@@ -42,10 +42,8 @@ def end_and_growth(victim: Victim, picture: bytes) -> tuple[str, int]:
 
 
 def children(victim: Victim) -> list[int]:
-    parents = {
-        path.parent.name: path.read_text().rpartition(")")[2].split()[1] for path in Path("/proc").glob("*/stat")
-    }
-    return [int(pid) for pid, parent in parents.items() if parent == str(victim.process.pid)]
+    threads = Path(f"/proc/{victim.process.pid}/task").glob("*/children")
+    return [int(pid) for thread in threads for pid in thread.read_text().split()]
 
 
 def held(pid: int) -> int:
