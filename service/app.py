@@ -98,7 +98,7 @@ class App:
         if self._settings.http_port is not None:
             routes = [
                 *api_routes(self._classifier, self._calls),
-                *inference_routes(self._rpc.inference, self._calls),
+                *inference_routes(self._rpc.inference, self._calls, self._settings.cors.split()),
             ]
             port = self._settings.http_port
             self._http = HttpServer(routes, self._calls, self._rpc.arrivals, self._settings, port, certificates)

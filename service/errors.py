@@ -21,6 +21,7 @@ AntherError
     ├── NoEvidence            a model that cannot explain its answers
     ├── CanaryNotFound        a canary was asked for where there is none
     ├── ControlDisabled       clients may not load and unload models here
+    ├── OriginRefused         a browser's page of another origin would load or unload a model
     ├── NotOffered            a part of a protocol that this server does not have
     ├── UnknownPath           there is nothing at that path of the HTTP port
     ├── MethodNotAllowed      what is at that path is not asked for with that method
@@ -202,6 +203,15 @@ class ControlDisabled(ServiceError):
         super().__init__(
             f"{call} is switched off: clients load and unload models only where the server runs with --control",
             call=call,
+        )
+
+
+class OriginRefused(ServiceError):
+    """Browsers send such a request on behalf of any page, and name the page's origin in it."""
+
+    def __init__(self, call: str, origin: str) -> None:
+        super().__init__(
+            f"{call} is not for pages of {origin!r}; the server names origins whose pages may with --cors", call=call
         )
 
 

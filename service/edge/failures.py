@@ -55,6 +55,7 @@ CODES: dict[type[AntherError], Code] = {
     errors.NoEvidence: "FAILED_PRECONDITION",
     errors.CanaryNotFound: "NOT_FOUND",
     errors.ControlDisabled: "PERMISSION_DENIED",
+    errors.OriginRefused: "PERMISSION_DENIED",
     errors.NotOffered: "UNIMPLEMENTED",
     errors.UnknownPath: "NOT_FOUND",
     errors.MethodNotAllowed: "UNIMPLEMENTED",

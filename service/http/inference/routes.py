@@ -1,12 +1,13 @@
 """The Open Inference Protocol at /v2: requests become the protocol's messages, which are answered as over gRPC."""
 
 import asyncio
+from collections.abc import Collection
 
 from starlette.routing import BaseRoute, Route
 
 from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
-from service.errors import EncodingRefused
+from service.errors import EncodingRefused, OriginRefused
 from service.http import problems
 from service.http.exchange import Endpoint, Handler, Reply, Request
 from service.http.inference.body import ENCODINGS, HEADER_LENGTH, split, unpacked
@@ -16,10 +17,12 @@ from service.http.inference.responses import encoded, infer_response
 from service.http.server import Application
 from service.rpc.inference.servicer import InferenceServicer
 
+_CONTROL = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 
-def inference_routes(servicer: InferenceServicer, calls: Calls) -> list[BaseRoute]:
-    """Whatever is at /v2 and below."""
-    api = _Api(servicer, calls)
+
+def inference_routes(servicer: InferenceServicer, calls: Calls, origins: Collection[str] = ()) -> list[BaseRoute]:
+    """Whatever is at /v2 and below. Pages of these `origins` may load and unload models."""
+    api = _Api(servicer, calls, frozenset(origins))
     routes = [api.route("POST", path, "ModelInfer", api.infer) for path in of_model("/infer")]
     for page in PAGES:
         routes += [api.route(page.verb, path, page.method, api.handler(page)) for path in page.paths]
@@ -28,8 +31,8 @@ def inference_routes(servicer: InferenceServicer, calls: Calls) -> list[BaseRout
 
 
 class _Api:
-    def __init__(self, servicer: InferenceServicer, calls: Calls) -> None:
-        self._servicer, self._calls = servicer, calls
+    def __init__(self, servicer: InferenceServicer, calls: Calls, origins: frozenset[str]) -> None:
+        self._servicer, self._calls, self._origins = servicer, calls, origins
         self._limit = servicer.bounds.request_bytes
         self._infer = self._method("ModelInfer")
 
@@ -49,6 +52,7 @@ class _Api:
         method = self._method(page.method)
 
         async def handle(request: Request) -> Reply:
+            self._check_origin(page, request)
             data = await self._body(request) if page.verb == "POST" else b""
             asked = page.ask(request.path, data if data.strip() else b"{}")
             answer = await request.run(method, asked)
@@ -58,6 +62,11 @@ class _Api:
 
     def _method(self, name: str) -> Method:
         return Method(name, self._servicer.resolve, getattr(self._servicer, name), weigh=self._servicer.weigh)
+
+    def _check_origin(self, page: Page, request: Request) -> None:
+        origin = request.headers.get("origin", "")
+        if page.method in _CONTROL and origin and origin not in self._origins:
+            raise OriginRefused(page.method, origin)
 
     async def _body(self, request: Request) -> bytes:
         """Raises `RequestTooLarge`, `EncodingRefused` and `InvalidArgument`."""

@@ -191,6 +191,16 @@ def test_what_is_not_there_is_said(web, red, path: str, status: int, message: st
     assert message in answer.json()["error"]
 
 
+@pytest.mark.parametrize("path", ["load", "unload"])
+def test_a_browsers_page_of_another_origin_cannot_control_models(web, path: str) -> None:
+    """Without a token nothing else would keep it from asking."""
+    at = f"/v2/repository/models/flowers/{path}"
+    answer = web.ask("POST", at, b"{}", Origin="https://example.org", Content_Type="text/plain")
+    assert (answer.status, answer.json()["reason"]) == (403, "ORIGIN_REFUSED")
+    assert web.ask("POST", at).json()["reason"] == "CONTROL_DISABLED"
+    assert web.ask("POST", "/v2/repository/index", Origin="https://example.org").status == 200
+
+
 def test_a_full_queue_says_when_to_come_again(start_web, red, eventually) -> None:
     web = start_web(queue_limit=1)
     with web.edge.held():
