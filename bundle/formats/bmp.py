@@ -6,7 +6,7 @@ from bundle.formats.work import Header, Work
 
 _SECONDS_A_RUN, _SECONDS_A_FILLED_PIXEL = 0.8e-6, 0.2e-6
 _SECONDS_A_COLOUR, _MOST_COLOURS = 8e-7, 2**16
-_SECONDS_A_PIXEL = 12e-9
+_SECONDS_A_PIXEL = 8e-9
 _RUN_LENGTH = frozenset({1, 2})
 
 

@@ -6,7 +6,7 @@ import struct
 from bundle.formats.work import Header, Work
 
 _SECONDS_A_BLOCK, _BYTES_A_BLOCK = 1.5e-6, 320
-_SECONDS_A_PIXEL, _SECONDS_A_BYTE = 16e-9, 2e-8
+_SECONDS_A_PIXEL, _SECONDS_A_BYTE = 10e-9, 1.2e-8
 _EXTENSION, _IMAGE = 0x21, 0x2C
 _KNOWN = re.compile(rb"[!,;]")
 _COMMENT, _APPLICATION, _LOOPS = 0xFE, 0xFF, len(b"NETSCAPE2.0")

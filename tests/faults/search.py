@@ -18,11 +18,13 @@ from typing import Any
 
 import click
 from hypothesis import HealthCheck, Phase, given, settings, target
+from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from PIL import Image
 
 from bundle.errors import ImageRefused
 from bundle.preprocessing import Preprocessing, examine
+from tests.faults.mutations import mutated
 from tests.faults.recipes import RECIPES, shown
 
 CPU_S, ADDRESSES = 30, 6 * 2**30
@@ -125,14 +127,14 @@ def look(format_name: str, seconds: float, examples: Path | None) -> list[tuple[
         suppress_health_check=list(HealthCheck),
         phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.target),
     )
-    @given(RECIPES[format_name])
-    def attempt(recipe: Any) -> None:
+    @given(RECIPES[format_name], st.none() | st.integers(0, 1000))
+    def attempt(recipe: Any, damage: int | None) -> None:
         nonlocal tried
         if time.monotonic() > ends:
             raise TimeoutError
         tried += 1
-        data = recipe.build()
-        found = cost(data)
+        data = recipe.build() if damage is None else mutated(damage, [recipe.build()])
+        found, text = cost(data), f"{len(data):,} B {shown(recipe)}, damage {damage}"
         target(min(found.ratio, 100.0), label="ratio")
         target(found.used / (1 + found.pixels * 4e-8), label="seconds")
         target(found.memory / (found.pixels + 10**6), label="memory")
@@ -141,9 +143,9 @@ def look(format_name: str, seconds: float, examples: Path | None) -> list[tuple[
         scores["memory"] = found.memory - 21 * found.pixels
         for name, score in scores.items():
             if name not in worst or score > worst[name][0]:
-                worst[name] = (score, found, f"{name:8} {len(data):9,} B {shown(recipe)}")
+                worst[name] = (score, found, f"{name} {text}")
         for fault in faults(found):
-            click.echo(f"FAULT {fault} {found} {len(data):,} B {shown(recipe)}")
+            click.echo(f"FAULT {fault} {found} {text}")
 
     with contextlib.suppress(TimeoutError):
         attempt()
