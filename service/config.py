@@ -60,7 +60,7 @@ class Settings:
     stream_in_flight: int = 0  # images of one stream held at once; 0 is a few more than the device works on
     max_image_bytes: int = 20 * 10**6  # larger files are refused unread
     max_image_pixels: int = 50 * 10**6  # larger images are refused undecoded; reading costs up to 21 bytes a pixel
-    max_calls: int = 1024  # gRPC calls in progress, of one caller three quarters of it; each holds up to 256 KB unread
+    max_calls: int = 1024  # gRPC calls in progress, of one caller three quarters of it; each holds up to 128 KB unread
     grpc_connections: int = 1000  # to the gRPC port; fewer where the process may not have so many file descriptors
     idle_s: float = 300.0  # how long a connection may be without a call
     arrival_bytes: int = 512 * 2**20  # room for messages on their way in; each takes that of the largest allowed

@@ -132,11 +132,15 @@ class Arrivals:
                     continue
                 if not self._fits(arrival):
                     self._trials += 1
-                    arrival.trial = loop.call_later(_TRIAL_S, self._refuse, arrival, self._full())
+                    arrival.trial = loop.call_later(_TRIAL_S, self._end_trial, arrival, loop)
                 self._take(arrival)
                 arrival.turn.set_result(None)
             if not line:
                 del self._waiting[caller]
+
+    def _end_trial(self, arrival: _Arrival, loop: asyncio.AbstractEventLoop) -> None:
+        """Not at once: a busy loop hears of the time before it hears of the message."""
+        arrival.trial = loop.call_later(_TRIAL_S / 10, self._refuse, arrival, self._full())
 
     def _make_room_for(self, newcomer: _Arrival) -> None:
         """End the oldest message of the caller who holds most, where the newcomer's holds less and it had its time."""

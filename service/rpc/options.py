@@ -4,11 +4,11 @@ from service.config import Settings
 from service.system.descriptors import connections_at_most
 
 ENVELOPE_BYTES = 64 * 1024  # what a request may hold beside its image
-_WINDOW_BYTES = 256 * 1024  # of a request may come unasked: a usual image in one go, which 64 KB would not be
+_WINDOW_BYTES = 128 * 1024  # of a request may come unasked: a usual image in one go, which 64 KB would not be
 _STREAMS = 100  # calls at once on one connection; more wait at the client, which costs it nothing
 _METADATA_BYTES = 16 * 1024  # headers of a call, and of its answer
 _HANDSHAKE_S = 10.0  # for a new connection's TLS and settings
-_PENDING = 10**6  # calls that our code has not seen; more than connections times streams, as gRPC would cancel them
+_PENDING = 8192  # calls that our code has not seen yet; more end as CANCELLED, which is better than without memory
 _SILENCE_S, _PATIENCE_S = 60.0, 20.0  # on a connection before it is pinged; until the ping must be answered
 _CALLERS_PINGS_S = 10.0  # more often makes gRPC close the connection
 

