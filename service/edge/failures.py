@@ -82,6 +82,7 @@ OWN_AFFAIRS: dict[type[AntherError], str] = {
     bundle_errors.PolicyNotWritable: f"the server cannot write which versions serve, so nothing changed; {_SEE_LOG}",
     errors.NoModelReady: f"no model can serve now; {_SEE_LOG}",
     errors.TokensInvalid: f"the server cannot read its tokens; {_SEE_LOG}",
+    errors.KeysInvalid: f"the server cannot read its tokens' issuer's keys; {_SEE_LOG}",
     errors.CertificatesInvalid: f"the server cannot read its certificates; {_SEE_LOG}",
     errors.DeviceUnavailable: f"the server's device cannot be used; {_SEE_LOG}",
     errors.RuntimeMissing: f"the server lacks a library; {_SEE_LOG}",
