@@ -18,7 +18,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COMPRESSED = frozenset({b"iCCP", b"iTXt", b"zTXt"})
 _TEXTS = _COMPRESSED | {b"tEXt"}
 _WITH_ALPHA = frozenset({4, 6})
-_PIXELS = frozenset({b"IDAT", b"fdAT"})
+_PIXELS = frozenset({b"IDAT", b"DDAT", b"fdAT"})  # Pillow takes them for one another
 
 
 @dataclass(slots=True)

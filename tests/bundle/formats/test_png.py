@@ -36,6 +36,14 @@ def test_very_many_chunks_are_refused(kind: bytes, png, chunk) -> None:
         examine(png((64, 64), 8, 2, ROWS, chunk(kind, b"") * 200_000))
 
 
+@pytest.mark.parametrize("kind", [b"IDAT", b"DDAT", b"fdAT"])
+def test_packed_data_that_no_pixel_needs_is_refused(kind: bytes, png, chunk) -> None:
+    """Pillow goes on with what any of them holds."""
+    data, end = png((64, 64), 8, 2, ROWS), chunk(b"IEND", b"")
+    with pytest.raises(ImageTooCostly, match="packed data"):
+        examine(data[: -len(end)] + chunk(kind, bytes(8 * 10**6)) + end)
+
+
 @pytest.mark.parametrize("end", [b"", b"\0\0\0"])
 def test_a_file_that_ends_at_once_is_damaged(end: bytes) -> None:
     with pytest.raises(ImageUndecodable):
