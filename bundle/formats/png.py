@@ -13,6 +13,7 @@ _SECONDS_A_TEXT, _TEXT_BYTES = 5e-3, 2**20  # Pillow unpacks at most a megabyte 
 _LARGEST_RATIO = 1032  # of deflate
 _SECONDS_A_PIXEL, _SECONDS_A_FILTERED_BYTE, _SECONDS_A_BYTE = 6e-9, 6e-9, 3e-8
 _SECONDS_AN_EMPTY_BYTE, _USUAL_EXCESS = 1.5e-7, 2**16
+_SECONDS_A_PROFILE_BYTE = 1e-7  # read as hexadecimal digits in lines
 _SECONDS_OF_ALPHA, _SECONDS_OF_TURNING = 20e-9, 12e-9  # a pixel
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COMPRESSED = frozenset({b"iCCP", b"iTXt", b"zTXt"})
@@ -124,7 +125,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 
 def _add_raw_profile(text: bytes, work: Work) -> None:
-    work.add("lines of its EXIF profile", text.count(b"\n") * 1e-7, 100 * text.count(b"\n"))
+    work.add("EXIF profiles", len(text) * _SECONDS_A_PROFILE_BYTE)
     if len(text) > _TEXT_BYTES:
         work.refuse("an EXIF profile of over a megabyte")
     try:
