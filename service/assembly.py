@@ -121,9 +121,9 @@ def _certificates(settings: Settings, metrics: Metrics) -> "Certificates | None"
 
 
 def _slow_lanes(settings: Settings, bounds: Bounds, on_end: OnEnd) -> SlowLanesOptions | None:
-    """Their queue is shorter: an image waits longer there than a caller does."""
+    """Their queue is as long as the other: whoever fits into that with a request of many images fits into this too."""
     if settings.slow_ms == 0:
         return None
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     count = settings.slow_lanes or usable_cores()
-    return SlowLanesOptions(settings.slow_ms / 1000, count, bounds.part(4), partial(DecodeProcess, limits, on_end))
+    return SlowLanesOptions(settings.slow_ms / 1000, count, bounds, partial(DecodeProcess, limits, on_end))

@@ -23,10 +23,6 @@ class Bounds:
     items: int
     bytes: int
 
-    def part(self, divisor: int) -> "Bounds":
-        """At least one of each."""
-        return Bounds(max(1, self.items // divisor), max(1, self.bytes // divisor))
-
 
 class _Account:
     """What one caller has waiting and running, and how much it used.

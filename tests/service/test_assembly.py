@@ -53,7 +53,7 @@ def test_slow_images_go_to_processes_of_their_own_unless_switched_off(device: An
     with started(Settings(), device) as ours, started(Settings(slow_ms=0), device) as without:
         options = ours._slow._options
         assert (options.threshold_s, options.count) == (0.05, usable_cores())
-        assert options.bounds == Bounds(Settings().queue_limit // 4, Settings().queue_bytes // 4)
+        assert options.bounds == Bounds(Settings().queue_limit, Settings().queue_bytes)
         assert without._slow._options is None
 
 
