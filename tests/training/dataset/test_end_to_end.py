@@ -2,6 +2,7 @@
 
 import shutil
 
+import pytest
 import torch
 from click.testing import CliRunner
 
@@ -13,6 +14,8 @@ from training.progress import Silent
 from training.runs.records import TrainingRequest
 
 MACHINE = Machine("cpu", 0)
+
+pytestmark = pytest.mark.no_cover  # tracing doubles the time; other tests cover the same lines
 
 
 def test_a_table_trains_the_same_model_as_its_folder(finished, photos, recipe, backbone_file, tmp_path):
@@ -30,8 +33,9 @@ def test_a_table_trains_the_same_model_as_its_folder(finished, photos, recipe, b
     assert run.split().fingerprint == finished.run.split().fingerprint
     assert run.evaluation().metrics == finished.run.evaluation().metrics
     assert pipeline.context_of(run, MACHINE).root == root
+    expected = finished.run.weights()
     for name, tensor in run.weights().items():
-        torch.testing.assert_close(tensor, finished.run.weights()[name])
+        torch.testing.assert_close(tensor, expected[name])
 
 
 def test_a_table_needs_its_columns_named_on_the_command_line(tmp_path, draw):
@@ -52,5 +56,6 @@ def test_stored_photos_train_the_same_model_as_files(photos, recipe, backbone_fi
         request = TrainingRequest(photos, name, str(backbone_file), tmp_path)
         runs.append(pipeline.train(request, wanted, MACHINE, Silent()))
     assert len(list((tmp_path / ".cache" / "decoded").rglob("*.rgb"))) == 1
-    for name, tensor in runs[0].weights().items():
-        assert torch.equal(tensor, runs[1].weights()[name])
+    files, stored = (run.weights() for run in runs)
+    for name, tensor in files.items():
+        assert torch.equal(tensor, stored[name])
