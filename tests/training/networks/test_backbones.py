@@ -10,7 +10,7 @@ from training import config
 from training.config import Recipe
 from training.errors import RecipeInvalid
 from training.networks import weights
-from training.networks.backbones import BACKBONES, truncated
+from training.networks.backbones import BACKBONES, channels, truncated
 
 PICTURES = torch.zeros(2, 3, 64, 64)
 BLOCKS = {
@@ -50,9 +50,13 @@ def test_its_blocks_lead_from_inputs_to_the_head(name):
     first = next(part for part in model.features.modules() if next(part.parameters(recurse=False), None) is not None)
     assert isinstance(first, nn.Conv2d)
     assert first.in_channels == 3
+    side = BACKBONES[name].smallest
+    maps = torch.randn(2, 3, side, side)
     with torch.no_grad():
-        side = BACKBONES[name].smallest
-        assert model(torch.randn(2, 3, side, side)).shape == (2, 3)
+        assert model(maps).shape == (2, 3)
+        for depth, block in enumerate(model.features, start=1):
+            maps = block(maps)
+            assert channels(model.features[:depth]) == maps.shape[1]
 
 
 CUT_ALIKE = {"resnet50", "vgg16"}  # as resnet18 and alexnet are, and slow to draw
