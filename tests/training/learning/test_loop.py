@@ -1,17 +1,14 @@
 import dataclasses
-import json
 import math
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
+import uuid
 
 import pytest
 import torch
 
+from tests.training.learning import killed
 from training import pipeline
-from training.config import Machine
+from training.config import Machine, Recipe
 from training.errors import TrainingDiverged
 from training.learning import loop
 from training.learning.distributed import World
@@ -22,55 +19,17 @@ from training.runs.context import TrainingSession
 from training.runs.records import TrainingRequest
 from training.transfer.fitting import fit_head
 
-ROOT = Path(__file__).parents[3]
-
-# Starts or resumes a fine-tuning; ends itself with SIGKILL before the given training step of this process.
-CHILD = """
-import json, os, signal, sys
-from pathlib import Path
-from training import pipeline
-from training.config import Machine, Recipe
-from training.progress import Silent
-from training.runs.records import TrainingRequest
-from training.runs.run import Run
-
-class Killing(Silent):
-    def track(self, items, what, total):
-        for step, item in enumerate(items, start=1):
-            if what.startswith("Fine-tuning") and step == KILL_BEFORE:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield item
-
-if __name__ == "__main__":
-    photos, weights, runs, seed, workers, KILL_BEFORE, seconds, resume, fields = sys.argv[1:]
-    KILL_BEFORE = int(KILL_BEFORE)
-    machine = Machine("cpu", int(workers), float(seconds))
-    if resume:
-        pipeline.resume(Run(Path(resume)), machine, Killing())
-    else:
-        recipe = Recipe(strategy="finetune", split_seed=int(seed), resize=40, crop=32, train_size=32, batch_size=8,
-                        precision="fp32", epochs=2, ema_decay=0.9, lr=0.01, **json.loads(fields))
-        pipeline.train(TrainingRequest(Path(photos), "killed", weights, Path(runs)), recipe, machine, Killing())
-"""
-
 
 @pytest.fixture
 def child(tmp_path, photos, recipe, backbone_file):
-    script = tmp_path / "child.py"
-    script.write_text(CHILD)
+    """child(runs, …) fine-tunes in a process of its own, or goes on with the run `resume`; gives the run's folder."""
 
-    def start(runs, workers=0, kill_before=0, seconds=1e9, resume="", **fields):
-        weights = "none" if "backbone" in fields else backbone_file
-        arguments = [photos, weights, runs, recipe().split_seed, workers, kill_before, seconds, resume]
-        arguments.append(json.dumps(fields))
-        done = subprocess.run(
-            [sys.executable, str(script), *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == (-signal.SIGKILL if kill_before else 0), done.stderr
+    def start(runs, workers=0, kill_before=0, seconds=1e9, resume=None, **fields):
+        wanted = recipe(strategy="finetune", epochs=2, ema_decay=0.9, lr=0.01, **{"mixup": Recipe().mixup, **fields})
+        request = TrainingRequest(photos, "killed", "none" if "backbone" in fields else str(backbone_file), runs)
+        errors = tmp_path / f"errors-{uuid.uuid4().hex}"
+        job = killed.Job(request, wanted, Machine("cpu", workers, seconds), errors, resume, kill_before)
+        assert killed.run(job) == (-signal.SIGKILL if kill_before else 0), errors.read_text()
         (path,) = (runs / "killed").iterdir()
         return path
 
@@ -79,7 +38,7 @@ def child(tmp_path, photos, recipe, backbone_file):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Filled by the first test that needs it: starting torch takes seconds."""
+    """Filled by the first test that needs it."""
     return {}
 
 
@@ -100,14 +59,14 @@ def test_a_killed_training_resumes_to_the_same_bits(child, tmp_path, uninterrupt
         whole = child(tmp_path / "whole", workers=1, **fields)
         uninterrupted[name] = torch.load(whole / "model.pt", weights_only=True), (whole / "curves.jsonl").read_text()
     expected, curves = uninterrupted[name]
-    killed = child(tmp_path / "runs", kill_before=8, seconds=seconds, **fields)
-    assert (killed / "checkpoint.pt").exists()
-    assert not (killed / "model.pt").exists()
-    child(tmp_path / "runs", seconds=seconds, resume=killed)
-    model = torch.load(killed / "model.pt", weights_only=True)
+    run = child(tmp_path / "runs", kill_before=8, seconds=seconds, **fields)
+    assert (run / "checkpoint.pt").exists()
+    assert not (run / "model.pt").exists()
+    child(tmp_path / "runs", seconds=seconds, resume=run)
+    model = torch.load(run / "model.pt", weights_only=True)
     assert model.keys() == expected.keys()
     assert all(torch.equal(model[name], tensor) for name, tensor in expected.items())
-    assert (killed / "curves.jsonl").read_text() == curves
+    assert (run / "curves.jsonl").read_text() == curves
 
 
 @pytest.fixture
