@@ -7,7 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from bundle.manifest import Manifest
 from bundle.policy import edit_policy
+from bundle.repository import MANIFEST
 from training.commands.release_options import release_of, release_options
 from training.commands.retrain import retrain
 from training.errors import GateRefused
@@ -91,6 +93,16 @@ def trained(finished, tmp_path):
     return run
 
 
+def of_another_training(run):
+    """Else it is the run that the version in service came from."""
+    source = json.loads((run.path / "source.json").read_text())
+    (run.path / "source.json").write_text(json.dumps({**source, "run": "another"}))
+    path = run.path / "bundle" / MANIFEST
+    manifest = Manifest.from_json(path.read_text())
+    provenance = dataclasses.replace(manifest.provenance, run="another")
+    path.write_text(dataclasses.replace(manifest, provenance=provenance).to_json())
+
+
 def test_a_resumed_run_is_published_where_it_was_to_go_and_json_says_all(trained, tmp_path):
     result = call("--resume", trained.path, "--device", "cpu", "--workers", 1, "--json")
     assert result.exit_code == 0, result.output
@@ -103,8 +115,7 @@ def test_a_resumed_run_is_published_where_it_was_to_go_and_json_says_all(trained
 def test_a_pinned_version_goes_on_serving_and_that_is_said(trained, finished, tmp_path):
     shutil.copytree(finished.models, tmp_path / "models")
     edit_policy(tmp_path / "models", "colours", lambda policy: policy.pinned_to(1, 1))
-    source = json.loads((trained.path / "source.json").read_text())
-    (trained.path / "source.json").write_text(json.dumps({**source, "run": "another"}))
+    of_another_training(trained)
     result = call("--resume", trained.path, "--device", "cpu", "--max-slowdown", 50)
     assert result.exit_code == 0, result.output
     assert "published as version 2; version 1 is pinned and goes on serving" in result.stdout
@@ -112,8 +123,7 @@ def test_a_pinned_version_goes_on_serving_and_that_is_said(trained, finished, tm
 
 def test_a_refusal_reaches_the_caller_and_prints_no_result(trained, finished, tmp_path):
     shutil.copytree(finished.models, tmp_path / "models")
-    source = json.loads((trained.path / "source.json").read_text())
-    (trained.path / "source.json").write_text(json.dumps({**source, "run": "another"}))
+    of_another_training(trained)
     result = call("--resume", trained.path, "--device", "cpu", "--require-better")
     assert isinstance(result.exception, GateRefused)
     assert "not significantly more accurate" in str(result.exception)
