@@ -10,10 +10,11 @@ import signal
 from pathlib import Path
 from typing import Protocol
 
-# One thread of mathematics a process. Two processes of tests fill two cores, and threads that wait for each other take
+# One thread of mathematics a process. Processes of tests fill the cores, and threads that wait for each other take
 # a multiple of the time where cores are busy. NumPy and torch read this when they are imported; children inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import onnx
 import onnxruntime
@@ -38,6 +39,10 @@ from bundle.variant import Variant, VariantMetrics
 
 os.environ["ANTHER_WORKERS"] = "1"  # servers of the tests are one process, however many cores there are, unless told
 os.environ["ANTHER_HTTP_PORT"] = "none"  # and leave HTTP's usual port to others
+
+# No example is timed: other tests, and other programs, share the cores.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 FOLDERS_THAT_TRAIN = {"e2e", "training"}
 MODEL, INT8_MODEL = "model.onnx", "model.int8.onnx"
