@@ -35,7 +35,7 @@ demo: $(VENV)/.service
 
 test: $(VENV)/.dev lint
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term -n 2 --dist loadfile --no-loadscope-reorder  # a file is one process's: its tests share servers
+	$(BIN)/pytest --cov --cov-report=term -n 3 --dist loadfile --no-loadscope-reorder  # a file is one process's: its tests share servers
 
 pythons: $(VENV)/.dev
 	@.ci/pythons $(BIN)/mypy
