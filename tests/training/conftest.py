@@ -1,5 +1,6 @@
 """Tiny photos drawn by code, and one small run that many tests only read."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from bundle.repository import Bundle
+from anther.files import locked_folder, remove
+from bundle.repository import Bundle, Repository
+from tests.training.exporters import quick_exports
 from training.config import Machine, Recipe
 from training.dataset import data, split
 from training.progress import Silent
@@ -23,6 +26,31 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 40, 50)}
 TINY = {"resize": 40, "crop": 32, "train_size": 32, "batch_size": 8, "precision": "fp32", "mixup": 0.0}
 
 Draw = Callable[[Path, str, int], Path]
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+__all__ = ["quick_exports"]  # a fixture that pytest finds here
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """`make_once(name, fill)`: a folder that the first process of the tests has `fill` make, and all of them read."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        home = common / f"common-{name}"
+        home.mkdir(exist_ok=True)
+        folder, whole = home / name, home / "whole"
+        with locked_folder(home):
+            if not whole.exists():
+                if folder.exists():
+                    remove(folder)  # of a process that failed
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -41,13 +69,15 @@ def draw() -> Draw:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory, draw: Draw) -> Path:
+def photos(make_once: MakeOnce, draw: Draw) -> Path:
     """Three classes of 16 photos. Read only."""
-    root = tmp_path_factory.mktemp("photos")
-    for label in COLOURS:
-        for number in range(16):
-            draw(root, label, number)
-    return root
+
+    def fill(folder: Path) -> None:
+        for label in COLOURS:
+            for number in range(16):
+                draw(folder, label, number)
+
+    return make_once("photos", fill)
 
 
 @pytest.fixture(scope="session")
@@ -72,29 +102,33 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, photos: Path, recipe: Callable[..., Recipe], backbone_file: Path
-) -> Finished:
+def finished(make_once: MakeOnce, photos: Path, recipe: Callable[..., Recipe], backbone_file: Path) -> Finished:
     """A retrain on the drawn photos with the head strategy. Read only."""
-    root = tmp_path_factory.mktemp("finished")
-    request = TrainingRequest(photos, "colours", str(backbone_file), root / "runs")
-    done, bundle = retrain(request, recipe(), Machine("cpu", 2), Release(root / "models"), Silent())
-    return Finished(done, bundle, root / "models", root / "runs")
+
+    def fill(root: Path) -> None:
+        request = TrainingRequest(photos, "colours", str(backbone_file), root / "runs")
+        retrain(request, recipe(), Machine("cpu", 2), Release(root / "models"), Silent())
+
+    root = make_once("finished", fill)
+    (done,) = run.every(root / "runs" / "colours")
+    return Finished(done, Repository(root / "models").open("colours"), root / "models", root / "runs")
 
 
 @pytest.fixture(scope="session")
-def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbone_file(make_once: MakeOnce) -> Path:
     """A state_dict as torchvision publishes it, of random weights whose norms know photos of one colour and grain."""
-    torch.manual_seed(0)
-    network = torchvision.models.mobilenet_v2(weights=None).train()
-    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0  # take the batch's own statistics
-    with torch.no_grad():
-        network(torch.randn(64, 3, 1, 1) + 0.3 * torch.randn(64, 3, 32, 32))
-    path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.pth"
-    torch.save(network.state_dict(), path)
-    return path
+
+    def fill(folder: Path) -> None:
+        torch.manual_seed(0)
+        network = torchvision.models.mobilenet_v2(weights=None).train()
+        norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0  # take the batch's own statistics
+        with torch.no_grad():
+            network(torch.randn(64, 3, 1, 1) + 0.3 * torch.randn(64, 3, 32, 32))
+        torch.save(network.state_dict(), folder / "mobilenet_v2.pth")
+
+    return make_once("weights", fill) / "mobilenet_v2.pth"
 
 
 @pytest.fixture(scope="session")
