@@ -503,13 +503,23 @@ class Tiff:
         return raw
 
 
+TIFF_KINDS = [
+    (0, 1, 1),
+    (1, 8, 1),
+    (1, 12, 1),
+    (1, 16, 1),
+    (1, 8, 2),
+    (2, 8, 3),
+    (2, 16, 3),
+    (2, 8, 4),
+    (3, 8, 1),
+    (5, 8, 4),
+]
 TIFFS = st.builds(
-    Tiff,
+    lambda kind, size, content, *rest: Tiff(size, content, *kind, *rest),
+    st.sampled_from([*TIFF_KINDS, (6, 8, 3)]),  # photometric interpretation, bits and samples that go together
     SIZES,
     CONTENTS,
-    st.sampled_from([0, 1, 2, 3, 5, 6]),
-    st.sampled_from([1, 4, 8, 12, 16]),
-    st.sampled_from([1, 2, 3, 4]),
     st.sampled_from([1, 2, 3, 4, 5, 7, 8, 32773]),
     st.sampled_from([0, 1, 2, 7, 999]),
     st.none() | st.tuples(st.sampled_from([16, 256, 4096]), st.sampled_from([16, 256, 4096])),
