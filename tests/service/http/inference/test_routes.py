@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import gzip
 import json
 import random
@@ -17,6 +18,7 @@ import tritonclient.http.aio as triton_aio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.core.requests import ImageRequest
 from service.http.inference.pages import PAGES
 from tests.service.http.conftest import PATIENCE_S, Answer, Web
 
@@ -245,6 +247,24 @@ def test_a_coding_that_is_not_known_is_refused(web, red) -> None:
     answer = infer(web, image(red), Content_Encoding="br")
     assert answer.status == 415
     assert answer.json()["error"] == "the request's Content-Encoding is 'br'; expected gzip or deflate, or none"
+
+
+def test_refused_pictures_are_let_go_without_the_garbage_collector(web, eventually) -> None:
+    """One caller who sends junk again and again must not fill the server's memory."""
+
+    def in_memory() -> int:
+        return sum(type(item) is ImageRequest for item in gc.get_objects())
+
+    infer(web, image(b"<html>"))
+    gc.collect()
+    gc.disable()
+    others = in_memory()  # of other tests
+    try:
+        for _ in range(5):
+            assert infer(web, image(b"<html>", b"", b"<html>")).status == 415
+        eventually(lambda: in_memory() <= others)
+    finally:
+        gc.enable()
 
 
 def test_what_nobody_foresaw_is_internal(web, red, caplog) -> None:
