@@ -16,8 +16,8 @@ WINDOW = 128 * 1024  # bytes of a message that come unasked
 STREAM = "/anther.v1.ImageClassifier/ClassifyStream"
 CHECK = "/grpc.health.v1.Health/Check"
 CONNECTIONS = 80
-UPLOADS = 50
-SLACK = 32 * 2**20  # bytes that honest callers' pictures may take meanwhile
+UPLOADS = 60
+SLACK = 64 * 2**20  # bytes that honest pictures take meanwhile, and buffers of connections
 LIMITS = {"--max-image-bytes": LARGEST, "--arrival-bytes": ROOM, "--arrival-s": 2, "--idle-s": 1}
 
 

@@ -1,5 +1,6 @@
 """malloc's thresholds are raised, and free memory is handed back, where there is glibc and only there."""
 
+import asyncio
 import ctypes
 import platform
 import resource
@@ -109,3 +110,23 @@ class FakeFunction:
 def test_another_c_library_hands_back_by_itself(fake_library) -> None:
     fake_library()
     assert memory.give_back() is False
+
+
+def test_a_process_that_has_grown_hands_back_when_it_is_quiet(run, monkeypatch) -> None:
+    """Not while it is busy, and not again before it has grown again."""
+    sizes, given, busy = [100, 110, 200, 200, 150, 160], [], [True, False]
+    monkeypatch.setattr(memory, "_LOOK_S", 0)
+    monkeypatch.setattr(memory, "_WORTH_BYTES", 50)
+    monkeypatch.setattr(memory, "_resident", lambda: sizes.pop(0) if len(sizes) > 1 else sizes[0])
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(len(sizes)))
+
+    async def watched() -> None:
+        watching = asyncio.create_task(memory.give_back_when_quiet(lambda: busy.pop(0)))
+        while len(sizes) > 1:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+        await asyncio.wait({watching})
+
+    run(watched())
+    assert given == [2], "after the second look at 200, of which it kept 150"
+    assert not busy
