@@ -35,6 +35,7 @@ _EXTRAS = {  # a module that an extra brings → the extra; "" for those that se
     "grpc_health": "cpu",
     "grpc_reflection": "cpu",
     "httptools": "cpu",
+    "msgspec": "cpu",
     "onnxruntime": "cpu",
     "prometheus_client": "cpu",
     "python_multipart": "cpu",
