@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from service.errors import QueueFull
 from service.scheduling.item import Item
 
-_MAX_OWING = 1024  # callers without work who used more than others and are remembered
+_MAX_OWING = 1024  # callers without work that are remembered since they used their credit
+_CREDIT_S = 0.05  # of work by which a caller who was idle goes before the others; a few images that come together
 _SHARED_S = 10.0  # how long several callers are remembered to have asked
 
 
@@ -44,8 +45,8 @@ class _Account:
 class FairQueue:
     """The caller who used least is next; a caller's own items stay in the order of arrival.
 
-    A caller who was idle starts level with those who wait, so it has no credit from then. Callers with nothing waiting
-    or running are forgotten, except those who still owe time.
+    A caller who was idle starts level with those who wait but for a little credit, however long it was idle. Callers
+    with nothing waiting or running are forgotten, except those who have used their credit up.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -158,13 +159,18 @@ class FairQueue:
 
     # Accounts
 
+    @property
+    def _idle_s(self) -> float:
+        """Where a caller stands that has been idle."""
+        return self._now_s - _CREDIT_S
+
     def _account(self, caller: str) -> _Account:
         account = self._accounts.get(caller)
         if account is None:
-            account = self._owing.pop(caller, None) or _Account(caller, self._now_s, self._mean_s)
+            account = self._owing.pop(caller, None) or _Account(caller, self._idle_s, self._mean_s)
             self._accounts[caller] = account
         if not account.items:
-            account.used_s = max(account.used_s, self._now_s)
+            account.used_s = max(account.used_s, self._idle_s)
         return account
 
     def _add(self, item: Item, first: bool = False) -> None:
@@ -197,7 +203,7 @@ class FairQueue:
         if not self._accounts:
             self._owing.clear()
             self._now_s = 0.0
-        elif account.used_s > self._now_s:
+        elif account.used_s > self._idle_s:
             self._owing[account.key] = account
             if len(self._owing) > _MAX_OWING:
                 del self._owing[next(iter(self._owing))]

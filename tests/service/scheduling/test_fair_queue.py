@@ -200,6 +200,23 @@ def test_whoever_was_idle_has_no_credit_from_then() -> None:
     assert abs(order.count("new") - order.count("busy")) <= 2
 
 
+def test_a_few_images_that_come_together_go_before_those_of_a_busy_caller_and_more_do_not() -> None:
+    queue = FairQueue(PLENTY)
+    for _ in range(100):
+        queue.put(item_of("busy"), SOON_S)
+    order = []
+    for turn in range(60):
+        if turn == 30:
+            for _ in range(20):
+                queue.put(item_of("new"), SOON_S)
+        item = queue.pop()
+        assert item is not None
+        order.append(item.caller)
+        queue.end(item, 0.01)
+    assert order[30:35] == ["new"] * 5  # which is the credit
+    assert order[35:55].count("new") == 10
+
+
 def test_nobody_begins_many_at_once_unpaid() -> None:
     """While their cost is not known, the mean is charged."""
     queue = FairQueue(PLENTY)
