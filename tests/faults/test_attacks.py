@@ -7,12 +7,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.faults import attack, flood
+from tests.faults import attack, flood, web
 from tests.faults.victim import CLASSIFY, Victim
 
 LARGEST = 5 * 10**6  # bytes of a picture
 ROOM = 40 * 10**6  # bytes for messages on their way in
 WINDOW = 128 * 1024  # bytes of a message that come unasked
+WEB_WINDOW = 320 * 1024  # the same over HTTP
 STREAM = "/anther.v1.ImageClassifier/ClassifyStream"
 CHECK = "/grpc.health.v1.Health/Check"
 CONNECTIONS = 80
@@ -24,7 +25,8 @@ LIMITS = {"--max-image-bytes": LARGEST, "--arrival-bytes": ROOM, "--arrival-s": 
 @pytest.fixture(scope="module")
 def limited(start_victim) -> Victim:
     options = [str(word) for option in LIMITS.items() for word in option]
-    return start_victim("--lanes", "2", "--grpc-connections", str(CONNECTIONS), *options)
+    web_options = ["--http-port", "0", "--http-connections", str(CONNECTIONS)]
+    return start_victim("--lanes", "2", "--grpc-connections", str(CONNECTIONS), *web_options, *options)
 
 
 @pytest.fixture
@@ -72,6 +74,34 @@ def test_messages_that_never_end_hold_no_more_than_their_room_and_end(victim, pi
         assert all(upload.ended for upload in begun)
     assert victim.peak() - before < ROOM / 2 + 4 * LARGEST + UPLOADS * WINDOW + SLACK < UPLOADS * LARGEST / 2
     assert set(honest.ends) == {"OK"}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_that_never_end_hold_no_more_than_their_room_and_end(victim, picture, chunked: bool) -> None:
+    """The same over HTTP, in the same room."""
+    before = victim.vitals().memory
+    victim.forget_peak()
+    with web.HonestWeb(victim, picture) as honest, contextlib.ExitStack() as stack:
+        begun = [web.Posting(web.web_port(victim), LARGEST, chunked) for _ in range(UPLOADS)]
+        for posting in begun:
+            stack.enter_context(posting.connection)
+        flood.push(begun, seconds=60, quiet_s=60)
+        assert {posting.end for posting in begun} <= {"408", "429", "closed"}
+    assert victim.peak() - before < ROOM / 2 + 4 * LARGEST + UPLOADS * WEB_WINDOW + SLACK < UPLOADS * LARGEST / 2
+    assert set(honest.ends) == {"200"}
+
+
+def test_connections_that_say_nothing_make_room(victim, picture) -> None:
+    found = web.silent(victim, picture, 3 * CONNECTIONS)
+    assert found["descriptors"] <= CONNECTIONS + 20
+    assert found["threads"] <= 0
+    assert found["honest"].get("200", 0) > 0
+
+
+def test_connections_that_drip_at_the_operations_port_hold_no_thread(victim, picture) -> None:
+    found = web.dripping(victim, picture, 200, drips=2)
+    assert found["descriptors"] <= 64
+    assert found["threads"] <= 0
 
 
 def test_pings_without_pause_hold_nobody_up(victim, picture) -> None:

@@ -179,7 +179,7 @@ def silent(victim: Victim, picture: bytes, connections: int = 2000) -> Figures:
             stack.enter_context(contextlib.closing(connection))
             with contextlib.suppress(ConnectionError):
                 connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost" * (number % 2))
-        time.sleep(1.0)
+        scrape_s(victim)
         after = victim.vitals()
     return {
         "connections": connections,
