@@ -9,7 +9,8 @@ from bundle.formats.work import Header, Work
 
 MAX_TEXTS = 100
 _SECONDS_A_CHUNK, _BYTES_A_CHUNK = 12e-6, 100
-_SECONDS_A_TEXT, _TEXT_BYTES = 5e-3, 2**20  # Pillow unpacks at most a megabyte of each
+_SECONDS_A_TEXT, _SECONDS_AN_UNPACKED_BYTE = 3e-5, 5e-9
+_TEXT_BYTES = 2**20  # Pillow unpacks at most so many of each
 _LARGEST_RATIO = 1032  # of deflate
 _SECONDS_A_PIXEL, _SECONDS_A_FILTERED_BYTE, _SECONDS_A_BYTE = 6e-9, 6e-9, 3e-8
 _SECONDS_AN_EMPTY_BYTE, _USUAL_EXCESS = 1.5e-7, 2**16
@@ -102,7 +103,9 @@ def _add_text(kind: bytes, body: bytes, work: Work) -> bool:
     compressed = kind in {b"zTXt", b"iCCP"} or (kind == b"iTXt" and body.partition(b"\0")[2][:1] != b"\0")
     unpacked = min(_TEXT_BYTES, len(body) * _LARGEST_RATIO) if compressed else len(body)
     width = 5 if kind == b"iTXt" else 2  # bytes a character
-    seconds = unpacked / _TEXT_BYTES * _SECONDS_A_TEXT + len(body) * _SECONDS_AN_EMPTY_BYTE if compressed else 0
+    seconds = _SECONDS_A_TEXT
+    if compressed:
+        seconds += unpacked * _SECONDS_AN_UNPACKED_BYTE + len(body) * _SECONDS_AN_EMPTY_BYTE
     work.add("texts", seconds, unpacked * width)
     keyword, _, rest = body.partition(b"\0")
     if kind == b"iCCP" or keyword not in {b"exif", b"Raw profile type exif"}:

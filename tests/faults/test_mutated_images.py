@@ -30,7 +30,7 @@ def test_the_damage_is_real_and_the_same_every_time(seeds) -> None:
 
 @pytest.mark.timeout(600)
 def test_damaged_pictures_are_answered_or_refused_and_the_server_stays_right(start_victim, seeds, pictures) -> None:
-    victim = start_victim("--log-format", "json")
+    victim = start_victim("--log-format", "json", "--slow-lanes", "1")
     victim.prove(pictures)
     before = victim.vitals()
     ends = Counter(ends_of(victim, seeds))
@@ -38,7 +38,7 @@ def test_damaged_pictures_are_answered_or_refused_and_the_server_stays_right(sta
     assert ends.keys() == {"OK", "INVALID_ARGUMENT"}
     assert ends.total() == COUNT
     assert min(ends.values()) > COUNT / 10  # or the damage was too mild, or too wild, to find anything
-    assert victim.vitals().threads <= before.threads
+    assert victim.vitals().threads <= before.threads + 1  # a slow lane starts with the first image that takes long
     assert victim.vitals().memory - before.memory < 200 * MEGABYTE
     assert victim.stop() == 0
     assert_quiet(victim.errors.read_text())
