@@ -73,16 +73,18 @@ def test_certificates_change_under_load_without_a_failed_call(
     threads = [threading.Thread(target=ask_always) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for authority in (OTHERS, OURS, OTHERS):
-        authority.issue().write(tmp_path)
-        edge.follower.check()
-        assert answers(edge.port, authority.pem)
-        assert http_answers(edge.http.port, authority.pem, tmp_path)
-    assert not answers(edge.port, OURS.pem)
-    assert not http_answers(edge.http.port, OURS.pem, tmp_path)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for authority in (OTHERS, OURS, OTHERS):
+            authority.issue().write(tmp_path)
+            edge.follower.check()
+            assert answers(edge.port, authority.pem)
+            assert http_answers(edge.http.port, authority.pem, tmp_path)
+        assert not answers(edge.port, OURS.pem)
+        assert not http_answers(edge.http.port, OURS.pem, tmp_path)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert failures == []
     assert calls
     assert all(calls)
