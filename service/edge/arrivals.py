@@ -4,7 +4,7 @@ A message takes room before it is read. What is not read stays with its sender, 
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ class Arrivals:
     def __init__(self, total: int, limit_s: float) -> None:
         self._total, self._limit_s = total, limit_s
         self._used = 0
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}  # bytes of each caller; a Counter would cost a microsecond more
         self._reading: dict[_Arrival, None] = {}  # the oldest first
         self._waiting: dict[str, deque[_Arrival]] = {}
         self._trials = 0
@@ -72,13 +72,17 @@ class Arrivals:
             self._give(arrival, loop)
 
     def _fits(self, arrival: _Arrival) -> bool:
-        return self._held[arrival.caller] + arrival.size <= self._total - self._used or not self._used
+        used = self._used
+        return not used or self._held.get(arrival.caller, 0) + arrival.size <= self._total - used
+
+    def _holds(self, caller: str) -> int:
+        return self._held.get(caller, 0)
 
     def _take(self, arrival: _Arrival) -> None:
         self._reading[arrival] = None
         if arrival.trial is None:
             self._used += arrival.size
-            self._held[arrival.caller] += arrival.size
+            self._held[arrival.caller] = self._held.get(arrival.caller, 0) + arrival.size
 
     def _give(self, arrival: _Arrival, loop: asyncio.AbstractEventLoop) -> None:
         del self._reading[arrival]
@@ -88,9 +92,9 @@ class Arrivals:
             self._trials -= 1
         else:
             self._used -= arrival.size
-            self._held[arrival.caller] -= arrival.size
-            if not self._held[arrival.caller]:
-                del self._held[arrival.caller]
+            left = self._held.pop(arrival.caller) - arrival.size
+            if left:
+                self._held[arrival.caller] = left
         if self._waiting:
             self._serve(loop)
 
@@ -123,7 +127,7 @@ class Arrivals:
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let in who fits, those first who hold least; then try the next ones."""
-        for caller in sorted(self._waiting, key=self._held.__getitem__):
+        for caller in sorted(self._waiting, key=self._holds):
             line = self._waiting[caller]
             while line and (self._fits(line[0]) or self._trials < _TRIALS):
                 arrival = line.popleft()
@@ -144,8 +148,8 @@ class Arrivals:
 
     def _make_room_for(self, newcomer: _Arrival) -> None:
         """End the oldest message of the caller who holds most, where the newcomer's holds less and it had its time."""
-        most = max(self._held, key=self._held.__getitem__, default=newcomer.caller)
-        if self._held[most] <= self._held[newcomer.caller] + newcomer.size:
+        most = max(self._held, key=self._holds, default=newcomer.caller)
+        if self._holds(most) <= self._holds(newcomer.caller) + newcomer.size:
             return
         oldest = next(each for each in self._reading if each.caller == most and each.trial is None)
         if oldest.refusal is None and newcomer.began - oldest.began >= _SAFE_S:

@@ -1,7 +1,5 @@
 """How many calls may be in progress, in all and for each caller."""
 
-from collections import Counter
-
 from service.errors import TooManyCalls
 
 _RETRY_S = 1.0  # after which one of them has probably ended
@@ -13,11 +11,11 @@ class Places:
     def __init__(self, limit: int) -> None:
         self._limit, self._limit_each = limit, max(1, limit * 3 // 4)
         self._taken = 0
-        self._of_caller: Counter[str] = Counter()
+        self._of_caller: dict[str, int] = {}
 
     def take(self, caller: str) -> None:
         """Raises `TooManyCalls`."""
-        own = self._of_caller[caller]
+        own = self._of_caller.get(caller, 0)
         if self._taken >= self._limit:
             raise TooManyCalls(self._taken, self._limit, "the server has", _RETRY_S)
         if own >= self._limit_each:
@@ -27,9 +25,9 @@ class Places:
 
     def give(self, caller: str) -> None:
         self._taken -= 1
-        self._of_caller[caller] -= 1
-        if not self._of_caller[caller]:
-            del self._of_caller[caller]
+        left = self._of_caller.pop(caller) - 1
+        if left:
+            self._of_caller[caller] = left
 
 
 class Place:
