@@ -90,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._header_bytes = 0  # of the request that has begun
-        self._in_headers = True
+        self._in_headers, self._completed = True, False  # the latter: of a request within the data just received
         self.caller = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -107,8 +107,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The parser keeps what has come of a header, however long it is, and tells of it when it is whole."""
+        waited, self._completed = self._in_headers, False
         super().data_received(data)
-        if self._in_headers:
+        if waited and self._in_headers and not self._completed:
             self._header_bytes += len(data)
             if self._header_bytes > self._limits.header_bytes:
                 self._refuse(self._too_large())
@@ -119,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(self._limits.header_s)
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
+        self._in_headers, self._completed = False, True
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self.transport.is_closing():
             return

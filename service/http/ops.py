@@ -20,7 +20,7 @@ from service.http.listener import Listener
 from service.http.problems import headers as headers_of
 from service.http.problems import problem, status_of
 from service.identity.access import Access
-from service.system.address import bound
+from service.system.address import listening
 from service.system.descriptors import raise_limit
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class OpsServer:
     ) -> None:
         application = _Operations(registry, {"/livez": live, "/readyz": ready}, access or Access())
         limits = replace(_LIMITS, connections=min(_LIMITS.connections, max(1, raise_limit() // _PART)))
-        self._listener = Listener(application, bound(host, port, "--ops-port"), limits)
+        self._listener = Listener(application, listening(host, port, "--ops-port"), limits)
         self.port = self._listener.port
         self._loop, self._closing = asyncio.new_event_loop(), asyncio.Event()
         self._listening = threading.Event()

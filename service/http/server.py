@@ -18,7 +18,7 @@ from service.errors import MethodNotAllowed, ServiceError, UnknownPath
 from service.http.connections import ConnectionLimits
 from service.http.exchange import ARRIVALS, Refusal, answer, has_body, refusal
 from service.http.listener import Asgi, Listener
-from service.system.address import bound
+from service.system.address import listening
 from service.system.descriptors import connections_at_most
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class HttpServer:
         self._calls = calls
         most = connections_at_most(settings.http_connections, settings.grpc_connections)
         limits = ConnectionLimits(most, idle_s=settings.idle_s)
-        listening = bound(settings.host, port, "--http-port", shared=settings.workers > 1)
+        bound = listening(settings.host, port, "--http-port", shared=settings.workers > 1)
         tls = None if certificates is None else certificates.context
         application = _open_to(settings.cors.split(), Application(routes, calls))
-        self._listener = Listener(application, listening, limits, {ARRIVALS: arrivals}, tls)
+        self._listener = Listener(application, bound, limits, {ARRIVALS: arrivals}, tls)
         self.port = self._listener.port
 
     async def start(self) -> None:

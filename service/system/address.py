@@ -33,12 +33,15 @@ def refuse_unusable(host: str, port: int, option: str) -> None:
     _bound(host, port, option, socket.SO_REUSEADDR).close()  # as servers do
 
 
-def bound(host: str, port: int, option: str, shared: bool = False) -> socket.socket:
-    """A socket on the port that does not listen yet; `shared` with other processes of this user (SO_REUSEPORT).
-
-    Raises as `refuse_unusable`.
-    """
-    return _bound(host, port, option, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR)
+def listening(host: str, port: int, option: str, shared: bool = False) -> socket.socket:
+    """A socket that listens; `shared` with other processes of this user (SO_REUSEPORT). Raises as `refuse_unusable`."""
+    found = _bound(host, port, option, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR)
+    try:
+        found.listen()
+    except OSError as exc:  # another server was quicker
+        found.close()
+        raise PortUnavailable(shown(host, port), exc.strerror or str(exc), option) from exc
+    return found
 
 
 def reserve(host: str, port: int, option: str) -> socket.socket:

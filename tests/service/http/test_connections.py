@@ -104,6 +104,27 @@ def test_a_request_in_progress_is_waited_for(run) -> None:
     run(test())
 
 
+def test_a_body_does_not_count_as_headers_of_the_request_behind_it(run) -> None:
+    async def test() -> None:
+        transport = connect(Connections(2))
+        body = b"x" * 2 * LIMITS.header_bytes
+        first = REQUEST.replace(b"GET", b"POST").replace(b"Host: a", b"Host: a\r\nContent-Length: %d" % len(body))
+        for data in (
+            first + body[:100],
+            body[100:] + REQUEST[:5],
+            REQUEST[5:] + first + body + REQUEST[:5],
+            REQUEST[5:],
+        ):
+            transport.protocol.data_received(data)
+            await asyncio.sleep(0)
+        while transport.written.count(b"200 OK") < 4:
+            await asyncio.sleep(0)
+        assert b"431" not in transport.written
+        transport.abort()
+
+    run(test())
+
+
 def test_the_caller_with_the_most_connections_makes_room(run) -> None:
     async def test() -> None:
         connections = Connections(3)

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from service.errors import PortUnavailable
-from service.system.address import Ports, banner, refuse_unusable, reserve, shown
+from service.system.address import Ports, banner, listening, refuse_unusable, reserve, shown
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,17 @@ def test_a_reservation_takes_no_connections() -> None:
         for _ in range(20):
             with socket.create_connection(one.getsockname()):
                 one.accept()[0].close()
+
+
+def test_of_two_who_take_a_port_at_once_the_later_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both may bind it, but only one may listen."""
+    with socket.socket() as quicker:
+        quicker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        quicker.bind(("127.0.0.1", 0))
+        listen = socket.socket.listen
+        monkeypatch.setattr(socket.socket, "listen", lambda late: (listen(quicker), listen(late)))
+        with pytest.raises(PortUnavailable, match=r"already in use.*--ops-port"):
+            listening("127.0.0.1", quicker.getsockname()[1], "--ops-port")
 
 
 @pytest.mark.parametrize("reuse", [False, True])
