@@ -10,7 +10,7 @@ import io
 import multiprocessing
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
@@ -40,7 +40,7 @@ class Way:
 
     title: str
     server: str
-    http: bool = False
+    call: Callable[[Path], Call | Post] = load.classify
 
 
 WAYS = (
@@ -48,9 +48,11 @@ WAYS = (
     Way("gRPC, tokens", "tokens"),
     Way("gRPC, TLS", "tls"),
     Way("gRPC, TLS and tokens", "both"),
-    Way("HTTP /v1", "plain", http=True),
-    Way("HTTP /v1, TLS", "tls", http=True),
-    Way("HTTP /v1, TLS and tokens", "both", http=True),
+    Way("HTTP /v1", "plain", load.posted),
+    Way("HTTP /v1, TLS", "tls", load.posted),
+    Way("HTTP /v1, TLS and tokens", "both", load.posted),
+    Way("gRPC, ModelInfer", "plain", load.inferred),
+    Way("HTTP /v2, binary data", "plain", load.posted_tensor),
     Way("gRPC, tracing, share 0", "traced 0"),
     Way("gRPC, tracing, share 0.05", "traced 0.05"),
     Way("gRPC, tracing, share 1", "traced 1"),
@@ -90,8 +92,8 @@ def _calls(photo: Path, secured: Secured) -> dict[str, Call | Post]:
     token = (f"authorization: Bearer {secured.tokens['benchmark']}",)
     found: dict[str, Call | Post] = {}
     for way in WAYS:
-        headers = token if way.server in ("tokens", "both") else ()
-        plain = load.posted(photo) if way.http else load.classify(photo)
+        plain = way.call(photo)
+        headers = plain.headers + (token if way.server in ("tokens", "both") else ())
         found[way.title] = type(plain)(**{**vars(plain), "headers": headers})
     return found
 

@@ -4,6 +4,7 @@ A Python load generator on the same cores takes so much that it measures itself.
 """
 
 import itertools
+import json
 import random
 import re
 import resource
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from anther.open_inference import open_inference_pb2 as inference
 from anther.v1 import classifier_pb2 as pb
 from benchmarks.subject import Ports
 from service.system.cores import usable_cores
@@ -82,6 +84,26 @@ def classify(photo: Path) -> Call:
 
 def posted(photo: Path) -> Post:
     return Post("/v1/classify", "Classify", photo.read_bytes())
+
+
+def inferred(photo: Path) -> Call:
+    tensor = inference.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    request = inference.ModelInferRequest(inputs=[tensor], raw_input_contents=[_element(photo)])
+    return Call("inference.GRPCInferenceService", "ModelInfer", request.SerializeToString())
+
+
+def posted_tensor(photo: Path) -> Post:
+    """To the model 'flowers', as Triton's clients send it: binary data behind JSON, and answered likewise."""
+    data = _element(photo)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}}
+    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    length = f"inference-header-content-length: {len(header)}"
+    return Post("/v2/models/flowers/infer", "ModelInfer", header + data, (length,))
+
+
+def _element(photo: Path) -> bytes:
+    data = photo.read_bytes()
+    return len(data).to_bytes(4, "little") + data
 
 
 def callers(server: Ports, photo: Path, count: int, seconds: int) -> Load:
