@@ -18,10 +18,12 @@ def walk(data: bytes, work: Work) -> Header:
     size = _canvas(data)
     work.check_size(size)
     lossless = 0  # bytes
-    position = 12
+    position, chunks = 12, 0
     while position + 8 <= len(data):
-        kind, (length,) = data[position : position + 4], struct.unpack_from("<I", data, position + 4)
-        work.add("chunks", _SECONDS_A_CHUNK, _BYTES_A_CHUNK)
+        kind, length = struct.unpack_from("<4sI", data, position)
+        chunks += 1
+        if not chunks % 1000:
+            work.add("chunks", 1000 * _SECONDS_A_CHUNK, 1000 * _BYTES_A_CHUNK)
         if kind == b"EXIF":
             add_exif(data[position + 8 : position + 8 + length], work)
         if kind == b"ANMF":  # a frame is a chunk, 16 bytes behind
@@ -29,6 +31,7 @@ def walk(data: bytes, work: Work) -> Header:
         if kind in _CODED_LOSSLESS:
             lossless = max(lossless, min(length, len(data)))
         position += 8 + length + length % 2
+    work.add("chunks", chunks % 1000 * _SECONDS_A_CHUNK)
     pixels = size[0] * size[1]
     groups = min(_GROUPS, pixels // _PIXELS_A_GROUP, lossless * 8 // _BITS_A_GROUP)
     return Header(size, pixels * _SECONDS_A_PIXEL + len(data) * _SECONDS_A_BYTE + groups * _SECONDS_A_GROUP)
