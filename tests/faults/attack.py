@@ -204,7 +204,7 @@ def unloaded(victim: Victim, picture: bytes) -> Figures:
         return {"end": call.code().name, "message": call.details(), "facts": str(call.trailing_metadata())}
 
 
-def descriptors(victim: Victim, picture: bytes, connections: int = 200, seconds: float = 10.0) -> Figures:
+def descriptors(victim: Victim, picture: bytes, connections: int = 100, seconds: float = 4.0) -> Figures:
     """More connections than the process has file descriptors for; the server runs under `ulimit -n 64`."""
     before = victim.vitals()
     with contextlib.ExitStack() as stack:

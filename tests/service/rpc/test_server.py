@@ -120,7 +120,12 @@ REFUSED = {
         "MODEL_NOT_FOUND",
         "no model 'a\n\0b'",
     ),
-    "a name of a megabyte": (pb.ClassifyRequest(model="花" * 10**6), "NOT_FOUND", "MODEL_NOT_FOUND", "no model '花花"),
+    "a name of a megabyte": (
+        pb.ClassifyRequest(model="花" * 10**6),
+        "INVALID_ARGUMENT",
+        "INVALID_ARGUMENT",
+        "expected at most 256 characters",
+    ),
 }
 
 
