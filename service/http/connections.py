@@ -104,6 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._timer)
         _cancel(self._stalled)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn keeps a reset connection in memory until then
 
     def data_received(self, data: bytes) -> None:
         """The parser keeps what has come of a header, however long it is, and tells of it when it is whole."""

@@ -1,6 +1,8 @@
 """A connection whose client does nothing more ends, whatever it waits for."""
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -54,14 +56,45 @@ async def never(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.Event().wait()
 
 
-def connect(connections: Connections, application: Any = answers, address: str = "192.0.2.1") -> Transport:
-    config = uvicorn.Config(application, interface="asgi3", ws="none", lifespan="off", log_config=None)
+def connect(
+    connections: Connections,
+    application: Any = answers,
+    address: str = "192.0.2.1",
+    limits: ConnectionLimits = LIMITS,
+    keep_alive_s: int = 5,
+) -> Transport:
+    config = uvicorn.Config(
+        application, interface="asgi3", ws="none", lifespan="off", log_config=None, timeout_keep_alive=keep_alive_s
+    )
     config.load()
     transport = Transport(address)
     server: dict[str, Any] = {"config": config, "server_state": ServerState(), "app_state": {}}
-    transport.protocol = BoundedProtocol(connections, LIMITS, **server)
+    transport.protocol = BoundedProtocol(connections, limits, **server)
     transport.protocol.connection_made(transport)
     return transport
+
+
+@pytest.mark.parametrize("left_before_the_answer", [True, False])
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+def test_nothing_is_kept_of_a_connection_that_is_lost(
+    run, left_before_the_answer: bool, error: Exception | None
+) -> None:
+    """A timer of an hour would keep all of it in memory."""
+
+    async def test() -> None:
+        transport = connect(Connections(2), limits=ConnectionLimits(2, idle_s=3600, stall_s=3600), keep_alive_s=3600)
+        transport.is_closing = lambda: False  # what uvloop's transports say once they are lost
+        transport.protocol.data_received(REQUEST)
+        if not left_before_the_answer:
+            await asyncio.sleep(0.01)
+        transport.protocol.connection_lost(error)
+        await asyncio.sleep(0.01)
+        protocol = weakref.ref(transport.protocol)
+        transport.protocol = None
+        gc.collect()
+        assert protocol() is None
+
+    run(test())
 
 
 @pytest.mark.parametrize(
