@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DEFAULT_TARGET = "localhost:8001"
+DEFAULT_TARGET, DEFAULT_URL = "localhost:8001", "localhost:8000"
 BLOCKS = {
     f"{page.name} {number}": code
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -28,7 +28,10 @@ def test_a_block_runs_as_it_is_printed(start_edge, folder: Path, block: str) -> 
     code = BLOCKS[block]
     asks = "from anther import" in code
     assert (DEFAULT_TARGET in code) is asks, "a client names the server that it asks"
-    target = f"127.0.0.1:{start_edge().port}" if asks else DEFAULT_TARGET
-    exec(compile(code.replace(DEFAULT_TARGET, target), block, "exec"), {"__name__": "__main__"})
+    if asks or DEFAULT_URL in code:
+        edge = start_edge()
+        code = code.replace(DEFAULT_TARGET, f"127.0.0.1:{edge.port}")
+        code = code.replace(DEFAULT_URL, f"127.0.0.1:{edge.http.port}")
+    exec(compile(code, block, "exec"), {"__name__": "__main__"})
     if "overlay_png" in code:
         assert (folder / "why-daisy.png").read_bytes().startswith(b"\x89PNG")

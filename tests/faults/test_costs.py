@@ -9,7 +9,7 @@ from tests.faults.bombs import COSTLY, HIDDEN, Recipe
 from tests.faults.recipes import Jpeg
 from tests.faults.search import SPARE, Cost, cost
 
-MOST_OF_A_WALK_S = 0.2  # beside what an ordinary image takes less
+MOST_OF_A_WALK_S = 1.0  # beside what an ordinary image takes less; what is refused would take several
 TIMES = 6  # that the worst image may take of what was said; the worst that the search found takes 4
 
 
