@@ -1,5 +1,6 @@
 """What a client is told of a call, or of an image in a stream, that failed; however the server put it."""
 
+import re
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ from anther.errors import AntherError
 from anther.v1 import classifier_pb2 as pb
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_TOO_LARGE = re.compile(r"(?<!CLIENT: )Received message larger than max \((\d+) vs\.? (\d+)\)")
 
 
 class CallFailed(AntherError):
@@ -27,11 +29,8 @@ class CallFailed(AntherError):
 def from_rpc(error: Any, target: str) -> CallFailed:
     """From the `grpc.RpcError` of a call to `target`, sync or async."""
     details = dict(iter(error.trailing_metadata() or ())).get("grpc-status-details-bin")
-    if details is None:  # refused by gRPC itself, before our code
-        message = error.details() or ""
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            message = f"no server answers at {target} ({message}); {_advice(message)}"
-        return CallFailed(error.code().name, error.code().name, message)
+    if details is None:
+        return _from_grpc(error.code(), error.details() or "", target)
     return _from_details(error.code().name, status_pb2.Status.FromString(details))
 
 
@@ -48,6 +47,18 @@ def stream_ended(target: str) -> CallFailed:
 def unreadable(error: OSError) -> CallFailed:
     """An image that could not be sent."""
     return CallFailed("INVALID_ARGUMENT", "FILE_UNREADABLE", f"cannot read the file: {error}")
+
+
+def _from_grpc(code: grpc.StatusCode, message: str, target: str) -> CallFailed:
+    """Refused by gRPC itself, before the server's code saw it."""
+    too_large = _TOO_LARGE.search(message)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and too_large:
+        found, limit = map(int, too_large.groups())
+        message = f"the image and its request have {found:,} bytes; at most {limit:,} are allowed"
+        return CallFailed("INVALID_ARGUMENT", "IMAGE_TOO_MANY_BYTES", message)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = f"no server answers at {target} ({message}); {_advice(message)}"
+    return CallFailed(code.name, code.name, message)
 
 
 def _advice(message: str) -> str:

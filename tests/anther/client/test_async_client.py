@@ -153,7 +153,7 @@ def test_a_picture_over_the_message_limit_fails_alone(start_edge, ask, pictures)
     edge = start_edge(max_image_bytes=1000)
     images = [pictures["daisy"], b"x" * 10**6, pictures["roses"], b"junk"]
     outcomes = ask(edge.port, lambda client: listed(client.classify_many(images)))
-    assert told(outcomes) == ["daisy", "RESOURCE_EXHAUSTED", "roses", "IMAGE_FORMAT_REFUSED"]
+    assert told(outcomes) == ["daisy", "IMAGE_TOO_MANY_BYTES", "roses", "IMAGE_FORMAT_REFUSED"]
 
 
 def test_leaving_early_takes_the_work_along(edge, ask, pictures, eventually) -> None:

@@ -78,11 +78,12 @@ def test_a_full_queue_says_when_to_retry(start_edge, pictures, eventually) -> No
     assert raised.value.retry_after_s > 0
 
 
-def test_a_refusal_by_grpc_itself_has_its_code_as_reason(start_edge) -> None:
+def test_a_message_that_grpc_refuses_for_its_size_is_an_image_of_too_many_bytes(start_edge) -> None:
     edge = start_edge(max_image_bytes=1000)
     with Client(f"127.0.0.1:{edge.port}") as client, pytest.raises(CallFailed) as raised:
         client.classify(b"x" * 10**6)
-    assert (raised.value.code, raised.value.reason) == ("RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED")
+    assert (raised.value.code, raised.value.reason) == ("INVALID_ARGUMENT", "IMAGE_TOO_MANY_BYTES")
+    assert raised.value.message == "the image and its request have 1,000,004 bytes; at most 66,536 are allowed"
 
 
 def test_no_server_is_an_error_that_says_what_to_do(closed_port: int) -> None:
@@ -215,7 +216,7 @@ def test_a_picture_over_the_message_limit_fails_alone(start_edge, pictures) -> N
     with Client(f"127.0.0.1:{edge.port}") as client:
         outcomes = list(client.classify_many([pictures["daisy"], b"x" * 10**6, pictures["roses"], b"junk"]))
     reasons = [outcome.reason if isinstance(outcome, CallFailed) else "OK" for outcome in outcomes]
-    assert reasons == ["OK", "RESOURCE_EXHAUSTED", "OK", "IMAGE_FORMAT_REFUSED"]
+    assert reasons == ["OK", "IMAGE_TOO_MANY_BYTES", "OK", "IMAGE_FORMAT_REFUSED"]
 
 
 def test_a_server_that_is_replaced_in_the_middle_is_not_noticed(start_server, pictures) -> None:
