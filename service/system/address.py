@@ -30,12 +30,12 @@ def banner(host: str, ports: Ports, what: str, tls: bool = False) -> str:
 
 def refuse_unusable(host: str, port: int, option: str) -> None:
     """Raises `PortUnavailable` with the system's reason, which gRPC keeps to itself. Port 0 is any free one."""
-    _bound(host, port, option, socket.SO_REUSEADDR).close()  # as servers do
+    _bound(host, port, option).close()
 
 
 def listening(host: str, port: int, option: str, shared: bool = False) -> socket.socket:
     """A socket that listens; `shared` with other processes of this user (SO_REUSEPORT). Raises as `refuse_unusable`."""
-    found = _bound(host, port, option, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR)
+    found = _bound(host, port, option, shared=shared)
     try:
         found.listen()
     except OSError as exc:  # another server was quicker
@@ -50,15 +50,19 @@ def reserve(host: str, port: int, option: str) -> socket.socket:
     Port 0 becomes one number for all of them. Raises as `refuse_unusable`, also where another server has the port.
     """
     refuse_unusable(host, port, option)
-    return _bound(host, port, option, socket.SO_REUSEPORT)
+    reserved = _bound(host, port, option, shared=True)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else one that does not listen stops nobody
+    return reserved
 
 
-def _bound(host: str, port: int, option: str, reuse: int) -> socket.socket:
+def _bound(host: str, port: int, option: str, *, shared: bool = False) -> socket.socket:
+    """With SO_REUSEADDR, for connections of a server that stopped keep its port for a minute (TIME-WAIT)."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, reuse, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
             bound.bind(place)
         except OSError:
             bound.close()

@@ -103,6 +103,26 @@ def test_two_cannot_reserve_a_port() -> None:
         reserve("127.0.0.1", first.getsockname()[1], "--grpc-port")
 
 
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_server_takes_the_port_of_one_that_closed_connections(before: bool, after: bool) -> None:
+    """They stay in TIME-WAIT for a minute, whether it had one process or shared the port among several."""
+    with listening("127.0.0.1", 0, "--http-port", before) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(server.getsockname()) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+    if not after:
+        listening("127.0.0.1", port, "--http-port").close()
+        return
+    with (
+        reserve("127.0.0.1", port, "--http-port"),
+        listening("127.0.0.1", port, "--http-port", shared=True),
+        pytest.raises(PortUnavailable),
+    ):
+        reserve("127.0.0.1", port, "--http-port")
+
+
 def test_the_banner_has_addresses_that_clients_take() -> None:
     assert banner("::1", Ports(8000, 8001, 8002), "flowers/1") == (
         "Anther is ready: HTTP http://[::1]:8000, gRPC [::1]:8001, operations http://[::1]:8002, flowers/1"
