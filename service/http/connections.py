@@ -11,7 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.core.call import caller_at
-from service.errors import HeadersTooLarge, RequestMalformed, ServiceError
+from service.errors import HeadersTooLarge, RequestMalformed, RequestTooLarge, ServiceError
 from service.http.problems import raw_response
 
 _PIPELINED = 8  # requests on a connection behind the one in progress
@@ -25,6 +25,7 @@ class ConnectionLimits:
     header_s: float = 10.0  # for a connection's first request, and for the rest of one that has begun
     idle_s: float = 75.0  # between two requests
     stall_s: float = 60.0  # for a client that reads nothing of its responses
+    bodies: bool = True  # whether requests may have one
 
 
 class Connections:
@@ -81,6 +82,32 @@ class Connections:
         evicted.transport.abort()
 
 
+class Framing:
+    """What comes with a body beside it: sizes and extensions of chunks, and trailers, which the parser keeps.
+
+    Between two pieces of the body, and behind the last, as much may come as a request's headers have; over the whole
+    body that much and a quarter of the body's length.
+    """
+
+    __slots__ = ("_body", "_limit", "_piece", "_since", "_sum")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._piece = 0  # bytes of the body in what was received last
+        self._body = self._sum = self._since = 0
+
+    def body(self, size: int) -> None:
+        self._piece += size
+
+    def received(self, size: int) -> bool:
+        """Whether it is too much, after the parser has seen that many bytes more."""
+        piece, self._piece = self._piece, 0
+        self._body += piece
+        self._sum += size - piece
+        self._since = 0 if piece else self._since + size
+        return self._since > self._limit or self._sum > self._limit + self._body // 4
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -90,6 +117,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._header_bytes = 0  # of the request that has begun
+        self._in_body = False
+        self._framing = Framing(limits.header_bytes)
         self._in_headers, self._completed = True, False  # the latter: of a request within the data just received
         self.caller = ""
 
@@ -108,8 +137,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The parser keeps what has come of a header, however long it is, and tells of it when it is whole."""
-        waited, self._completed = self._in_headers, False
+        waited, in_body, self._completed = self._in_headers, self._in_body, False
         super().data_received(data)
+        if in_body and self._in_body and not self._completed and self._framing.received(len(data)):
+            self._refuse(self._too_large())
         if waited and self._in_headers and not self._completed:
             self._header_bytes += len(data)
             if self._header_bytes > self._limits.header_bytes:
@@ -120,13 +151,34 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers, self._header_bytes = True, 0
         self._expect(self._limits.header_s)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers are dropped: none of what they may not say (RFC 9110, 6.5.1) is then heard from them."""
+        if self._in_headers:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing.body(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
-        self._in_headers, self._completed = False, True
+        self._in_headers, self._completed, self._in_body = False, True, True
+        self._framing = Framing(self._limits.header_bytes)
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self.transport.is_closing():
             return
         if size > self._limits.header_bytes or len(self.headers) > _HEADERS:
             self._refuse(self._too_large())
+            return
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") > 1:
+            self._refuse(RequestMalformed())
+            return
+        if not self._limits.bodies and has_body(self.headers):
+            self._refuse(RequestTooLarge(0))
             return
         if len(self.pipeline) >= _PIPELINED:
             self.transport.close()
@@ -180,6 +232,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._expect(seconds)
         else:
             self.transport.abort()
+
+
+def has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these has one."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
+        for name, value in headers
+    )
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

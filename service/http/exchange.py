@@ -17,6 +17,7 @@ from service.edge.calls import Calls, Method
 from service.edge.failures import failure_of
 from service.errors import ArrivedTooSlowly, Draining, InvalidArgument, RequestTooLarge
 from service.http import problems
+from service.http.connections import has_body
 
 ARRIVALS = "arrivals"  # in the state of a request's scope
 _SILENCE_S = 15.0  # of a client that has more to send
@@ -48,7 +49,7 @@ class Request:
         self.headers, self.query = Headers(scope=scope), QueryParams(scope["query_string"])
         self.path: dict[str, Any] = scope.get("path_params", {})
         self.call = Call("http", caller_at(scope["client"][0] if scope["client"] else ""))
-        self.unread = has_body(scope)
+        self.unread = has_body(scope["headers"])
         self.left = self.recorded = False
 
     def admit(self, name: str) -> None:
@@ -187,13 +188,6 @@ class Endpoint:
                 self._calls.refused(self._name, exc, request.call, request.started)
             reply = self._refuse(exc)
         await answer(reply, request.unread, receive, send)
-
-
-def has_body(scope: Any) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
-        for name, value in scope["headers"]
-    )
 
 
 def json_reply(found: Any, headers: Sequence[Header] = ()) -> Reply:

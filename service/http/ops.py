@@ -25,7 +25,7 @@ from service.system.descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
-_LIMITS = ConnectionLimits(connections=64, header_bytes=8 * 1024, header_s=5.0)
+_LIMITS = ConnectionLimits(connections=64, header_bytes=8 * 1024, header_s=5.0, bodies=False)
 _PART = 8  # of the file descriptors of the process, at most
 _SCRAPER = Caller("")  # whoever it is, where no tokens are asked for
 _FLUSH_S = 0.5  # for responses that are being written when the port closes

@@ -15,8 +15,8 @@ from service.core.call import Call, caller_at
 from service.edge.arrivals import Arrivals
 from service.edge.calls import Calls
 from service.errors import MethodNotAllowed, ServiceError, UnknownPath
-from service.http.connections import ConnectionLimits
-from service.http.exchange import ARRIVALS, Refusal, answer, has_body, refusal
+from service.http.connections import ConnectionLimits, has_body
+from service.http.exchange import ARRIVALS, Refusal, answer, refusal
 from service.http.listener import Asgi, Listener
 from service.system.address import listening
 from service.system.descriptors import connections_at_most
@@ -86,7 +86,7 @@ class Application:
         except HTTPException as exc:
             error = _error_of(exc, scope)
             self._calls.stream_failed(error, Call("http", caller_at(scope["client"][0])), time.perf_counter())
-            await answer(self._refuse(error), has_body(scope), receive, send)
+            await answer(self._refuse(error), has_body(scope["headers"]), receive, send)
 
 
 def _error_of(error: HTTPException, scope: Any) -> ServiceError:

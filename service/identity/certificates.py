@@ -127,7 +127,7 @@ def _unexpired(path: Path, found: x509.Certificate) -> datetime:
 
 def _context(paths: CertificateFiles, certificate: bytes, key: bytes, client_ca: bytes | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _oldest(client_ca is not None)
     context.set_alpn_protocols(["http/1.1"])
     # Resumed sessions would outlive the authority of the client's certificate.
     context.options |= ssl.OP_NO_TICKET
@@ -140,6 +140,13 @@ def _context(paths: CertificateFiles, certificate: bytes, key: bytes, client_ca:
     except ssl.SSLError as exc:
         raise CertificatesInvalid(paths.certificate, f"TLS does not take it ({exc.reason})") from exc
     return context
+
+
+def _oldest(clients_are_known: bool) -> ssl.TLSVersion:
+    """Sessions of TLS 1.2 are kept by the listening context, which `ssl` cannot be told not to do; resumed, one would
+    outlive the authority of its client's certificate.
+    """
+    return ssl.TLSVersion.TLSv1_3 if clients_are_known else ssl.TLSVersion.TLSv1_2
 
 
 def _load(context: ssl.SSLContext, chain_and_key: bytes) -> None:
@@ -161,8 +168,8 @@ def _switching(certificates: Certificates) -> ssl.SSLContext:
 
     pair = certificates.current
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = pair.context.verify_mode
+    context.minimum_version = _oldest(context.verify_mode == ssl.CERT_REQUIRED)
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])

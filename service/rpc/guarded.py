@@ -19,18 +19,20 @@ from service.rpc.instrumented import authorization_of, call_of, fail
 from service.rpc.intake import Intake, parsed
 from service.rpc.status import status_of
 
+MODEL = "model:"  # stands before a model's name, where health is asked
 _LONGEST = 4096  # bytes of a question about a service's health, which may be remembered as long as its caller watches
 
 
 class GuardedHandlers:
     """Stands in for the server where a library's generated code registers its handlers, and passes them on, wrapped.
 
-    With `calls` they are for callers who may make them; else they are free.
+    What watches has an `Intake` of its own: watchers stay, and must not take the places of probes. With `calls` the
+    methods are for callers who may make them; else they are free.
     """
 
-    def __init__(self, server: grpc.aio.Server, intake: Intake, calls: Calls | None = None) -> None:
+    def __init__(self, server: grpc.aio.Server, intake: Intake, watchers: Intake, calls: Calls | None = None) -> None:
         self._server = server
-        self._intake = intake
+        self._intake, self._watchers = intake, watchers
         self._calls = calls
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
@@ -45,17 +47,17 @@ class GuardedHandlers:
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream(handler, name), None, handler.response_serializer)
         if handler.response_streaming:
-            watch = self._single(handler, handler.unary_stream, name)
+            watch = self._single(handler, handler.unary_stream, name, self._watchers)
             return grpc.stream_stream_rpc_method_handler(watch, None, handler.response_serializer)
-        single = self._single(handler, handler.unary_unary, name)
+        single = self._single(handler, handler.unary_unary, name, self._intake)
         return grpc.stream_unary_rpc_method_handler(single, None, handler.response_serializer)
 
-    def _single(self, handler: Any, behave: Any, name: str) -> Any:
+    def _single(self, handler: Any, behave: Any, name: str, intake: Intake) -> Any:
         async def guarded(_: object, context: Any) -> Any:
             try:
                 caller = self._admitted(name, context)
-                with self._intake.place(caller):
-                    data = await self._intake.message(context, caller)
+                with intake.place(caller):
+                    data = await intake.message(context, caller)
                     if len(data) > _LONGEST:
                         raise InvalidArgument("request", f"{len(data):,} bytes", f"at most {_LONGEST:,}")
                     return await behave(parsed(handler.request_deserializer, data), context)
@@ -68,8 +70,8 @@ class GuardedHandlers:
         async def guarded(_: object, context: Any) -> None:
             try:
                 caller = self._admitted(name, context)
-                with self._intake.place(caller):
-                    requests = self._intake.requests(handler.request_deserializer, context, caller)
+                with self._watchers.place(caller):
+                    requests = self._watchers.requests(handler.request_deserializer, context, caller)
                     async for response in handler.stream_stream(requests, context):
                         await context.write(response)
             except AntherError as exc:
@@ -86,10 +88,10 @@ class GuardedHandlers:
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library has no types
-    """With `List`, which the library leaves to whoever needs it."""
+    """With `List`, which the library leaves to whoever needs it. It is free, and so names no models."""
 
     async def List(self, request: Any, context: Any) -> health_pb2.HealthListResponse:  # noqa: ARG002, N802
-        found = self._server_status.items()
+        found = [(name, status) for name, status in self._server_status.items() if not name.startswith(MODEL)]
         statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in found}
         return health_pb2.HealthListResponse(statuses=statuses)
 

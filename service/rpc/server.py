@@ -19,7 +19,7 @@ from service.core.streams import BoundedStreams
 from service.edge.arrivals import Arrivals
 from service.edge.calls import Calls
 from service.edge.places import Places
-from service.rpc.guarded import GuardedHandlers, Health, enable_reflection
+from service.rpc.guarded import MODEL, GuardedHandlers, Health, enable_reflection
 from service.rpc.inference.config import Bounds
 from service.rpc.inference.repository import Control
 from service.rpc.inference.servicer import InferenceServicer
@@ -70,9 +70,10 @@ class RpcServer:
         handlers = InstrumentedHandlers(self._server, calls, intake, tensors.resolve, tensors.weigh)
         add_GRPCInferenceServiceServicer_to_server(tensors, handlers)
         probes = Intake(Places(_PROBES), self.arrivals, request_bytes)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, GuardedHandlers(self._server, probes))
+        watchers = Intake(Places(_PROBES), self.arrivals, request_bytes)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, GuardedHandlers(self._server, probes, watchers))
         files = (classifier_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR)
-        enable_reflection(GuardedHandlers(self._server, probes, calls), (SERVICE, OPEN_INFERENCE), files)
+        enable_reflection(GuardedHandlers(self._server, probes, watchers, calls), (SERVICE, OPEN_INFERENCE), files)
         if settings.workers == 1:  # a supervisor has seen to it before
             refuse_unusable(settings.host, settings.grpc_port, "--grpc-port")
         self.port = self._add_port(shown(settings.host, settings.grpc_port), certificates)
@@ -88,7 +89,7 @@ class RpcServer:
         """Listen, and say SERVING for the server, the services and each model ('model:<name>')."""
         await self._server.start()
         self._loop = asyncio.get_running_loop()
-        models = [f"model:{model.name}" for model in self._classifier.registry.live()]
+        models = [f"{MODEL}{model.name}" for model in self._classifier.registry.live()]
         for name in ("", SERVICE, OPEN_INFERENCE, *models):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -98,7 +99,7 @@ class RpcServer:
             return
         states = health_pb2.HealthCheckResponse
         status = states.SERVING if change.serves else states.NOT_SERVING
-        asyncio.run_coroutine_threadsafe(self._health.set(f"model:{change.name}", status), self._loop)
+        asyncio.run_coroutine_threadsafe(self._health.set(f"{MODEL}{change.name}", status), self._loop)
 
     async def announce_stop(self) -> None:
         await self._health.enter_graceful_shutdown()

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -136,3 +137,29 @@ def test_plain_text_gets_no_answer(start_edge: Callable[..., Any], tmp_path: Pat
         connection.request("GET", "/v2/health/ready")
         with pytest.raises((ConnectionError, http.client.HTTPException)):
             connection.getresponse()
+
+
+def test_no_session_outlives_the_authority_of_its_client(start_edge: Callable[..., Any], tmp_path: Path) -> None:
+    """`ssl` keeps sessions of TLS 1.2, so clients that show a certificate need 1.3."""
+    certificate, key = OURS.issue().write(tmp_path)
+    authority = tmp_path / "clients.pem"
+    authority.write_bytes(OURS.pem)
+    edge = start_edge(tls_cert=str(certificate), tls_key=str(key), tls_client_ca=str(authority))
+    context = ssl.create_default_context(cadata=OURS.pem.decode())
+    context.load_cert_chain(*OURS.issue().write(tmp_path / "client"))
+    session = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", edge.http.port), 20) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secured,
+        ):
+            secured.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert secured.recv(1000).startswith(b"HTTP/1.1 200 ")
+            assert not secured.session_reused
+            session = secured.session
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", edge.http.port), 20) as plain,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")

@@ -182,3 +182,82 @@ def test_where_all_have_a_request_in_progress_the_new_one_goes(run) -> None:
         busy.abort()
 
     run(test())
+
+
+async def swallows(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the body, then answers with how long it was and how many headers came."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message["body"]), message["more_body"]
+    text = b"%d %d" % (size, len(scope["headers"]))
+    headers = [(b"content-length", b"%d" % len(text))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+FRAMING = {
+    "trailers": (b"0\r\n", b"a:\r\n" * 1000),
+    "one endless trailer": (b"0\r\nX: ", b"a" * 4000),
+    "an endless extension of a chunk": (b"5;", b"a" * 4000),
+    "zeros before a chunk's size": (b"", b"0" * 4000),
+    "chunks of one byte": (b"", b"1\r\na\r\n" * 1000),
+}
+
+
+@pytest.mark.parametrize("name", FRAMING)
+def test_what_comes_beside_a_body_is_bounded(name: str) -> None:
+    async def scenario() -> None:
+        begin, more = FRAMING[name]
+        limits = ConnectionLimits(connections=2)
+        transport = connect(Connections(2), swallows, limits=limits)
+        transport.protocol.data_received(CHUNKED + begin)
+        sent = 0
+        while not transport.is_closing():
+            transport.protocol.data_received(more)
+            sent += len(more)
+            assert sent < 3 * limits.header_bytes
+            await asyncio.sleep(0)
+        transport.abort()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_trailers_are_no_headers(together: bool) -> None:
+    async def scenario() -> None:
+        transport = connect(Connections(2), swallows, limits=ConnectionLimits(connections=2))
+        pieces = [CHUNKED, b"3\r\nabc\r\n", b"0\r\nAuthorization: Bearer x\r\n", b"\r\n"]
+        for piece in [b"".join(pieces)] if together else pieces:
+            transport.protocol.data_received(piece)
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert transport.written.endswith(b"3 2")
+        transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_a_port_without_bodies_refuses_them_unread() -> None:
+    async def scenario() -> None:
+        transport = connect(Connections(2), limits=ConnectionLimits(connections=2, bodies=False))
+        transport.protocol.data_received(CHUNKED)
+        assert transport.written.startswith(b"HTTP/1.1 413 ")
+        assert transport.is_closing()
+        transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_two_hosts_are_refused() -> None:
+    async def scenario() -> None:
+        transport = connect(Connections(2))
+        transport.protocol.data_received(REQUEST.replace(b"Host: a\r\n", b"Host: a\r\nHost: b\r\n"))
+        assert transport.written.startswith(b"HTTP/1.1 400 ")
+        transport.abort()
+
+    asyncio.run(scenario())
