@@ -96,7 +96,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="anther")
 def cli() -> None:
-    """Fine-tune an image classifier on your own photos and serve it over gRPC."""
+    """Fine-tune an image classifier on your own photos and serve it over gRPC and HTTP."""
 
 
 def main() -> None:

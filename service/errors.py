@@ -168,12 +168,15 @@ class DecoderUnavailable(ServiceError):
 
 
 class NoModelReady(ServiceError):
-    def __init__(self, folder: object, reasons: str, embedded: Path | None = None) -> None:
-        """`embedded` is the folder that would serve if `folder` were not there."""
+    def __init__(self, folder: object, reasons: str, embedded: Path | None = None, *, unsigned: bool = False) -> None:
+        """`embedded` is the folder that would serve if `folder` were not there.
+
+        Where versions are `unsigned`, the reasons say what to do.
+        """
         other = f"; ./models goes before the embedded model, which --models {embedded} serves" if embedded else ""
         super().__init__(
-            f"no model in {folder} can serve ({reasons}); train one with `anther retrain` or name another folder "
-            f"with --models{other}",
+            f"no model in {folder} can serve ({reasons})"
+            + ("" if unsigned else f"; train one with `anther retrain` or name another folder with --models{other}"),
             folder=folder,
             reasons=reasons,
         )

@@ -31,8 +31,11 @@ def configure(log_format: LogFormat) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Pillow's messages concern clients' images, one of which can cause 65,000 of them.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # any client's malformed form causes warnings
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it writes a line for each client that fails at TLS
+    # What gRPC's core writes by itself, also at ERROR, is no record and may hold a client's text. What fails at the
+    # start is an error of Python's, too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
     logging.captureWarnings(True)
 

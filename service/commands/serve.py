@@ -35,7 +35,22 @@ class _Port(click.ParamType[Any]):
     _number = click.IntRange(0, 65535)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "none" else self._number.convert(value, param, ctx)
+        if value == "none":
+            return None
+        if isinstance(value, str) and not re.fullmatch(r"-?\d+", value):
+            self.fail(f"{value!r} is neither a number nor 'none'", param, ctx)
+        return self._number.convert(value, param, ctx)
+
+
+class _Url(click.ParamType[Any]):
+    """A URL of HTTP, or nothing."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value and not re.fullmatch(r"https?://[^/\s]+\S*", value):
+            self.fail(f"{value!r}; expected a URL such as http://localhost:4318", param, ctx)
+        return value
 
 
 class _Origins(click.ParamType[Any]):
@@ -115,7 +130,9 @@ _PIXELS = click.IntRange(1, 2**27)  # the most that `bundle.preprocessing.Limits
 @click.option("--control", is_flag=False, flag_value=True, default=_DEFAULT.control, type=bool, show_default=True,
               envvar="ANTHER_CONTROL", show_envvar=True,
               help="Let clients load and unload models.")  # fmt: skip
-@_option("--otlp-endpoint", "URL of an OpenTelemetry collector, as http://localhost:4318; empty sends no traces.")
+@_option(
+    "--otlp-endpoint", "URL of an OpenTelemetry collector, as http://localhost:4318; empty sends no traces.", _Url()
+)
 @_option("--trace-share", "Share of the requests that are traced, unless their callers decide.", click.FloatRange(0, 1))
 @_option("--require-signature", "Public keys or certificates (PEM); serve only versions that one of them has signed.")
 @_option("--tls-cert", "Certificate and its chain (PEM) for gRPC and HTTP; taken anew when it changes.", _FILE)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from anther import files
-from service.identity.tokens import SCOPES, Token, digest, dumped, generate, parse, read
+from service.identity.tokens import NAME, OF_NAME, SCOPES, Token, digest, dumped, generate, parse, read
 
 _MODE = 0o600  # of a new file; one that is replaced passes on its own
 _FILE = click.option("--tokens", "path", required=True, envvar="ANTHER_TOKENS", show_envvar=True,
@@ -68,6 +68,8 @@ def new(name: str, path: Path, days: float | None, **limits: Any) -> None:
 
     The file keeps its SHA-256 digest alone: nobody can show the token again.
     """
+    if not NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r}; expected {OF_NAME}", param_hint="'NAME'")
     secret = generate()
     expires = None if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     made = Token(name, digest(secret), expires=expires, **limits)

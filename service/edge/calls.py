@@ -13,7 +13,7 @@ from bundle.errors import BundleRefused, ModelNotFound, PolicyNotWritable
 from service.core.call import Call, Caller, Trace
 from service.core.recorder import End, Recorder
 from service.edge.failures import failure_of
-from service.errors import DeadlineExpired, QuotaExceeded
+from service.errors import DeadlineExpired, InvalidArgument, PermissionDenied, QuotaExceeded
 from service.identity.access import Access
 from service.identity.tokens import Scope
 from service.versions.loader import LiveModel
@@ -210,12 +210,18 @@ class Calls:
         """Raises `PermissionDenied` before anything that tells which models there are."""
         if call.caller.models is None:
             return method.resolve(request)
-        named = _model_of(request)
-        if named:
+        if named := _model_of(request):
             self._access.check_model(call.caller, named)
-        model = method.resolve(request)
-        if model is not None and not named:
-            self._access.check_model(call.caller, model.name)
+            return method.resolve(request)
+        own = ", ".join(sorted(call.caller.models))
+        try:
+            model = method.resolve(request)
+        except (InvalidArgument, ModelNotFound) as exc:  # it names models of others
+            if isinstance(exc, InvalidArgument) and exc.facts["field"] != "model":
+                raise
+            raise InvalidArgument("model", "", f"one of {own}") from exc
+        if model is not None and not call.caller.may_ask(model.name):
+            raise PermissionDenied(call.caller.name, f"the model that answers where none is named; name one of: {own}")
         return model
 
     def _seen_by(self, caller: Caller, error: ModelNotFound) -> ModelNotFound:

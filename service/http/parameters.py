@@ -84,7 +84,7 @@ def _check_names(query: QueryParams, known: Collection[str]) -> None:
     names = [name for name, _ in query.multi_items()]
     for name in names:
         if name not in known:
-            raise InvalidArgument("query", name[:_SHOWN], f"nothing but {', '.join(sorted(known))}")
+            raise InvalidArgument("parameter", name[:_SHOWN], f"one of {', '.join(sorted(known))}")
         if names.count(name) > 1:
             raise InvalidArgument(name, "given twice", "one value")
 

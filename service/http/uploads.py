@@ -43,7 +43,8 @@ async def _files(request: Request, pieces: AsyncGenerator[bytes, None]) -> list[
     try:
         form = await _InMemory(request.headers, pieces, max_files=MAX_FILES, max_fields=0).parse()
     except MultiPartException as exc:
-        raise InvalidArgument("form", exc.message[:100], f"1 to {MAX_FILES} files as {_FORM}, nothing else") from exc
+        found = "a field that is no file" if "fields" in exc.message else exc.message[:100]
+        raise InvalidArgument("form", found, f"1 to {MAX_FILES} files as {_FORM}, nothing else") from exc
     try:
         files = [file for _, file in form.multi_items() if isinstance(file, UploadFile)]
         if not files:

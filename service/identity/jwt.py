@@ -19,6 +19,7 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 _LEEWAY_S = 30.0  # between the issuer's clock and this one
 _LARGEST_FILE = 2**20  # bytes
+_LONGEST_SUBJECT = 256
 _KEPT = 4096  # tokens that need no second look while they are in use
 
 
@@ -47,7 +48,7 @@ class JwtIssuer:
         found = checked.get(digest)
         if found is None:
             claims = self._claims(sent)
-            found = str(claims["sub"]), self._token(claims, digest)
+            found = _subject(claims["sub"]), self._token(claims, digest)
             if len(checked) >= _KEPT:
                 checked.clear()
             checked[digest] = found
@@ -77,6 +78,13 @@ class JwtIssuer:
         except (TokensInvalid, OverflowError, ValueError, TypeError) as exc:
             raise Unauthenticated("the one that was sent has claims that make no sense") from exc
         return Token(NAME, digest, tuple(scope for scope in SCOPES if scope in words), **limits, expires=expires)
+
+
+def _subject(found: Any) -> str:
+    """Raises `Unauthenticated`."""
+    if not isinstance(found, str) or not 0 < len(found) <= _LONGEST_SUBJECT or not found.isprintable():
+        raise Unauthenticated("the one that was sent has claims that make no sense")
+    return found
 
 
 def _read(path: Path) -> bytes:

@@ -24,7 +24,8 @@ LARGEST_FILE = 16 * 2**20  # bytes: more than 50,000 tokens
 _SCHEMA = 1
 _PREFIX = "anther_"  # lets people, and programs that look for secrets, know one where they see it
 _RANDOM_BYTES = 32
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+OF_NAME = "1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or a digit"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 LIMITS = ("models", "requests_per_second", "images_per_second", "in_flight")
 _FIELDS = ("name", "sha256", "scopes", *LIMITS, "expires")
@@ -102,7 +103,7 @@ class _Entry:
         self._where = f"tokens[{number}]"
         if not isinstance(found, dict):
             raise self._wrong("expected an object")
-        if isinstance(name := found.get("name"), str) and _NAME.fullmatch(name):
+        if isinstance(name := found.get("name"), str) and NAME.fullmatch(name):
             self._where += f" '{name}'"
         for field in found:
             if field not in _FIELDS:
@@ -111,7 +112,7 @@ class _Entry:
     def token(self) -> Token:
         """Raises `TokensInvalid`."""
         return Token(
-            self._text("name", _NAME, "1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or a digit"),
+            self._text("name", NAME, OF_NAME),
             self._text("sha256", _DIGEST, "64 hexadecimal digits in lower case"),
             self._scopes(),
             **self.limits(),

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 
-from bundle.errors import ModelNotFound
+from anther.errors import reason_of
+from bundle.errors import ModelNotFound, SignatureInvalid, SignatureMismatch, SignatureMissing
 from bundle.repository import Repository
 from service.config import hidden_models
 from service.engines.engine import Engine, OpenEngine
@@ -22,6 +23,7 @@ from service.versions.routes import Route
 
 log = logging.getLogger(__name__)
 
+_OF_SIGNATURES = {reason_of(kind) for kind in (SignatureMissing, SignatureInvalid, SignatureMismatch)}
 _NAME_ONE = (
     "name one in the request (`model=` of the client, --model of `anther classify`), or start the server with "
     "--default-model"
@@ -62,6 +64,7 @@ class Registry:
         self._open_engine = open_engine
         self._on_change = on_change
         self._dispose = dispose
+        self._unsigned = False  # whether one is refused for its signature
         self._routes: dict[str, Route] = {}  # replaced, never changed
         self._reconcilers: dict[str, Reconciler] = {}
         self._turn = threading.Lock()
@@ -161,6 +164,8 @@ class Registry:
             for name, reconciler in reconcilers.items()
             for version, refusal in sorted(reconciler.refused.items(), reverse=True)
         }
+        kinds = {refusal.kind for reconciler in reconcilers.values() for refusal in reconciler.refused.values()}
+        self._unsigned = not kinds.isdisjoint(_OF_SIGNATURES)
         self.policy_errors = {
             name: reconciler.policy_error for name, reconciler in reconcilers.items() if reconciler.policy_error
         }
@@ -175,4 +180,5 @@ class Registry:
 
     def _nothing_ready(self) -> NoModelReady:
         reasons = "; ".join(f"{which}: {why}" for which, why in self.refused.items()) or "there is none"
-        return NoModelReady(self.repository.root, reasons, hidden_models(self.repository.root))
+        root = self.repository.root
+        return NoModelReady(root, reasons, hidden_models(root), unsigned=self._unsigned)

@@ -73,9 +73,10 @@ NEEDS = {  # options that go with others alone
 }
 BAD = [
     ("--watch-s", "-1", "x>=0"),
-    ("--http-port", "off", "integer"),
+    ("--http-port", "off", "neither a number nor 'none'"),
     ("--http-connections", "0", "x>=1"),
     ("--cors", "example.org/", "no origin"),
+    ("--otlp-endpoint", "localhost:4318", "a URL such as http://localhost:4318"),
     ("--grpc-port", "abc", "integer"),
     ("--grpc-port", "65536", "0<=x<=65535"),
     ("--ops-port", "-1", "0<=x<=65535"),

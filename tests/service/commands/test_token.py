@@ -55,6 +55,13 @@ def test_tokens_come_and_go(path: Path) -> None:
     assert [each["name"] for each in json.loads(anther_token(path, "list", "--json").output)] == ["press"]
 
 
+def test_a_bad_name_is_an_error_of_the_name(path: Path) -> None:
+    refused = anther_token(path, "new", "bad name")
+    assert refused.exit_code == 2
+    assert "Invalid value for 'NAME': 'bad name'; expected 1 to 63 of a-z" in refused.output
+    assert not path.exists()
+
+
 def test_what_makes_no_sense_changes_nothing(path: Path) -> None:
     anther_token(path, "new", "shop")
     before = path.read_bytes()
@@ -62,7 +69,7 @@ def test_what_makes_no_sense_changes_nothing(path: Path) -> None:
     assert (again.exit_code, unknown.exit_code) == (2, 2)
     assert "there is a token 'shop'" in again.output
     assert "only shop" in unknown.output
-    assert anther_token(path, "new", "a name").exit_code == 1
+    assert anther_token(path, "new", "a name").exit_code == 2
     assert path.read_bytes() == before
 
 

@@ -68,6 +68,13 @@ def test_a_request_needs_a_token_that_is_for_it(web: Web, pictures: Any) -> None
     assert found == expected
 
 
+def test_who_names_no_model_learns_no_other_name_than_their_own(web: Web, pictures: Any) -> None:
+    refused = web.ask("POST", "/v1/classify", pictures["daisy"], Authorization="Bearer t-stranger")
+    assert (refused.status, refused.json()["reason"]) == (403, "PERMISSION_DENIED")
+    assert refused.json()["detail"].endswith("name one of: trees")
+    assert b"flowers" not in refused.body
+
+
 def test_each_file_of_a_form_is_charged(web: Web, pictures: Any) -> None:
     body, kind = form(("one", pictures["daisy"]), ("two", pictures["roses"]))
     answer = web.ask("POST", "/v1/classify", body, Content_Type=kind, Authorization="Bearer t-slow")

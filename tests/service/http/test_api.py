@@ -121,6 +121,14 @@ def test_a_refusal_is_a_problem_with_the_reason(web, pictures) -> None:
     assert web.sample("anther_requests_total", protocol="http", code="OK") == 0
 
 
+def test_what_is_unknown_in_a_request_is_named(web: Web) -> None:
+    refused = web.ask("POST", "/v1/classify?topk=1", b"").json()["detail"]
+    assert refused.startswith("'parameter' is 'topk'; expected one of id, label, model, timeout, top_k, version")
+    field = b'--x\r\nContent-Disposition: form-data; name="x"\r\n\r\nhello\r\n--x--\r\n'
+    refused = web.ask("POST", "/v1/classify", field, Content_Type="multipart/form-data; boundary=x").json()["detail"]
+    assert refused.startswith("'form' is 'a field that is no file'; expected 1 to 64 files")
+
+
 BODIES: list[tuple[Any, dict[str, str], int, str]] = [
     (b"no image", {}, 415, "IMAGE_FORMAT_REFUSED"),
     (b"", {}, 415, "IMAGE_FORMAT_REFUSED"),

@@ -73,6 +73,7 @@ def test_a_subject_is_a_caller_and_metrics_do_not_show_it(access: Access) -> Non
         signed(exp=None), signed(aud=None), signed(exp=time.time() - 60), signed(nbf=time.time() + 600),
         signed("secret" * 8, algorithm="HS256"), jwt.encode({"sub": "alice"}, None, "none"),
         signed()[:-8], "a.b.c", signed(anther_in_flight="many"), signed(exp=1e300),
+        signed(sub=""), signed(sub="a\nb"), signed(sub="x" * 257),
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_and_not_shown(access: Access, sent: str) -> None:

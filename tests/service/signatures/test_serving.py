@@ -83,8 +83,9 @@ def test_no_policy_brings_an_unsigned_version_into_service(
 
 def test_without_a_signed_version_the_server_does_not_start(registry, settings) -> None:
     signature_of(settings.models / "flowers" / "1").unlink()
-    with pytest.raises(NoModelReady, match=r"1\.sig is missing"):
+    with pytest.raises(NoModelReady, match=r"1\.sig is missing") as raised:
         registry.load_all()
+    assert "train one" not in str(raised.value)
 
 
 def test_without_a_key_the_server_does_not_start(settings, tmp_path) -> None:
