@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import grpc
 
 from anther.client import calls
+from anther.client import target as targets
 from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.async_exchange import AsyncExchange
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
@@ -38,6 +39,8 @@ class AsyncClient:
         token: str = "",
     ) -> None:
         """Raises as `Client` does."""
+        targets.check(target)
+        calls.check_times(timeout_s, patience_s)
         self._security = Security(target, tls, token)
         self._connection = Connection(target, self._security.metadata)
         self._timeout_s, self._patience_s = timeout_s, patience_s

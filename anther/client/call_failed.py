@@ -10,6 +10,7 @@ from anther.errors import AntherError
 from anther.v1 import classifier_pb2 as pb
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_HTTP_1 = ("connect an http1.x server", "missing selected ALPN")  # in plain text, and under TLS
 _TOO_LARGE = re.compile(r"(?<!CLIENT: )Received message larger than max \((\d+) vs\.? (\d+)\)")
 
 
@@ -57,15 +58,30 @@ def _from_grpc(code: grpc.StatusCode, message: str, target: str) -> CallFailed:
         message = f"the image and its request have {found:,} bytes; at most {limit:,} are allowed"
         return CallFailed("INVALID_ARGUMENT", "IMAGE_TOO_MANY_BYTES", message)
     if code is grpc.StatusCode.UNAVAILABLE:
-        message = f"no server answers at {target} ({message}); {_advice(message)}"
+        message = _out_of_reach(message, target)
     return CallFailed(code.name, code.name, message)
+
+
+def _out_of_reach(message: str, target: str) -> str:
+    if any(sign in message for sign in _HTTP_1):
+        return (
+            f"no gRPC at {target}: that is an HTTP port; the client needs the gRPC port (8001 by default) ({message})"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        return (
+            f"the certificate of the server at {target} is not trusted: it is of no authority that is believed, or has "
+            f"expired (--tls-ca) ({message})"
+        )
+    if "Hostname Verification Check failed" in message:
+        return f"the certificate of the server at {target} is for another name (--tls-name) ({message})"
+    return f"no server answers at {target} ({message}); {_advice(message)}"
 
 
 def _advice(message: str) -> str:
     if "WRONG_VERSION_NUMBER" in message:
         return "the one there speaks no TLS"
-    if "handshake failed" in message.lower() or "Verification Check failed" in message:
-        return "its certificate is not for this name, or of no authority that is believed (--tls-ca)"
+    if "handshake failed" in message.lower():
+        return "the one there and this client do not agree on TLS"
     if "Socket closed" in message or "Connection reset" in message:
         return "one that closes at once may ask for TLS (--tls), or for a client's certificate (--tls-cert)"
     return "start one with `anther serve`"

@@ -13,7 +13,7 @@ from anther.client.answers import (
     description_of,
     explanation_of,
 )
-from anther.client.security import loopback
+from anther.client.target import loopback
 from anther.v1 import classifier_pb2 as pb
 
 DEFAULT_TARGET = "localhost:8001"
@@ -73,6 +73,14 @@ def list_models() -> Call[list[ModelDescription]]:
 def get_model(model: str, version: int, label: str) -> Call[ModelDescription]:
     request = pb.GetModelRequest(model=model, version=version, label=label)
     return Call("GetModel", request, lambda answer: description_of(answer.model))
+
+
+def check_times(timeout_s: float, patience_s: float) -> None:
+    """Raises `ValueError` for what is no time to wait."""
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s should be over 0 seconds, not {timeout_s}")
+    if not patience_s >= 0:
+        raise ValueError(f"patience_s should be 0 seconds or more, not {patience_s}")
 
 
 def channel_options(target: str) -> list[tuple[str, int]]:

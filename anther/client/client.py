@@ -7,6 +7,7 @@ from typing import Unpack
 import grpc
 
 from anther.client import calls
+from anther.client import target as targets
 from anther.client.answers import Classification, Explanation, ModelDescription, classification_of
 from anther.client.call_failed import CallFailed, from_rpc, unreadable
 from anther.client.calls import DEFAULT_TARGET, AnyImage, Call, Class, ClassifyOptions, Image, InOrder, Key, T, read
@@ -38,7 +39,9 @@ class Client:
         tls: TlsOption = None,
         token: str = "",
     ) -> None:
-        """Raises `AntherError` for files and tokens that cannot be used."""
+        """Raises `AntherError` for targets, files and tokens of no use, `ValueError` for times that are none."""
+        targets.check(target)
+        calls.check_times(timeout_s, patience_s)
         security = Security(target, tls, token)
         options = [*calls.channel_options(target), *security.options]
         if security.credentials is None:

@@ -1,16 +1,17 @@
 """How a client makes sure of its server, and shows itself: TLS, a certificate of its own, a token."""
 
-import ipaddress
 import re
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from anther.client.target import loopback
 from anther.errors import AntherError
 
+_MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
 _TOKEN = re.compile(r"[!-~]{1,8192}")
-_SCHEME = re.compile(r"dns:(?:///)?|ipv[46]:")
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,26 @@ class Security:
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
 
-def loopback(target: str) -> bool:
-    """Whether a target, as gRPC takes them, never leaves this machine."""
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = _SCHEME.sub("", target, count=1)
-    if (not host.endswith("]") and host.count(":") == 1) or "]:" in host:
-        host = host.rpartition(":")[0]
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
     if (tls.certificate is None) != (tls.key is None):
         raise TlsUnusable("a client's certificate", "certificate and key belong together; give both")
+    if tls.certificate is not None and tls.key is not None:
+        _check_pair(tls.certificate, tls.key)
     return grpc.ssl_channel_credentials(_pem(tls.ca), _pem(tls.key), _pem(tls.certificate))
+
+
+def _check_pair(certificate: str | Path, key: str | Path) -> None:
+    """Of a key that is not the certificate's gRPC would say that no server answers."""
+    _pem(certificate), _pem(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # how strong they should be is the server's to say
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except ssl.SSLError as exc:
+        if exc.reason in _MISMATCH:
+            why = f"the key in {key} is not that of the certificate in {certificate}"
+            raise TlsUnusable("a client's certificate", why) from exc
+        raise TlsUnusable("a client's certificate", f"{certificate} and {key} cannot be read") from exc
 
 
 def _pem(path: str | Path | None) -> bytes | None:

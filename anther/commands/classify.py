@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from anther.client import target as targets
 from anther.commands.secured import secured
 from anther.photos import SUFFIXES, digest, walk
 
@@ -51,10 +52,18 @@ def _kind(context: click.Context, parameter: click.Parameter, path: Path | None)
     return path
 
 
+def _target(context: click.Context, parameter: click.Parameter, target: str) -> str:  # noqa: ARG001
+    try:
+        targets.check(target)
+    except targets.TargetMalformed as exc:
+        raise click.BadParameter(str(exc)) from exc
+    return target
+
+
 @click.command(short_help="Classify photos or folders of them on a running server.")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PHOTO|FOLDER...")
 @click.option("--target", default="localhost:8001", show_default=True, envvar="ANTHER_TARGET", show_envvar=True,
-              help="HOST:PORT of the server.")  # fmt: skip
+              callback=_target, help="HOST:PORT of the server's gRPC.")  # fmt: skip
 @secured
 @click.option("--model", default="", show_default="the server's own choice", help="Model name.")
 @click.option("--version", default=0, show_default=True, type=click.IntRange(0, 10**9),

@@ -24,6 +24,7 @@ def secured(command: Command) -> Command:
     def run(
         *arguments: Any, tls: bool | None, tls_ca: Path | None, tls_name: str, token_file: Path | None, **options: Any
     ) -> Any:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors have what its lines would say; before it is imported
         certificate, key = options.pop("tls_cert"), options.pop("tls_key")
         chosen = _tls(tls, tls_ca, (certificate, key), tls_name)
         return command(*arguments, tls=chosen, token=_token(token_file), **options)

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from anther import CallFailed, Classification, Client, ModelMetrics
+from anther import AsyncClient, CallFailed, Classification, Client, ModelMetrics
 from anther.client.pending import WINDOW
 from anther.errors import AntherError
 
@@ -93,6 +94,43 @@ def test_no_server_is_an_error_that_says_what_to_do(closed_port: int) -> None:
     assert raised.value.code == "UNAVAILABLE"
     assert raised.value.message.startswith(f"no server answers at {target} (")
     assert raised.value.message.endswith("start one with `anther serve`")
+
+
+def test_the_port_of_http_is_told_from_that_of_grpc(edge) -> None:
+    with (
+        Client(f"127.0.0.1:{edge.http.port}") as client,
+        pytest.raises(CallFailed, match="that is an HTTP port; ") as raised,
+    ):
+        client.list_models()
+    assert "the gRPC port (8001 by default)" in raised.value.message
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "target",
+    ["", "http://localhost:8001", "localhost", "localhost:", ":8001", "::1", "[::1]", "a:0", "a:65536", "a b:1"],
+)
+def test_a_target_without_host_or_port_is_refused(kind: Any, target: str) -> None:
+    with pytest.raises(ValueError, match="expected HOST:PORT, without http://") as raised:
+        kind(target)
+    assert isinstance(raised.value, AntherError)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["a_b.example:1", "[::1]:8001", "unix:/run/anther", "dns:///localhost:8001", "ipv4:127.0.0.1:80,127.0.0.2:80"],
+)
+def test_targets_of_grpc_are_taken(target: str) -> None:
+    Client(target).close()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_times_that_are_none_are_named(kind: Any) -> None:
+    for timeout_s in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="timeout_s should be over 0 seconds"):
+            kind(timeout_s=timeout_s)
+    with pytest.raises(ValueError, match="patience_s should be 0 seconds or more, not -1"):
+        kind(patience_s=-1)
 
 
 def test_an_answer_that_takes_too_long_is_given_up(edge, pictures) -> None:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from anther import AntherError, AsyncClient, CallFailed, Client, Tls
-from anther.client.security import loopback
+from anther.client.target import loopback
 from anther.commands.classify import classify
 from service.commands.token import token as token_command
 from tests.authority import Authority
@@ -71,9 +71,14 @@ def test_a_server_is_believed_by_authority_and_name(start_edge: Any, tmp_path: P
     (tmp_path / "others.pem").write_bytes(OTHERS.pem)
     certificate, key = OURS.issue().write(tmp_path)
     target = f"127.0.0.1:{start_edge(tls_cert=str(certificate), tls_key=str(key)).port}"
-    for tls in (str(tmp_path / "others.pem"), True, Tls(tmp_path / "ca.pem", server_name="elsewhere.example")):
-        with Client(target, 20, tls=tls) as client, pytest.raises(CallFailed, match="of no authority that is believed"):
+    for tls, why in (
+        (str(tmp_path / "others.pem"), "is not trusted: it is of no authority that is believed"),
+        (True, "is not trusted: it is of no authority that is believed"),
+        (Tls(tmp_path / "ca.pem", server_name="elsewhere.example"), "is for another name"),
+    ):
+        with Client(target, 20, tls=tls) as client, pytest.raises(CallFailed) as raised:
             client.classify(pictures["daisy"])
+        assert raised.value.message.startswith(f"the certificate of the server at {target} {why}")
     with Client(target, tls=Tls(tmp_path / "ca.pem", server_name="localhost")) as client:
         assert client.classify(pictures["daisy"]).model == "flowers"
 
@@ -86,7 +91,7 @@ def test_a_server_without_tls_is_told_of(start_edge: Any, pictures: Any) -> None
 
 @pytest.mark.parametrize(
     "target",
-    ["localhost", "localhost:8001", "127.0.0.1:8001", "127.3.2.1:1", "[::1]:8001", "unix:/run/a", "dns:///localhost:8001",
+    ["localhost:8001", "127.0.0.1:8001", "127.3.2.1:1", "[::1]:8001", "unix:/run/a", "dns:///localhost:8001",
      "ipv4:127.0.0.1:80"],
 )  # fmt: skip
 def test_tokens_go_to_this_machine_in_plain_text(target: str) -> None:
@@ -97,7 +102,7 @@ def test_tokens_go_to_this_machine_in_plain_text(target: str) -> None:
 @pytest.mark.parametrize(
     "target",
     ["models.example:8001", "localhost.example:8001", "127.0.0.1.example:80", "192.0.2.1:8001", "[2001:db8::1]:8001",
-     "ipv4:127.0.0.1:80,192.0.2.1:80", "dns://192.0.2.1/localhost:80", "0.0.0.0:8001", "xds:///localhost", ""],
+     "ipv4:127.0.0.1:80,192.0.2.1:80", "dns://192.0.2.1/localhost:80", "0.0.0.0:8001", "xds:///localhost"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_tokens_go_elsewhere_under_tls_or_where_that_is_said(target: str, kind: Any) -> None:
@@ -105,7 +110,7 @@ def test_tokens_go_elsewhere_under_tls_or_where_that_is_said(target: str, kind: 
     with pytest.raises(AntherError, match="would travel unencrypted") as raised:
         kind(target, token="swordfish")
     assert "swordfish" not in str(raised.value)
-    if kind is Client and target:
+    if kind is Client:
         Client(target, tls=True, token="swordfish").close()
         Client(target, tls=False, token="swordfish").close()
 
@@ -127,6 +132,16 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(AntherError, match=why):
             Client(tls=tls)
+
+
+def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:
+    certificate, _ = OURS.issue("a").write(tmp_path / "a")
+    _, key = OURS.issue("b").write(tmp_path / "b")
+    with pytest.raises(AntherError) as raised:
+        Client(tls=Tls(certificate=certificate, key=key))
+    assert f"the key in {key} is not that of the certificate in {certificate}" in str(raised.value)
+    with pytest.raises(AntherError, match="cannot be read"):
+        Client(tls=Tls(certificate=key, key=certificate))
 
 
 def test_the_command_speaks_tls_with_a_token_from_a_file_or_a_variable(

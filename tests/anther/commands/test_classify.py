@@ -172,6 +172,12 @@ def test_without_a_server_there_is_one_error(folder: Path) -> None:
     assert result.stdout == ""
 
 
+def test_a_target_without_a_port_is_wrong_usage(folder: Path) -> None:
+    result = CliRunner().invoke(classify_cli.classify, ["--target", "http://localhost:8001", str(folder)])
+    assert result.exit_code == 2
+    assert "expected HOST:PORT, without http://" in " ".join(result.stderr.split())
+
+
 # --output
 
 
