@@ -52,7 +52,7 @@ class Call(Generic[T]):
 
 
 def classify_request(image: bytes, request_id: str, options: ClassifyOptions) -> pb.ClassifyRequest:
-    return pb.ClassifyRequest(image=image, id=request_id, **_checked(options))
+    return _request(pb.ClassifyRequest, image=image, id=request_id, **_checked(options))
 
 
 def classify(image: bytes, request_id: str, options: ClassifyOptions) -> Call[Classification]:
@@ -63,7 +63,7 @@ def explain(image: bytes, explained: Class | None, request_id: str, options: Cla
     fields = _checked(options)
     if explained is not None:
         fields["class_label" if isinstance(explained, str) else "class_index"] = explained
-    return Call("Explain", pb.ExplainRequest(image=image, id=request_id, **fields), explanation_of)
+    return Call("Explain", _request(pb.ExplainRequest, image=image, id=request_id, **fields), explanation_of)
 
 
 def list_models() -> Call[list[ModelDescription]]:
@@ -71,7 +71,7 @@ def list_models() -> Call[list[ModelDescription]]:
 
 
 def get_model(model: str, version: int, label: str) -> Call[ModelDescription]:
-    request = pb.GetModelRequest(model=model, version=version, label=label)
+    request = _request(pb.GetModelRequest, model=model, version=version, label=label)
     return Call("GetModel", request, lambda answer: description_of(answer.model))
 
 
@@ -110,6 +110,24 @@ class InOrder(Generic[T]):
         while self._next in self._held:
             yield self._held.pop(self._next)
             self._next += 1
+
+
+def _request(kind: Callable[..., T], **fields: Any) -> T:
+    """Raises `TypeError` and `ValueError` with the name of the field, which protobuf does not tell."""
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as exc:
+        wrong = min(name for name in fields if not _fits(kind, name, fields[name]))
+        kind_of_error = TypeError if isinstance(exc, TypeError) else ValueError  # its own may want other arguments
+        raise kind_of_error(f"{wrong} cannot be {fields[wrong]!r:.80}: {exc}") from exc
+
+
+def _fits(kind: Callable[..., Any], name: str, value: object) -> bool:
+    try:
+        kind(**{name: value})
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _checked(options: ClassifyOptions) -> dict[str, Any]:

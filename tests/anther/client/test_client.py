@@ -124,6 +124,17 @@ def test_targets_of_grpc_are_taken(target: str) -> None:
     Client(target).close()
 
 
+def test_an_argument_of_a_wrong_type_is_named(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"top_k cannot be 2\.5: "):
+        client.classify(b"", top_k=2.5)  # type: ignore[typeddict-item]
+    with pytest.raises(TypeError, match=r"class_index cannot be 2\.5: "):
+        client.explain(b"", 2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="version cannot be 1180591620717411303424: "):
+        client.get_model(version=2**70)
+    with pytest.raises(ValueError, match="model cannot be "):
+        client.classify(b"", model="\ud800")
+
+
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_times_that_are_none_are_named(kind: Any) -> None:
     for timeout_s in (0, -1, float("nan")):
