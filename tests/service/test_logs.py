@@ -91,6 +91,7 @@ def test_what_clients_do_is_not_logged_by_libraries(lines) -> None:
         logging.captureWarnings(True)  # the test run catches warnings itself
         warnings.warn_explicit("Tag data larger than file", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin")
     logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded")
+    logging.getLogger("python_multipart.multipart").warning("Did not find boundary character %r at index %d", b"n", 0)
     grpc = logging.getLogger("grpc._cython.cygrpc")
     grpc.error("ExecuteBatchError raised in core by servicer method [%s]", "/x")
     grpc.error("Unexpected [%s] raised by servicer method", "KeyError")
