@@ -20,7 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.core.answers import AnyAnswer
+from service.core.answers import STAGES, AnyAnswer
 from service.core.recorder import End, Where
 from service.engines.engine import Engine
 from service.versions.loader import LiveModel
@@ -38,9 +38,6 @@ _PROBABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHADOW = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-
-STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
-"""The fields of `service.core.answers.Timings`, and the values of the label `stage`."""
 
 _Family = TypeVar("_Family", Counter, Histogram)
 

@@ -16,10 +16,9 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.core.answers import AnyAnswer
+from service.core.answers import STAGES, AnyAnswer
 from service.core.call import Call
 
-STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
 _FLUSH_MS = 2000
 # A server's span is an error where the server is at fault:
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/#grpc-status

@@ -1,6 +1,6 @@
 """What a caller gets: ranked classes, the model's outputs, and the time that each stage took."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,10 @@ class Timings:
     preprocess: float | None
     inference: float
     postprocess: float
+
+
+STAGES = tuple(field.name for field in fields(Timings))
+"""In the order in which an image goes through them; also the values of the metrics' label `stage`."""
 
 
 @dataclass(frozen=True, slots=True)
