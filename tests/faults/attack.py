@@ -27,39 +27,27 @@ from anther.open_inference.open_inference_pb2_grpc import GRPCInferenceServiceSt
 from anther.v1 import classifier_pb2 as pb
 from anther.v1.classifier_pb2_grpc import ImageClassifierStub
 from tests.faults import flood, web
-from tests.faults.victim import BANNER, CLASSIFY, PATIENCE_S, Victim
+from tests.faults.victim import BANNER, CLASSIFY, PATIENCE_S, Asking, Victim
 
 MEGABYTE = 2**20
 Figures = dict[str, Any]
 
 
-class Honest:
-    """Callers with a connection each who ask one call after another, until the block ends; `ends` counts by status."""
+class Honest(Asking):
+    """Callers with a connection each who ask one call after another over gRPC."""
 
     def __init__(self, victim: Victim, picture: bytes, callers: int = 2, timeout_s: float = 30.0) -> None:
-        self.ends: Counter[str] = Counter()
+        super().__init__(callers)
         self.seconds: list[float] = []
         self._victim, self._request, self._timeout_s = victim, pb.ClassifyRequest(image=picture), timeout_s
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(callers)]
-
-    def __enter__(self) -> "Honest":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def figures(self) -> Figures:
         return {"honest": dict(self.ends), "honest_slowest_s": round(max(self.seconds, default=0.0), 3)}
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         with self._victim.channel() as channel:
             stub = ImageClassifierStub(channel)
-            while not self._stop.is_set():
+            while not self.stop.is_set():
                 started = time.monotonic()
                 self.ends[end_of(lambda: stub.Classify(self._request, timeout=self._timeout_s))] += 1
                 self.seconds.append(time.monotonic() - started)

@@ -5,10 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +25,28 @@ PATIENCE_S = 60  # how long a test waits for what must happen, however busy the 
 CLASSIFY = "/anther.v1.ImageClassifier/Classify"
 _RESET_PEAK = "5"  # proc(5), clear_refs
 BANNER = re.compile(r"(?:HTTP (https?://\S+), )?gRPC (\S+), operations (http://\S+),")
+
+
+class Asking:
+    """Threads that ask until the block ends; `ends` counts by status. `ask` goes on until `stop` is set."""
+
+    def __init__(self, callers: int) -> None:
+        self.ends: Counter[str] = Counter()
+        self.stop = threading.Event()
+        self._threads = [threading.Thread(target=self.ask) for _ in range(callers)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def ask(self) -> None:
+        raise NotImplementedError
 
 
 @dataclass

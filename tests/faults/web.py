@@ -4,13 +4,12 @@ import contextlib
 import http.client
 import socket
 import statistics
-import threading
 import time
 from collections import Counter
 from typing import Any
 
 from tests.faults import flood
-from tests.faults.victim import PATIENCE_S, Victim
+from tests.faults.victim import PATIENCE_S, Asking, Victim
 
 Figures = dict[str, Any]
 
@@ -117,26 +116,15 @@ class Posting:
         return self.answer[9:12].decode() or ("closed" if self.ended else "waits")
 
 
-class HonestWeb:
-    """Callers who ask over HTTP, one connection a call, until the block ends; `ends` counts by status."""
+class HonestWeb(Asking):
+    """Callers who ask over HTTP, with a connection for each call."""
 
     def __init__(self, victim: Victim, picture: bytes, callers: int = 2) -> None:
-        self.ends: Counter[str] = Counter()
-        self._port, self._picture, self._stop = web_port(victim), picture, threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(callers)]
+        super().__init__(callers)
+        self._port, self._picture = web_port(victim), picture
 
-    def __enter__(self) -> "HonestWeb":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        while not self._stop.is_set():
+    def ask(self) -> None:
+        while not self.stop.is_set():
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
             with contextlib.closing(connection):
                 try:
